@@ -1,0 +1,20 @@
+/** "What changed since?" can't be answered for sure; the disk must be resynced. The message is the reason shown to the operator. */
+export class ChangeTrackingLost extends Error {
+  readonly code = 'CHANGE_TRACKING_LOST';
+  override readonly name = 'ChangeTrackingLost';
+}
+/** The disk changed while it was read and can't be frozen. */
+export class SourceChanged extends Error {
+  readonly code = 'SOURCE_CHANGED';
+  override readonly name = 'SourceChanged';
+}
+/** The machine, disk or file does not exist or can't be opened. */
+export class SourceNotFound extends Error {
+  readonly code = 'SOURCE_NOT_FOUND';
+  override readonly name = 'SourceNotFound';
+}
+/** A read failed, came up short, or the disk vanished. */
+export class SourceUnreadable extends Error {
+  readonly code = 'SOURCE_UNREADABLE';
+  override readonly name = 'SourceUnreadable';
+}

@@ -1,0 +1,66 @@
+/** How far the guest was prepared for the snapshot. `inconsistent`: the source changed while it was read (policy allowed it). */
+export type Consistency = 'crash-consistent' | 'application-consistent' | 'inconsistent';
+
+export interface MachineRef {
+  readonly name: string;
+}
+
+export interface Machine extends MachineRef {
+  readonly disks: readonly { readonly label: string; readonly capacityBytes: number }[];
+}
+
+/** Opaque outside the hypervisor that made it. `null` from a source that tracks nothing: each run is a full listing. */
+export type ReferencePoint = Uint8Array | null;
+
+/** A byte run as the hypervisor reports it. `zero`: reads as zero, so it needs no read. */
+export interface Extent {
+  readonly offset: number;
+  readonly length: number;
+  readonly zero: boolean;
+}
+
+export interface HypervisorConnection extends AsyncDisposable {
+  listMachines(signal: AbortSignal): AsyncIterable<Machine>;
+  /** Freezes every disk of the machine at one instant. Disposing removes the snapshot and waits until it is gone. */
+  snapshot(machine: MachineRef, options: SnapshotOptions, signal: AbortSignal): Promise<MachineSnapshot>;
+}
+
+export interface SnapshotOptions {
+  /** `require` fails the snapshot when the guest can't be frozen; `prefer` goes on crash-consistent. */
+  readonly quiesce: 'off' | 'prefer' | 'require';
+  /** What to do about a source that changes while it is read, where the source can't be frozen. */
+  readonly whenChanging: 'refuse' | 'mark-inconsistent';
+}
+
+export interface MachineSnapshot extends AsyncDisposable {
+  readonly takenAt: Date;
+  readonly disks: readonly BlockSource[];
+  /** Disks of the machine that this snapshot leaves out, by label, with the reason: they make the point *partial*. */
+  readonly excluded: readonly { readonly label: string; readonly reason: string }[];
+  /** Machine configuration and firmware state (domain XML, UEFI variables, …), captured with the snapshot. */
+  readonly attachments: readonly Attachment[];
+  /** Call after the last read: throws SourceChanged, or says what was reached. Before that it is not known. */
+  settleConsistency(signal: AbortSignal): Promise<Consistency>;
+}
+
+export interface Attachment {
+  /** `[A-Za-z0-9._-]`, at most 100 characters, unique in the snapshot. */
+  readonly name: string;
+  readonly bytes: Uint8Array;
+}
+
+/** One frozen disk. */
+export interface BlockSource {
+  /** Stable across runs for the same virtual disk: what the replica calls its label. */
+  readonly label: string;
+  readonly capacityBytes: number;
+  /** Keep it only once the recovery point made from this snapshot is published. */
+  readonly referencePoint: ReferencePoint;
+  /**
+   * Ascending, disjoint, inside the capacity. `since` null: a full listing; what it does not yield reads as zero.
+   * Otherwise only what may have changed. Throws ChangeTrackingLost when the answer would be a guess.
+   */
+  changedExtents(since: ReferencePoint, signal: AbortSignal): AsyncIterable<Extent>;
+  /** Fills `into` exactly, or throws; never short. Safe to call many times in parallel. */
+  read(offset: number, into: Uint8Array, signal: AbortSignal): Promise<void>;
+}

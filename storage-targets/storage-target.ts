@@ -1,0 +1,66 @@
+/**
+ * One customer bucket (or directory), seen as a flat set of immutable objects. Nothing is ever overwritten,
+ * renamed or appended to; the only ordering primitive is *create this name if it does not exist*.
+ *
+ * Names are `[a-z0-9/._-]`, at most 512 bytes, relative to the configured prefix. Every method rejects with one of
+ * the errors of `storage-targets/errors.ts`, or with `signal.reason` untouched when cancelled.
+ */
+export interface StorageTarget extends AsyncDisposable {
+  /** What the operator calls this target, e.g. `s3://bucket/prefix` or a directory. Holds no secret. */
+  readonly description: string;
+
+  /**
+   * Whole or not at all, and durable once resolved. Throws ObjectExists if the name is taken (by anybody, with any
+   * bytes). A lost answer is the caller's to resolve: read back and compare (`putOnce`).
+   */
+  putIfAbsent(name: string, bytes: Uint8Array, options: PutOptions, signal: AbortSignal): Promise<void>;
+
+  /** Exactly the bytes asked for, or an error: never short. `null` reads the whole object. Throws ObjectNotFound, RangeInvalid. */
+  get(name: string, range: ByteRange | null, signal: AbortSignal): Promise<Uint8Array>;
+
+  /** Throws ObjectNotFound. */
+  head(name: string, signal: AbortSignal): Promise<ObjectInfo>;
+
+  /** Ascending by name (code-unit order), strongly consistent. `prefix` is a plain string prefix. */
+  list(prefix: string, options: ListOptions, signal: AbortSignal): AsyncIterable<ListedObject>;
+
+  /** Removes every version of each, or throws Immutable. A missing name is fine. */
+  delete(names: readonly string[], signal: AbortSignal): Promise<void>;
+
+  /** Only ever lengthens. Throws Unsupported where the store has no object lock. */
+  extendRetention(name: string, until: Date, signal: AbortSignal): Promise<void>;
+
+  /** The store's own clock, as precisely as it tells (a second for HTTP). Costs one request at most. */
+  now(signal: AbortSignal): Promise<Date>;
+}
+
+/** `length` bytes from `offset`; both are non-negative safe integers, `length` > 0. */
+export interface ByteRange {
+  readonly offset: number;
+  readonly length: number;
+}
+
+export interface PutOptions {
+  /** SHA-256 of the bytes, 32 bytes. The store checks it where it can, and records it where it can. */
+  readonly sha256: Uint8Array;
+  /** Object lock until then, where the store has one; throws Unsupported elsewhere. */
+  readonly retainUntil?: Date;
+}
+
+export interface ListedObject {
+  readonly name: string;
+  readonly bytes: number;
+  readonly modified: Date;
+}
+
+export interface ObjectInfo extends ListedObject {
+  /** The SHA-256 that the store recorded at upload, 32 bytes; null where it keeps none. It proves what was put, not what is there now. */
+  readonly sha256: Uint8Array | null;
+}
+
+export interface ListOptions {
+  /** Only names greater than this one. */
+  readonly startAfter?: string;
+  /** Stop after so many; also bounds the request to the store. */
+  readonly limit?: number;
+}
