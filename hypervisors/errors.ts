@@ -18,3 +18,8 @@ export class SourceUnreadable extends Error {
   readonly code = 'SOURCE_UNREADABLE';
   override readonly name = 'SourceUnreadable';
 }
+/** The policy requires a frozen guest, and the guest can't be frozen. */
+export class QuiesceUnavailable extends Error {
+  readonly code = 'QUIESCE_UNAVAILABLE';
+  override readonly name = 'QuiesceUnavailable';
+}
