@@ -1,0 +1,46 @@
+import { writeFileSync } from 'node:fs';
+import type { Reporter, TestCase, TestModule } from 'vitest/node';
+import type { Skip, Tally } from './tally.ts';
+
+const reasonWord = /\bneeds\b/;
+
+/** Counts for the last line of `npm test`, and every skip with its reason. A skip that gives none is a failure. */
+export class TallyReporter implements Reporter {
+  onTestRunEnd(modules: readonly TestModule[], unhandled: readonly unknown[]): void {
+    const tests = modules.flatMap((module) => [...module.children.allTests()]);
+    const skips = tests.filter((test) => test.result().state === 'skipped').map(describeSkip);
+    const silent = skips.filter((skip) => !reasonWord.test(skip.reason));
+    const tally: Tally = {
+      passed: tests.filter((test) => test.result().state === 'passed').length,
+      failed:
+        tests.filter((test) => test.result().state === 'failed').length +
+        brokenSuites(modules) +
+        silent.length +
+        unhandled.length,
+      skipped: skips.filter((skip) => !silent.includes(skip)),
+    };
+    for (const skip of silent) process.stdout.write(`skipped without saying what it needs: ${skip.name}\n`);
+    if (silent.length > 0) process.exitCode = 1;
+    const tallyFile = process.env.FAILKIT_TALLY_FILE;
+    if (tallyFile !== undefined) writeFileSync(tallyFile, JSON.stringify(tally));
+    else for (const skip of tally.skipped) process.stdout.write(`skipped: ${skip.name}: ${skip.reason}\n`);
+  }
+}
+
+/** Files that never got as far as their tests, and suites whose hooks threw. */
+function brokenSuites(modules: readonly TestModule[]): number {
+  const suites = modules.flatMap((module) => [...module.children.allSuites()]);
+  return [...modules, ...suites].reduce((total, suite) => total + suite.errors().length, 0);
+}
+
+function describeSkip(test: TestCase): Skip {
+  const result = test.result();
+  const note = result.state === 'skipped' ? result.note : undefined;
+  return { name: `${test.module.relativeModuleId} > ${test.fullName}`, reason: note ?? needsInName(test.fullName) };
+}
+
+/** `describe.skipIf(…)('… (needs X)')` has no note: the reason stands in the name. */
+function needsInName(fullName: string): string {
+  const at = fullName.search(reasonWord);
+  return at < 0 ? '' : fullName.slice(at);
+}

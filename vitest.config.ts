@@ -1,0 +1,40 @@
+import { defineConfig } from 'vitest/config';
+import { TallyReporter } from './test/lanes/tally-reporter.ts';
+
+const slow = ['test/**/*.slow.test.ts', 'test/**/*.peer.test.ts'];
+const shared = {
+  setupFiles: ['test/canary-setup.ts'],
+  pool: 'forks' as const,
+  execArgv: ['--disable-warning=ExperimentalWarning'],
+};
+
+export default defineConfig({
+  test: {
+    globalSetup: ['test/canary-sweep.ts'],
+    reporters: ['default', new TallyReporter()],
+    maxWorkers: 2,
+    // Console output goes straight to the process's own streams, where it is recorded for the canary check.
+    disableConsoleIntercept: true,
+    projects: [
+      {
+        test: {
+          ...shared,
+          name: 'unit',
+          include: ['test/**/*.test.ts'],
+          exclude: slow,
+          testTimeout: 20_000,
+          hookTimeout: 20_000,
+        },
+      },
+      {
+        test: {
+          ...shared,
+          name: 'full',
+          include: slow,
+          testTimeout: 600_000,
+          hookTimeout: 300_000,
+        },
+      },
+    ],
+  },
+});
