@@ -2,11 +2,12 @@
  * Runs the project's checks and tests: `run.ts check` for the quick part (under a minute), `run.ts all` for everything.
  * The last line is always `N passed, N failed, N skipped`; the exit code is 1 when anything failed.
  */
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { openCanaryFolder, removeCanaryFolder, sweepCanaries } from '../canary.ts';
 import { type Lane, runLane } from './lane.ts';
-import { emptyTally, lastLine, sum, type Tally, tallyOfCheck, tallyOfUnittest, withExitCode } from './tally.ts';
+import { runPythonTests } from './python-lane.ts';
+import { emptyTally, lastLine, sum, type Tally, tallyOfCheck, withExitCode } from './tally.ts';
 
 const root = join(import.meta.dirname, '../..');
 const bin = join(root, 'node_modules/.bin');
@@ -45,16 +46,6 @@ async function runVitest(projects: readonly string[], folder: string): Promise<T
   return withExitCode(tally, run.exitCode);
 }
 
-async function runPythonTests(folder: string): Promise<Tally> {
-  const tests = join(root, 'test/independent-reader');
-  if (!existsSync(tests) || !readdirSync(tests).some((name) => /^test_.*\.py$/.test(name))) return emptyTally;
-  const run = await runLane(
-    { name: 'python', command: 'python3', args: ['-m', 'unittest', 'discover', '-v', '-s', tests], show: 'live' },
-    folder,
-  );
-  return withExitCode(tallyOfUnittest(run.output), run.exitCode);
-}
-
 function checkCanaries(folder: string): Tally {
   const leaks = sweepCanaries(folder);
   for (const leak of leaks) process.stdout.write(`secret printed by the tests: ${leak}\n`);
@@ -65,7 +56,12 @@ function checkCanaries(folder: string): Tally {
 async function runEverything(folder: string): Promise<Tally> {
   const checks = await runChecks(folder);
   await installPeers(folder);
-  return sum([checks, await runVitest(['unit', 'full'], folder), await runPythonTests(folder), checkCanaries(folder)]);
+  return sum([
+    checks,
+    await runVitest(['unit', 'full'], folder),
+    await runPythonTests(root, folder),
+    checkCanaries(folder),
+  ]);
 }
 
 async function runQuickly(folder: string): Promise<Tally> {

@@ -1,15 +1,22 @@
 import { writeFileSync } from 'node:fs';
-import type { Reporter, TestCase, TestModule } from 'vitest/node';
+import type { Reporter, TestCase, TestModule, Vitest } from 'vitest/node';
 import type { Skip, Tally } from './tally.ts';
 
 const reasonWord = /\bneeds\b/;
 
 /** Counts for the last line of `npm test`, and every skip with its reason. A skip that gives none is a failure. */
 export class TallyReporter implements Reporter {
+  #filtered = false;
+
+  onInit(vitest: Vitest): void {
+    this.#filtered = vitest.config.testNamePattern !== undefined;
+  }
+
   onTestRunEnd(modules: readonly TestModule[], unhandled: readonly unknown[]): void {
     const tests = modules.flatMap((module) => [...module.children.allTests()]);
     const skips = tests.filter((test) => test.result().state === 'skipped').map(describeSkip);
-    const silent = skips.filter((skip) => !reasonWord.test(skip.reason));
+    // With `-t` every other test is skipped, and need not say why.
+    const silent = this.#filtered ? [] : skips.filter((skip) => !reasonWord.test(skip.reason));
     const tally: Tally = {
       passed: tests.filter((test) => test.result().state === 'passed').length,
       failed:
@@ -23,7 +30,8 @@ export class TallyReporter implements Reporter {
     if (silent.length > 0) process.exitCode = 1;
     const tallyFile = process.env.FAILKIT_TALLY_FILE;
     if (tallyFile !== undefined) writeFileSync(tallyFile, JSON.stringify(tally));
-    else for (const skip of tally.skipped) process.stdout.write(`skipped: ${skip.name}: ${skip.reason}\n`);
+    else if (!this.#filtered)
+      for (const skip of tally.skipped) process.stdout.write(`skipped: ${skip.name}: ${skip.reason}\n`);
   }
 }
 
@@ -41,6 +49,5 @@ function describeSkip(test: TestCase): Skip {
 
 /** `describe.skipIf(…)('… (needs X)')` has no note: the reason stands in the name. */
 function needsInName(fullName: string): string {
-  const at = fullName.search(reasonWord);
-  return at < 0 ? '' : fullName.slice(at);
+  return /\bneeds\b[^()>]*/.exec(fullName)?.[0].trim() ?? '';
 }
