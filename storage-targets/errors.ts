@@ -16,7 +16,10 @@ export type StorageError =
   | QuotaExceeded
   | ClockSkewed
   | Unsupported
-  | TlsUntrusted;
+  | TlsUntrusted
+  | StoreNotAtomic
+  | NameInvalid
+  | RequestRefused;
 
 interface Options {
   readonly cause?: unknown;
@@ -97,4 +100,19 @@ export class Unsupported extends Error {
 export class TlsUntrusted extends Error {
   readonly code = 'TLS_UNTRUSTED';
   override readonly name = 'TlsUntrusted';
+}
+/** Put-if-absent is not atomic here: two writers of one name may both win, so no chain can be trusted to this store. */
+export class StoreNotAtomic extends Error {
+  readonly code = 'STORE_NOT_ATOMIC';
+  override readonly name = 'StoreNotAtomic';
+}
+/** Not an object name of the contract, or a name that the store cannot hold. Always a defect of the caller. */
+export class NameInvalid extends Error {
+  readonly code = 'NAME_INVALID';
+  override readonly name = 'NameInvalid';
+}
+/** The store refused the request as it stands, for a reason that has no name of its own here; trying again changes nothing. */
+export class RequestRefused extends Error {
+  readonly code = 'REQUEST_REFUSED';
+  override readonly name = 'RequestRefused';
 }

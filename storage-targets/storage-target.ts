@@ -2,26 +2,34 @@
  * One customer bucket (or directory), seen as a flat set of immutable objects. Nothing is ever overwritten,
  * renamed or appended to; the only ordering primitive is *create this name if it does not exist*.
  *
- * Names are `[a-z0-9/._-]`, at most 512 bytes, relative to the configured prefix. Every method rejects with one of
- * the errors of `storage-targets/errors.ts`, or with `signal.reason` untouched when cancelled.
+ * Names are `[a-z0-9/._-]`, at most 512 bytes, relative to the configured prefix; no part between slashes is empty, `.`,
+ * `..` or longer than 255 bytes (NameInvalid). No name is another's folder: `a` and `a/b` never both exist.
+ * Every method rejects with one of the errors of `storage-targets/errors.ts`, or with `signal.reason` untouched when cancelled.
  */
 export interface StorageTarget extends AsyncDisposable {
   /** What the operator calls this target, e.g. `s3://bucket/prefix` or a directory. Holds no secret. */
   readonly description: string;
 
   /**
-   * Whole or not at all, and durable once resolved. Throws ObjectExists if the name is taken (by anybody, with any
-   * bytes). A lost answer is the caller's to resolve: read back and compare (`putOnce`).
+   * Whole or not at all, and durable once resolved, its name included. Of any number of racing puts of one name, exactly
+   * one resolves. Throws ObjectExists if the name is taken (by anybody, with any bytes). After StoreUnavailable the
+   * outcome is unknown; `with-retry.ts` resolves it by reading back. `bytes` must not change until this settles.
    */
   putIfAbsent(name: string, bytes: Uint8Array, options: PutOptions, signal: AbortSignal): Promise<void>;
 
-  /** Exactly the bytes asked for, or an error: never short. `null` reads the whole object. Throws ObjectNotFound, RangeInvalid. */
+  /**
+   * Exactly the bytes asked for, or an error: never short. `null` reads the whole object. Throws ObjectNotFound, or
+   * RangeInvalid when the object ends before the range does, or a whole one exceeds `wholeObjectBytesMax`.
+   */
   get(name: string, range: ByteRange | null, signal: AbortSignal): Promise<Uint8Array>;
 
   /** Throws ObjectNotFound. */
   head(name: string, signal: AbortSignal): Promise<ObjectInfo>;
 
-  /** Ascending by name (code-unit order), strongly consistent. `prefix` is a plain string prefix. */
+  /**
+   * Ascending by name (code-unit order), strongly consistent: what was put before the call is seen. `prefix` is a plain
+   * string prefix, and may end inside a part. An object that comes or goes during the walk may be seen or not.
+   */
   list(prefix: string, options: ListOptions, signal: AbortSignal): AsyncIterable<ListedObject>;
 
   /** Removes every version of each, or throws Immutable. A missing name is fine. */
@@ -41,9 +49,9 @@ export interface ByteRange {
 }
 
 export interface PutOptions {
-  /** SHA-256 of the bytes, 32 bytes. The store checks it where it can, and records it where it can. */
+  /** SHA-256 of the bytes, 32 bytes. Checked before the object exists (ChecksumRefused) and recorded, where the store can. */
   readonly sha256: Uint8Array;
-  /** Object lock until then, where the store has one; throws Unsupported elsewhere. */
+  /** Object lock until then, where the store has one; throws Unsupported elsewhere, and nothing is put. */
   readonly retainUntil?: Date;
 }
 
@@ -64,3 +72,6 @@ export interface ListOptions {
   /** Stop after so many; also bounds the request to the store. */
   readonly limit?: number;
 }
+
+/** More than any object of ours; a store cannot make a reader take more memory than this at once. */
+export const wholeObjectBytesMax = 256 * 1024 * 1024;

@@ -1,0 +1,80 @@
+import type { S3Client } from '@aws-sdk/client-s3';
+
+import { StoreUnavailable } from './errors.ts';
+import { checkObjectName } from './object-name.ts';
+import type { S3ConnectionOptions } from './s3-connection.ts';
+import { s3Error } from './s3-errors.ts';
+
+export interface S3Options extends S3ConnectionOptions {
+  readonly bucket: string;
+  /** Our share of the bucket; a slash is added at its end. Left out: the whole bucket. */
+  readonly prefix?: string;
+  /** How objects are locked when a put asks for it. In compliance mode nobody, the account's root included, can shorten it. */
+  readonly objectLockMode?: 'COMPLIANCE' | 'GOVERNANCE';
+}
+
+/** The longest that one request may take in all, however steadily it drips. */
+const requestMsMax = 15 * 60 * 1000;
+
+/** The client with what every request needs: where our objects are, and errors and cancellation as the contract has them. */
+export class S3Bucket {
+  readonly client: S3Client;
+  readonly name: string;
+  readonly prefix: string;
+  readonly lockMode: 'COMPLIANCE' | 'GOVERNANCE';
+  readonly #region: string;
+  /** A HEAD cannot tell a missing object from a missing bucket; once the bucket was seen, it need not be asked. */
+  seen = false;
+
+  constructor(client: S3Client, options: S3Options) {
+    this.client = client;
+    this.name = options.bucket;
+    const prefix = options.prefix ?? '';
+    this.prefix = prefix === '' || prefix.endsWith('/') ? prefix : `${prefix}/`;
+    this.lockMode = options.objectLockMode ?? 'COMPLIANCE';
+    this.#region = options.region;
+  }
+
+  key(name: string): string {
+    checkObjectName(name);
+    return this.prefix + name;
+  }
+
+  /** `work` gets a signal that also fires when the request takes too long. The caller is released at once on cancellation. */
+  async request<T>(
+    doing: string,
+    name: string,
+    signal: AbortSignal,
+    work: (signal: AbortSignal) => Promise<T>,
+  ): Promise<T> {
+    signal.throwIfAborted();
+    const controller = new AbortController();
+    const stopped = Promise.withResolvers<never>();
+    const stop = (reason: unknown) => {
+      controller.abort(reason);
+      stopped.reject(reason);
+    };
+    const subject = `s3://${this.name}/${name === '' ? '' : this.prefix + name}`;
+    const cancel = () => stop(signal.reason);
+    const timer = setTimeout(
+      () => stop(new StoreUnavailable(`${subject}: ${doing} took longer than ${requestMsMax} ms`)),
+      requestMsMax,
+    );
+    signal.addEventListener('abort', cancel, { once: true });
+    try {
+      const result = await Promise.race([work(controller.signal), stopped.promise]);
+      this.seen = true;
+      return result;
+    } catch (error) {
+      signal.throwIfAborted();
+      throw s3Error(error, { subject, doing, region: this.#region });
+    } finally {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', cancel);
+    }
+  }
+}
+
+export function incompleteAnswer(bucket: S3Bucket, name: string): StoreUnavailable {
+  return new StoreUnavailable(`s3://${bucket.name}/${bucket.prefix}${name}: the store's answer lacks size or time`);
+}

@@ -1,0 +1,244 @@
+import {
+  AccessDenied,
+  Archived,
+  BucketNotFound,
+  ChecksumRefused,
+  ClockSkewed,
+  Conflict,
+  Immutable,
+  ObjectExists,
+  ObjectNotFound,
+  QuotaExceeded,
+  RangeInvalid,
+  RequestRefused,
+  type StorageError,
+  StoreUnavailable,
+  Throttled,
+  TlsUntrusted,
+  Unsupported,
+  WrongRegion,
+} from './errors.ts';
+
+/** What a request was about, for the message. */
+export interface S3Request {
+  /** `s3://bucket/key`, or the bucket alone. */
+  readonly subject: string;
+  readonly doing: string;
+  readonly region: string;
+}
+
+/** What the SDK's error tells, taken out of it: the raw one may hold a session token in its signing strings. */
+interface Failure {
+  /** S3's error code, or Node's for a request that never got an answer. */
+  readonly code: string;
+  /** Null: no answer came. */
+  readonly status: number | null;
+  readonly message: string;
+  readonly headers: Readonly<Record<string, string>>;
+  /** The right region, where the store names it. */
+  readonly region: string | null;
+}
+
+/** S3 refuses signatures more than 15 minutes off; the margin covers the request's own time on the way. */
+const clockSkewMsMin = 14 * 60 * 1000;
+const messageLengthMax = 300;
+
+type Make = (failure: Failure, request: S3Request, text: string, because: ErrorOptions) => StorageError;
+
+const throttled: Make = (failure, _, text, because) =>
+  new Throttled(`${text}. The store asks for fewer requests`, retryAfterMs(failure), because);
+const denied: Make = (_, __, text, because) =>
+  new AccessDenied(`${text}. Check the credentials and what they are allowed to do`, because);
+const skewed: Make = (failure, _, text, because) =>
+  new ClockSkewed(
+    `${text}. This host's clock is wrong; the store's says ${failure.headers.date ?? 'nothing'}`,
+    because,
+  );
+const wrongRegion: Make = (failure, request, text, because) =>
+  new WrongRegion(`${text}. The bucket is in region ${failure.region ?? 'unknown'}, not ${request.region}`, because);
+const unavailable: Make = (_, __, text, because) => new StoreUnavailable(text, because);
+const untrusted: Make = (_, __, text, because) =>
+  new TlsUntrusted(
+    `${text}. The server's certificate is not trusted: name its CA file, or check who answers there`,
+    because,
+  );
+const unsupported: Make = (_, __, text, because) => new Unsupported(`${text}. The store cannot do this`, because);
+
+/** S3's error codes: docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and STS's, whose errors end up here too. */
+const byCode: Readonly<Record<string, Make>> = {
+  NoSuchKey: (_, __, text, because) => new ObjectNotFound(text, because),
+  NoSuchVersion: (_, __, text, because) => new ObjectNotFound(text, because),
+  NoSuchBucket: (_, __, text, because) => new BucketNotFound(`${text}. Create it, or correct its name`, because),
+  PreconditionFailed: (_, __, text, because) => new ObjectExists(text, because),
+  ConditionalRequestConflict: (_, __, text, because) => new Conflict(text, because),
+  OperationAborted: (_, __, text, because) => new Conflict(text, because),
+  SlowDown: throttled,
+  Throttling: throttled,
+  ThrottlingException: throttled,
+  RequestLimitExceeded: throttled,
+  TooManyRequests: throttled,
+  RequestTimeTooSkewed: skewed,
+  RequestExpired: skewed,
+  InvalidObjectState: (_, __, text, because) =>
+    new Archived(`${text}. It was moved to an archive tier: restore it first`, because),
+  BadDigest: (_, __, text, because) => new ChecksumRefused(text, because),
+  InvalidDigest: (_, __, text, because) => new ChecksumRefused(text, because),
+  XAmzContentSHA256Mismatch: (_, __, text, because) => new ChecksumRefused(text, because),
+  XAmzContentChecksumMismatch: (_, __, text, because) => new ChecksumRefused(text, because),
+  InvalidRange: (_, __, text, because) => new RangeInvalid(text, because),
+  PermanentRedirect: wrongRegion,
+  TemporaryRedirect: wrongRegion,
+  AuthorizationHeaderMalformed: wrongRegion,
+  IllegalLocationConstraintException: wrongRegion,
+  InvalidLocationConstraint: wrongRegion,
+  QuotaExceeded: (_, __, text, because) => new QuotaExceeded(text, because),
+  InsufficientStorage: (_, __, text, because) => new QuotaExceeded(text, because),
+  XMinioStorageFull: (_, __, text, because) => new QuotaExceeded(text, because),
+  ObjectLocked: (_, __, text, because) => new Immutable(text, because),
+  NotImplemented: unsupported,
+  ObjectLockConfigurationNotFoundError: unsupported,
+  NoSuchObjectLockConfiguration: unsupported,
+  InvalidBucketState: unsupported,
+  RequestTimeout: unavailable,
+  InvalidAccessKeyId: denied,
+  SignatureDoesNotMatch: denied,
+  AccessDenied: denied,
+  AccessDeniedException: denied,
+  ExpiredToken: denied,
+  ExpiredTokenException: denied,
+  InvalidToken: denied,
+  InvalidClientTokenId: denied,
+  InvalidIdentityToken: denied,
+  InvalidIdentityTokenException: denied,
+  UnrecognizedClientException: denied,
+  IDPRejectedClaim: denied,
+  IDPRejectedClaimException: denied,
+  CredentialsProviderError: denied,
+  TokenProviderError: denied,
+};
+
+const byStatus: Readonly<Record<number, Make>> = {
+  301: wrongRegion,
+  307: wrongRegion,
+  403: denied,
+  408: unavailable,
+  409: (_, __, text, because) => new Conflict(text, because),
+  412: (_, __, text, because) => new ObjectExists(text, because),
+  416: (_, __, text, because) => new RangeInvalid(text, because),
+  429: throttled,
+  501: unsupported,
+  507: (_, __, text, because) => new QuotaExceeded(text, because),
+};
+
+/** OpenSSL's verification results as Node names them (nodejs.org/api/tls.html#x509-certificate-error-codes). */
+const tlsCodes: ReadonlySet<string> = new Set([
+  'UNABLE_TO_GET_ISSUER_CERT',
+  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
+  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
+  'UNABLE_TO_DECRYPT_CERT_SIGNATURE',
+  'UNABLE_TO_DECODE_ISSUER_PUBLIC_KEY',
+  'UNABLE_TO_GET_CRL',
+  'CERT_SIGNATURE_FAILURE',
+  'CERT_NOT_YET_VALID',
+  'CERT_HAS_EXPIRED',
+  'CERT_CHAIN_TOO_LONG',
+  'CERT_REVOKED',
+  'CERT_UNTRUSTED',
+  'CERT_REJECTED',
+  'DEPTH_ZERO_SELF_SIGNED_CERT',
+  'SELF_SIGNED_CERT_IN_CHAIN',
+  'INVALID_CA',
+  'INVALID_PURPOSE',
+  'PATH_LENGTH_EXCEEDED',
+  'HOSTNAME_MISMATCH',
+  'ERR_TLS_CERT_ALTNAME_INVALID',
+]);
+
+/** Names what the SDK threw. Errors that are ours already pass through. */
+export function s3Error(error: unknown, request: S3Request): unknown {
+  const failure = failureOf(error);
+  if (failure === null) return error;
+  const { code, status } = failure;
+  const text = `${request.subject}: ${request.doing} failed: ${code}${status === null ? '' : ` (HTTP ${status})`}${said(failure)}`;
+  return makerFor(failure)(failure, request, text, { cause: new Error(text) });
+}
+
+function makerFor(failure: Failure): Make {
+  const { code, status } = failure;
+  if (tlsCodes.has(code)) return untrusted;
+  if (Object.hasOwn(byCode, code)) return byCode[code] ?? unavailable;
+  if (status === null || status === 200) return unavailable;
+  // A HEAD has no body, hence no code: the clock and the region are told by headers.
+  if (status === 403 && clockIsOff(failure)) return skewed;
+  if (status === 400 && failure.region !== null) return wrongRegion;
+  if (status === 503) return throttled;
+  if (status !== 501 && status !== 507 && status >= 500) return unavailable;
+  return byStatus[status] ?? ((_, __, text, because) => new RequestRefused(text, because));
+}
+
+function clockIsOff({ headers }: Failure): boolean {
+  return Math.abs(Date.parse(headers.date ?? '') - Date.now()) > clockSkewMsMin;
+}
+
+function retryAfterMs({ headers }: Failure): number | null {
+  const seconds = Number(headers['retry-after'] ?? Number.NaN);
+  return Number.isFinite(seconds) && seconds >= 0 ? seconds * 1000 : null;
+}
+
+function said({ message, code }: Failure): string {
+  const printable = message.replace(/[^\x20-\x7e]+/g, ' ').trim();
+  return printable === '' || printable === code ? '' : `: ${printable.slice(0, messageLengthMax)}`;
+}
+
+/** Null when `error` came neither from the SDK nor from Node's network calls. */
+function failureOf(error: unknown): Failure | null {
+  if (!(error instanceof Error)) return null;
+  const metadata = field(error, '$metadata');
+  const nodeCode = field(error, 'code');
+  const fromSdk = metadata !== undefined || sdkOwnErrors.has(error.name);
+  if (!fromSdk && !(typeof nodeCode === 'string' && isNetworkCode(nodeCode, error))) return null;
+  const status = field(metadata, 'httpStatusCode');
+  const headers = headersOf(field(error, '$response'));
+  return {
+    code: typeof nodeCode === 'string' && isNetworkCode(nodeCode, error) ? nodeCode : error.name,
+    status: typeof status === 'number' ? status : null,
+    message: error.message,
+    headers,
+    region: headers['x-amz-bucket-region'] ?? textOf(field(error, 'Region')),
+  };
+}
+
+/** Errors that the SDK throws without an HTTP answer behind them. */
+const sdkOwnErrors: ReadonlySet<string> = new Set([
+  'TimeoutError',
+  'AbortError',
+  'CredentialsProviderError',
+  'TokenProviderError',
+]);
+
+function isNetworkCode(code: string, error: Error): boolean {
+  return (
+    'syscall' in error ||
+    tlsCodes.has(code) ||
+    code === 'ECONNRESET' ||
+    code === 'EPROTO' ||
+    code.startsWith('ERR_SSL') ||
+    code.startsWith('HPE_')
+  );
+}
+
+function headersOf(response: unknown): Record<string, string> {
+  const found: Record<string, string> = {};
+  for (const [name, value] of Object.entries(field(response, 'headers') ?? {})) {
+    if (typeof value === 'string') found[name.toLowerCase()] = value;
+  }
+  return found;
+}
+
+function textOf(value: unknown): string | null {
+  return typeof value === 'string' && /^[a-z0-9-]+$/.test(value) ? value : null;
+}
+
+function field(of: unknown, name: string): unknown {
+  return typeof of === 'object' && of !== null ? Reflect.get(of, name) : undefined;
+}
