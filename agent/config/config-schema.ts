@@ -1,0 +1,237 @@
+import * as z from 'zod';
+import type { Secret } from '../../crypto/redacted.ts';
+import { path, proxyAddress, secret, text, textOrReference, webAddress } from './fields.ts';
+import type { References } from './references.ts';
+
+const kibibyte = 1024;
+const mebibyte = kibibyte * kibibyte;
+/** Link speeds are in decimal megabits, as providers sell them. */
+const bytesPerMegabit = 1_000_000 / 8;
+
+/** The whole configuration, every default filled in, paths absolute, references resolved, sizes in bytes. */
+export type Config = DeepReadonly<z.output<ReturnType<typeof configSchema>>>;
+export type RepositoryConfig = Config['repository'];
+export type FilesystemRepositoryConfig = Extract<RepositoryConfig, { target: 'filesystem' }>;
+export type S3RepositoryConfig = Extract<RepositoryConfig, { target: 's3' }>;
+export type AwsCredentialsConfig = S3RepositoryConfig['credentials'];
+export type KeysConfig = Config['keys'];
+export type MachineConfig = Config['machines'][number];
+export type LoggingConfig = Config['logging'];
+export type LogLevel = LoggingConfig['level'];
+
+export const logLevels = ['trace', 'debug', 'info', 'warn', 'error'] as const;
+
+type DeepReadonly<T> = T extends Secret
+  ? T
+  : T extends readonly (infer Item)[]
+    ? readonly DeepReadonly<Item>[]
+    : T extends object
+      ? { readonly [Key in keyof T]: DeepReadonly<T[Key]> }
+      : T;
+
+/** The one definition: config.schema.json, the types above and the errors of loadConfig come from it. */
+export function configSchema(references: References) {
+  return z
+    .strictObject({
+      repository: repository(references).describe('Where the replicas are kept.'),
+      keys: keys(references).describe('Who keeps the key that wraps the data keys.'),
+      access: z
+        .enum(['full', 'write-only'])
+        .default('full')
+        .describe('write-only: this host may not unwrap keys; restore and full verify then need another one.'),
+      state: path(references)
+        .prefault('/var/lib/failkit')
+        .describe("The agent's own folder: run journal, sealed head map, agent key. Made with mode 0700."),
+      machines: machines(references).describe('The machines to protect.'),
+      segmentMiB: z.int().min(4).max(32).default(8).describe('A stored object is closed at this size.'),
+      compression: z
+        .strictObject({ level: z.int().min(-7).max(19).default(1).describe('zstd level; lower is faster.') })
+        .prefault({}),
+      limits: limits(),
+      logging: logging(references),
+    })
+    .transform(({ segmentMiB, ...rest }) => ({ ...rest, segmentBytes: segmentMiB * mebibyte }));
+}
+
+function repository(references: References) {
+  return z.discriminatedUnion('target', [
+    z.strictObject({ target: z.literal('filesystem'), directory: path(references) }),
+    s3Repository(references),
+  ]);
+}
+
+function s3Repository(references: References) {
+  return z
+    .strictObject({
+      target: z.literal('s3'),
+      bucket: text(63).regex(/^[a-z0-9][a-z0-9.-]+[a-z0-9]$/, 'must be a bucket name: a-z, 0-9, dots and hyphens'),
+      prefix: prefix(),
+      region: text(100).describe('The region of the bucket. Servers without regions take us-east-1.'),
+      endpoint: webAddress().nullable().default(null).describe("The server's address when it is not AWS."),
+      pathStyle: z
+        .boolean()
+        .nullable()
+        .default(null)
+        .describe('The bucket in the path instead of the host name. Unless given: with an endpoint yes, else no.'),
+      ...connection(references),
+    })
+    .transform((s3) => ({ ...s3, pathStyle: s3.pathStyle ?? s3.endpoint !== null }));
+}
+
+/** `a/b`, without slashes around it, or empty. */
+function prefix() {
+  return z
+    .string()
+    .max(200)
+    .regex(/^[A-Za-z0-9/._-]*$/, 'may hold A-Z a-z 0-9 . _ - and slashes only')
+    .transform((value) => value.replace(/^\/+|\/+$/g, ''))
+    .refine((value) => value === '' || value.split('/').every(isPlainPart), 'must not hold //, /./ or /../')
+    .prefault('')
+    .describe('All objects are kept below this prefix.');
+}
+
+function isPlainPart(part: string): boolean {
+  return part !== '' && part !== '.' && part !== '..';
+}
+
+/** How an AWS service is reached; the same for the bucket and the KMS. */
+function connection(references: References) {
+  return {
+    caFile: path(references).nullable().default(null).describe('PEM file of a private certificate authority.'),
+    proxy: proxyAddress(references).nullable().default(null).describe('Address of an HTTP proxy.'),
+    credentials: awsCredentials(references).prefault({ from: 'chain' }),
+  };
+}
+
+function awsCredentials(references: References) {
+  return z.discriminatedUnion('from', [
+    z
+      .strictObject({ from: z.literal('chain') })
+      .describe("The SDK's own search: environment, web identity, container, instance role."),
+    z.strictObject({ from: z.literal('profile'), profile: text(200) }).describe('A profile of ~/.aws.'),
+    z
+      .strictObject({
+        from: z.literal('access-key'),
+        accessKeyId: textOrReference(references),
+        secretAccessKey: secret(references),
+        sessionToken: secret(references).nullable().default(null),
+      })
+      .describe('Secrets by reference only.'),
+    z
+      .strictObject({
+        from: z.literal('assume-role'),
+        roleArn: text(2048),
+        externalId: textOrReference(references).nullable().default(null),
+        profile: text(200).nullable().default(null),
+      })
+      .describe("A role, assumed with the credentials of the profile or else of the SDK's own search."),
+  ]);
+}
+
+function keys(references: References) {
+  return z.discriminatedUnion('provider', [
+    z.strictObject({
+      provider: z.literal('local-key'),
+      file: path(references).describe(
+        'The key file. Mode 0600; without it (and the recovery kit) nothing can be read.',
+      ),
+    }),
+    z.strictObject({
+      provider: z.literal('aws-kms'),
+      keyId: text(2048).describe('Key id, ARN, or alias/name.'),
+      region: text(100),
+      endpoint: webAddress().nullable().default(null),
+      ...connection(references),
+    }),
+  ]);
+}
+
+function machines(references: References) {
+  return z
+    .array(machine(references))
+    .max(5000)
+    .superRefine((list, context) => {
+      for (const [index, name] of repeated(list.map((each) => each.name.normalize('NFC'))))
+        context.addIssue({ code: 'custom', path: [index, 'name'], message: `is the name of another machine: ${name}` });
+    })
+    .prefault([]);
+}
+
+function machine(references: References) {
+  return z
+    .strictObject({
+      name: text(200).describe('Shown to people, and encrypted in the replica.'),
+      source: z.discriminatedUnion('type', [imageSource(references)]).describe('Where its disks are read.'),
+      whenChanging: z
+        .enum(['refuse', 'mark-inconsistent'])
+        .default('refuse')
+        .describe('What to do when a source that nothing can freeze changes while it is read.'),
+      quiesce: z
+        .enum(['off', 'prefer', 'require'])
+        .default('prefer')
+        .describe('Whether the guest is asked to flush and freeze; require fails the run when it can not.'),
+    })
+    .refine((one) => !(one.source.type === 'image' && one.quiesce === 'require'), {
+      path: ['quiesce'],
+      error: 'an image source can not freeze a guest: use prefer or off',
+    });
+}
+
+function imageSource(references: References) {
+  const disk = z.strictObject({
+    label: text(100).describe('Names the disk in the replica: keep it when the path changes.'),
+    path: path(references).describe('A raw image file or a block device.'),
+  });
+  return z.strictObject({
+    type: z.literal('image'),
+    disks: z.array(disk).min(1).max(256).superRefine(refuseTwins),
+    attachments: z
+      .array(path(references))
+      .max(32)
+      .prefault([])
+      .describe('Files kept with each point: UEFI variables, …'),
+  });
+}
+
+function refuseTwins(disks: readonly { readonly label: string; readonly path: string }[], context: z.RefinementCtx) {
+  for (const key of ['label', 'path'] as const)
+    for (const [index, value] of repeated(disks.map((disk) => disk[key])))
+      context.addIssue({ code: 'custom', path: [index, key], message: `another disk has the same ${key}: ${value}` });
+}
+
+/** Each value that occurred earlier in the list, with its place. */
+function repeated(values: readonly string[]): readonly (readonly [number, string])[] {
+  return [...values.entries()].filter(([index, value]) => values.indexOf(value) < index);
+}
+
+function limits() {
+  const speed = () => z.number().positive().max(1_000_000).nullable().default(null);
+  return z
+    .strictObject({
+      uploadMbitPerSecond: speed().describe('Empty: as fast as it goes.'),
+      downloadMbitPerSecond: speed(),
+      inFlight: z.int().min(1).max(64).default(8).describe('Requests to the store at one time.'),
+      workers: z.int().min(1).max(256).nullable().default(null).describe('Threads that seal. Empty: one per core.'),
+      memoryMiB: z.int().min(128).max(65_536).default(512).describe('For the whole service.'),
+    })
+    .prefault({})
+    .transform(({ uploadMbitPerSecond, downloadMbitPerSecond, memoryMiB, ...rest }) => ({
+      ...rest,
+      uploadBytesPerSecond: bytesPerSecond(uploadMbitPerSecond),
+      downloadBytesPerSecond: bytesPerSecond(downloadMbitPerSecond),
+      memoryBytes: memoryMiB * mebibyte,
+    }));
+}
+
+function bytesPerSecond(megabits: number | null): number | null {
+  return megabits === null ? null : Math.round(megabits * bytesPerMegabit);
+}
+
+function logging(references: References) {
+  return z
+    .strictObject({
+      level: z.enum(logLevels).default('warn'),
+      file: path(references).nullable().default(null).describe('JSON lines go here. Empty: to standard error.'),
+    })
+    .prefault({});
+}
