@@ -1,0 +1,124 @@
+import { toHex } from './encoding.ts';
+import {
+  type ChildRef,
+  type InnerPage,
+  type Leaf,
+  leafBlocks,
+  type PageRef,
+  pageSpan,
+  parsePage,
+  type Run,
+  rootLevel,
+} from './page.ts';
+
+/** Reading a disk's block map: docs/format.md §7. Memory is bounded by the page cache, whatever the disk size. */
+
+const pagesCachedMax = 1024;
+
+/** What a map's pages are bound to. */
+export interface MapGeometry {
+  /** 16 bytes. */
+  readonly diskId: Uint8Array;
+  readonly blockSize: number;
+  readonly capacityBytes: number;
+}
+
+/** Fetches and opens pages: from the bucket, or from the local cache of the head's map. */
+export interface PageSource {
+  /** The opened page, whose sealed bytes have `ref.digest`. */
+  readPage(
+    geometry: MapGeometry,
+    ref: PageRef,
+    level: number,
+    firstBlock: number,
+    signal: AbortSignal,
+  ): Promise<Uint8Array>;
+  /** A hint: these pages of one level will be read next. */
+  prefetch(geometry: MapGeometry, pages: readonly PrefetchedPage[], signal: AbortSignal): Promise<void>;
+}
+
+export interface PrefetchedPage {
+  readonly ref: PageRef;
+  readonly level: number;
+  readonly firstBlock: number;
+}
+
+export function blockCountOf(geometry: MapGeometry): number {
+  return Math.ceil(geometry.capacityBytes / geometry.blockSize);
+}
+
+export class BlockMap {
+  readonly geometry: MapGeometry;
+  readonly root: PageRef | null;
+  readonly level: number;
+  readonly #source: PageSource;
+  readonly #cache = new Map<string, Leaf | InnerPage>();
+
+  constructor(geometry: MapGeometry, root: PageRef | null, source: PageSource) {
+    this.geometry = geometry;
+    this.root = root;
+    this.level = rootLevel(blockCountOf(geometry));
+    this.#source = source;
+  }
+
+  async page(ref: PageRef, level: number, firstBlock: number, signal: AbortSignal): Promise<Leaf | InnerPage> {
+    const key = toHex(ref.digest);
+    const cached = this.#cache.get(key);
+    if (cached !== undefined) {
+      this.#cache.delete(key);
+      this.#cache.set(key, cached);
+      return cached;
+    }
+    const bytes = await this.#source.readPage(this.geometry, ref, level, firstBlock, signal);
+    const object = `page of level ${level} at block ${firstBlock} in segment ${ref.tenure}.${ref.number} record ${ref.record}`;
+    const page = parsePage(bytes, level, firstBlock, object);
+    this.#cache.set(key, page);
+    const oldest = this.#cache.size > pagesCachedMax ? this.#cache.keys().next().value : undefined;
+    if (oldest !== undefined) this.#cache.delete(oldest);
+    return page;
+  }
+
+  /** Runs of the leaf that covers block `leafIndex` × 64; empty where nothing is mapped. */
+  async leafRuns(leafIndex: number, signal: AbortSignal): Promise<readonly Run[]> {
+    const firstBlock = leafIndex * leafBlocks;
+    let ref = firstBlock < pageSpan(this.level) ? this.root : null;
+    for (let level = this.level; ref !== null; level--) {
+      const pageFirst = firstBlock - (firstBlock % pageSpan(level));
+      const page = await this.page(ref, level, pageFirst, signal);
+      if ('runs' in page) return page.runs;
+      const child = Math.floor((firstBlock - pageFirst) / pageSpan(level - 1));
+      ref = page.children.find((candidate) => candidate.child === child) ?? null;
+    }
+    return [];
+  }
+
+  /** All runs of the disk in ascending order. Children of a page are fetched together. */
+  async *runs(signal: AbortSignal): AsyncGenerator<Run> {
+    for await (const { page } of this.pages(signal)) {
+      if ('runs' in page) yield* page.runs;
+    }
+  }
+
+  /** Every page, parents before children, in block order. */
+  async *pages(
+    signal: AbortSignal,
+  ): AsyncGenerator<{ readonly ref: PageRef; readonly page: Leaf | InnerPage; readonly firstBlock: number }> {
+    if (this.root !== null) yield* this.subtree(this.root, this.level, 0, signal);
+  }
+
+  async *subtree(
+    ref: PageRef,
+    level: number,
+    firstBlock: number,
+    signal: AbortSignal,
+  ): AsyncGenerator<{ readonly ref: PageRef; readonly page: Leaf | InnerPage; readonly firstBlock: number }> {
+    const page = await this.page(ref, level, firstBlock, signal);
+    yield { ref, page, firstBlock };
+    if ('runs' in page) return;
+    const at = (child: ChildRef): number => firstBlock + child.child * pageSpan(level - 1);
+    const uncached = page.children.filter((child) => !this.#cache.has(toHex(child.digest)));
+    const wanted = uncached.map((child) => ({ ref: child, level: level - 1, firstBlock: at(child) }));
+    await this.#source.prefetch(this.geometry, wanted, signal);
+    for (const child of page.children) yield* this.subtree(child, level - 1, at(child), signal);
+  }
+}

@@ -1,0 +1,213 @@
+import pLimit from 'p-limit';
+import { ObjectNotFound } from '../storage-targets/errors.ts';
+import { type ChainEntry, checkEntrySignature, parseEntry, summaryInterval } from './chain-entry.ts';
+import { ChainInvalid, ChainState, isSummaryDue } from './chain-state.ts';
+import { readControl } from './control-object.ts';
+import { sameBytes, toHex } from './encoding.ts';
+import { chainEntryName, chainPrefix } from './names.ts';
+import { newestNumber, type OpenRepository } from './open-repository.ts';
+import { trustedAgent } from './trust.ts';
+
+/** Reading a machine's chain: docs/format.md §8 and §9. */
+
+const entriesInFlightMax = 16;
+
+/** A place in a chain, as a local mark or an operator's note remembers it. */
+export interface ChainHead {
+  readonly seq: number;
+  readonly digest: Uint8Array;
+}
+
+export interface Chain {
+  readonly machineId: Uint8Array;
+  readonly head: ChainHead;
+  readonly state: ChainState;
+  /** Entries read while opening, oldest first: from the newest summary (or entry 1) to the head. */
+  readonly recent: readonly ChainEntry[];
+}
+
+/** An entry is missing, or does not follow the one before it. */
+export class ChainBroken extends Error {
+  readonly code = 'CHAIN_BROKEN';
+  override readonly name = 'ChainBroken';
+}
+/** A newer head, or newer trust, is known than the store shows: somebody put back an old state or removed the newest. */
+export class ReplicaRolledBack extends Error {
+  readonly code = 'REPLICA_ROLLED_BACK';
+  override readonly name = 'ReplicaRolledBack';
+}
+/** The store shows another entry than the one that is known under this number: a copy of the bucket went its own way. */
+export class ReplicaForked extends Error {
+  readonly code = 'REPLICA_FORKED';
+  override readonly name = 'ReplicaForked';
+}
+/** The machine has no chain in this repository. */
+export class ReplicaNotFound extends Error {
+  readonly code = 'REPLICA_NOT_FOUND';
+  override readonly name = 'ReplicaNotFound';
+}
+
+/** One LIST and at most 64 GETs, plus one per large control object. Null when the machine has no chain. */
+export async function openChain(
+  repo: OpenRepository,
+  machineId: Uint8Array,
+  signal: AbortSignal,
+): Promise<Chain | null> {
+  const headSeq = await newestNumber(repo.target, chainPrefix(machineId), signal);
+  if (headSeq === null) return null;
+  const from = Math.max(1, headSeq - (headSeq % summaryInterval));
+  const recent = await readEntries(repo, machineId, from, headSeq, signal);
+  const state = await replay(repo, recent, signal);
+  return { machineId, head: { seq: headSeq, digest: last(recent).digest }, state, recent };
+}
+
+/** Entries `from` to `to`, each checked: parsed, signed by an agent that may, and following the one before. */
+export async function readEntries(
+  repo: OpenRepository,
+  machineId: Uint8Array,
+  from: number,
+  to: number,
+  signal: AbortSignal,
+): Promise<readonly ChainEntry[]> {
+  const limit = pLimit(entriesInFlightMax);
+  const seqs = Array.from({ length: to - from + 1 }, (_, i) => from + i);
+  const entries = await Promise.all(seqs.map((seq) => limit(() => readEntry(repo, machineId, seq, signal))));
+  entries.forEach((entry, i) => {
+    const before = entries[i - 1];
+    if (before !== undefined) checkLink(before, entry);
+  });
+  return entries;
+}
+
+export async function readEntry(
+  repo: OpenRepository,
+  machineId: Uint8Array,
+  seq: number,
+  signal: AbortSignal,
+): Promise<ChainEntry> {
+  const name = chainEntryName(machineId, seq);
+  const entry = parseEntry(repo.repository.repositoryId, machineId, seq, await readEntryBytes(repo, name, signal));
+  if (entry.trust > repo.trust.n) {
+    throw new ReplicaRolledBack(
+      `${name} was written under trust statement ${entry.trust}, but the newest here is ${repo.trust.n}: newer ones were removed`,
+    );
+  }
+  checkEntrySignature(entry, trustedAgent(repo.trust, entry.signerKeyId, machineId, seq));
+  return entry;
+}
+
+async function readEntryBytes(repo: OpenRepository, name: string, signal: AbortSignal): Promise<Uint8Array> {
+  try {
+    return await repo.target.get(name, null, signal);
+  } catch (cause) {
+    if (!(cause instanceof ObjectNotFound)) throw cause;
+    throw new ChainBroken(`${name} is missing: chain entries are never deleted, so somebody removed it`, { cause });
+  }
+}
+
+function checkLink(before: ChainEntry, entry: ChainEntry): void {
+  if (sameBytes(before.digest, entry.previous)) return;
+  const name = chainEntryName(entry.machineId, entry.seq);
+  throw new ChainBroken(`${name} does not follow entry ${before.seq} as it is stored: one of the two was replaced`);
+}
+
+async function replay(repo: OpenRepository, entries: readonly ChainEntry[], signal: AbortSignal): Promise<ChainState> {
+  const first = entries[0];
+  const summarised = first !== undefined && isSummaryDue(first.seq) ? first : null;
+  const { summary } = summarised === null ? { summary: null } : await readControl(repo.target, summarised, signal);
+  const state =
+    summarised !== null && summary !== null ? ChainState.fromSummary(summarised, summary) : new ChainState();
+  for (const entry of summarised === null ? entries : entries.slice(1)) await applyEntry(repo, state, entry, signal);
+  return state;
+}
+
+export async function applyEntry(
+  repo: OpenRepository,
+  state: ChainState,
+  entry: ChainEntry,
+  signal: AbortSignal,
+): Promise<void> {
+  state.apply(entry, await readControl(repo.target, entry, signal));
+  state.setPointDigest(entry.seq, entry.digest);
+}
+
+/**
+ * Checks a chain against what is known of it: a head that a mark, a receipt or the operator remembers.
+ * Throws ReplicaRolledBack or ReplicaForked. One GET at most.
+ */
+export async function checkKnownHead(
+  repo: OpenRepository,
+  chain: Chain,
+  known: ChainHead,
+  signal: AbortSignal,
+): Promise<void> {
+  if (known.seq > chain.head.seq) {
+    throw new ReplicaRolledBack(
+      `machine ${toHex(chain.machineId)}: entry ${known.seq} is known, but the newest in the store is ${chain.head.seq}: the newest entries were removed, or an old state was put back`,
+    );
+  }
+  const stored =
+    chain.recent.find((entry) => entry.seq === known.seq) ??
+    (await readEntry(repo, chain.machineId, known.seq, signal));
+  if (sameBytes(stored.digest, known.digest)) return;
+  throw new ReplicaForked(
+    `${chainEntryName(chain.machineId, known.seq)} is another entry than the one that is known: this is a copy of the bucket that went its own way`,
+  );
+}
+
+/** The publish entry of a retained point, checked against the digest that the chain vouches for. */
+export async function readPoint(
+  repo: OpenRepository,
+  chain: Chain,
+  seq: number,
+  signal: AbortSignal,
+): Promise<ChainEntry> {
+  const point = chain.state.points.get(seq);
+  if (point === undefined) throw new ReplicaNotFound(`machine ${toHex(chain.machineId)} has no recovery point ${seq}`);
+  const entry =
+    chain.recent.find((recent) => recent.seq === seq) ?? (await readEntry(repo, chain.machineId, seq, signal));
+  if (sameBytes(entry.digest, point.digest)) return entry;
+  throw new ChainBroken(
+    `${chainEntryName(chain.machineId, seq)} is not the entry that the chain's summary names: it was replaced`,
+  );
+}
+
+/** Walks every entry from the first and compares each summary with what the entries amount to. */
+export async function verifyWholeChain(repo: OpenRepository, chain: Chain, signal: AbortSignal): Promise<number> {
+  const state = new ChainState();
+  let before: ChainEntry | null = null;
+  for (let from = 1; from <= chain.head.seq; from += summaryInterval) {
+    const to = Math.min(from + summaryInterval - 1, chain.head.seq);
+    for (const entry of await readEntries(repo, chain.machineId, from, to, signal)) {
+      if (before !== null) checkLink(before, entry);
+      await applyEntry(repo, state, entry, signal);
+      if (isSummaryDue(entry.seq)) await checkSummary(repo, state, entry, signal);
+      before = entry;
+    }
+  }
+  return state.seq;
+}
+
+async function checkSummary(
+  repo: OpenRepository,
+  state: ChainState,
+  entry: ChainEntry,
+  signal: AbortSignal,
+): Promise<void> {
+  const { summary } = await readControl(repo.target, entry, signal);
+  const replayed = JSON.stringify(state.summary(), hexBytes);
+  if (JSON.stringify(summary, hexBytes) === replayed) return;
+  throw new ChainInvalid(
+    `${chainEntryName(entry.machineId, entry.seq)}: its summary does not say what the entries before it amount to`,
+  );
+}
+
+function hexBytes(_key: string, value: unknown): unknown {
+  return value instanceof Uint8Array ? toHex(value) : value;
+}
+
+function last(entries: readonly ChainEntry[]): ChainEntry {
+  const entry = entries.at(-1);
+  if (entry === undefined) throw new ChainBroken('a chain without entries');
+  return entry;
+}

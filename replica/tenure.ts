@@ -1,0 +1,200 @@
+import { randomBytes } from 'node:crypto';
+import type { SigningKey } from '../crypto/signing.ts';
+import { sha256 } from '../crypto/suite.ts';
+import { type Chain, type ChainHead, openChain, ReplicaNotFound } from './chain.ts';
+import { type ChainEntry, type EntryBody, encodeEntry, parseEntry } from './chain-entry.ts';
+import { ChainState, isSummaryDue } from './chain-state.ts';
+import type { Birth, Death } from './control.ts';
+import { placeControl } from './control-object.ts';
+import { toHex } from './encoding.ts';
+import { chainEntryName, type SegmentId, segmentName } from './names.ts';
+import type { OpenRepository } from './open-repository.ts';
+import { Fenced, putOnce, putOrCompare } from './put-once.ts';
+
+/** Writing a machine's chain: one agent's span of ownership, from its `begin` entry until somebody else's. */
+
+const rebaseAttemptsMax = 32;
+const noDigest = new Uint8Array(32);
+
+/** Remembers the head durably, so that the next run knows its own entries and notices a rolled-back store. */
+export interface HeadMark {
+  /** Called and awaited before the entry is put: from now on it may exist. */
+  pending(head: ChainHead): void;
+  /** The entry exists. */
+  confirmed(head: ChainHead): void;
+}
+
+export interface TenureOptions {
+  readonly agent: SigningKey;
+  readonly mark: HeadMark;
+  /** Milliseconds since 1970; a parameter so that tests can bend the clock. */
+  readonly now: () => number;
+}
+
+export interface BeginFields {
+  readonly epoch: number;
+  readonly keyRecordDigest: Uint8Array;
+  /** Take over the unpublished segments of the tenure in force. */
+  readonly adopt: boolean;
+}
+
+export interface PublishFields {
+  readonly epoch: number;
+  readonly births: readonly Birth[];
+  readonly deaths: readonly Death[];
+  readonly immutableUntilMs: number;
+  /** The manifest is bound to its place in the chain, so it is sealed once that is known. */
+  readonly sealManifest: (seq: number, tenure: number) => Uint8Array;
+}
+
+/** An entry by another writer took our place in the chain. */
+type Appended = { readonly entry: ChainEntry } | { readonly conflict: true };
+
+export class Tenure {
+  readonly repo: OpenRepository;
+  readonly machineId: Uint8Array;
+  readonly #options: TenureOptions;
+  #chain: { state: ChainState; head: ChainHead };
+  #lastNumber = 0;
+
+  private constructor(repo: OpenRepository, machineId: Uint8Array, options: TenureOptions, chain: Chain | null) {
+    this.repo = repo;
+    this.machineId = machineId;
+    this.#options = options;
+    this.#chain = chain ?? { state: new ChainState(), head: { seq: 0, digest: noDigest } };
+  }
+
+  /** Opens a tenure after `chain` (null: a machine without a chain). Throws Fenced when somebody else was quicker. */
+  static async begin(
+    repo: OpenRepository,
+    machineId: Uint8Array,
+    chain: Chain | null,
+    fields: BeginFields,
+    options: TenureOptions,
+    signal: AbortSignal,
+  ): Promise<Tenure> {
+    const tenure = new Tenure(repo, machineId, options, chain);
+    const { epoch, keyRecordDigest } = fields;
+    const adopts = fields.adopt && chain !== null ? chain.state.tenure : null;
+    const appended = await tenure.#append({ type: 'begin', adopts, epoch, keyRecordDigest }, [], [], signal);
+    if ('conflict' in appended) {
+      throw new Fenced(
+        `${chainEntryName(machineId, tenure.#chain.head.seq + 1)}: another agent opened a tenure at the same moment`,
+      );
+    }
+    return tenure;
+  }
+
+  /** Seq of our begin entry. */
+  get id(): number {
+    return this.#chain.state.tenure;
+  }
+
+  get head(): ChainHead {
+    return this.#chain.head;
+  }
+
+  get state(): ChainState {
+    return this.#chain.state;
+  }
+
+  /** Place of the next segment. A number is never used twice, whatever becomes of it. */
+  nextSegment(): SegmentId {
+    this.#lastNumber++;
+    return { tenure: this.id, number: this.#lastNumber };
+  }
+
+  /** Durable once resolved. Throws Fenced where the name holds other bytes. */
+  async putSegment(id: SegmentId, bytes: Uint8Array, digest: Uint8Array, signal: AbortSignal): Promise<void> {
+    await putOnce(this.repo.target, segmentName(this.machineId, id), bytes, digest, signal);
+  }
+
+  /** Every segment of `births` is durable before this is called. Throws Fenced, and then nothing was published. */
+  async publish(fields: PublishFields, signal: AbortSignal): Promise<ChainEntry> {
+    const tenure = this.id;
+    return await this.#appendOrRebase(
+      (seq) => ({
+        type: 'publish',
+        epoch: fields.epoch,
+        watermark: this.#lastNumber,
+        immutableUntilMs: fields.immutableUntilMs,
+        sealedManifest: fields.sealManifest(seq, tenure),
+      }),
+      fields,
+      signal,
+    );
+  }
+
+  /** Announces a new key epoch inside the tenure. */
+  async rekey(epoch: number, keyRecordDigest: Uint8Array, signal: AbortSignal): Promise<ChainEntry> {
+    return await this.#appendOrRebase(
+      () => ({ type: 'rekey', epoch, keyRecordDigest }),
+      { births: [], deaths: [] },
+      signal,
+    );
+  }
+
+  /** A writer that loses the race goes on after `prune` and `lock`, never after `begin`, `publish` or `rekey` (rule R4). */
+  async #appendOrRebase(
+    body: (seq: number) => EntryBody,
+    control: { readonly births: readonly Birth[]; readonly deaths: readonly Death[] },
+    signal: AbortSignal,
+  ): Promise<ChainEntry> {
+    for (let attempt = 0; attempt < rebaseAttemptsMax; attempt++) {
+      const appended = await this.#append(body(this.#chain.head.seq + 1), control.births, control.deaths, signal);
+      if ('entry' in appended) return appended.entry;
+      await this.#rebase(signal);
+    }
+    throw new Fenced(`machine ${toHex(this.machineId)}: lost ${rebaseAttemptsMax} races for the next chain entry`);
+  }
+
+  async #append(
+    body: EntryBody,
+    births: readonly Birth[],
+    deaths: readonly Death[],
+    signal: AbortSignal,
+  ): Promise<Appended> {
+    const { state, head } = this.#chain;
+    const { repositoryId } = this.repo.repository;
+    const seq = head.seq + 1;
+    const tenure = body.type === 'begin' ? seq : state.tenure;
+    const place = { repositoryId, machineId: this.machineId, seq, tenure, timeMs: this.#options.now(), body };
+    state.apply(place, { births, deaths, summary: null });
+    const summary = isSummaryDue(seq) ? state.summary() : null;
+    const control = await placeControl(
+      this.repo.target,
+      place,
+      body.type === 'publish',
+      { births, deaths, summary },
+      signal,
+    );
+    const fields = { ...place, previous: head.digest, nonce: randomBytes(16), trust: this.repo.trust.n, control };
+    const bytes = encodeEntry(fields, this.#options.agent);
+    const entry = parseEntry(repositoryId, this.machineId, seq, bytes);
+    const next = { seq, digest: entry.digest };
+    this.#options.mark.pending(next);
+    if (!(await putOrCompare(this.repo.target, chainEntryName(this.machineId, seq), bytes, sha256(bytes), signal))) {
+      return { conflict: true };
+    }
+    state.setPointDigest(seq, entry.digest);
+    this.#chain = { state, head: next };
+    this.#options.mark.confirmed(next);
+    return { entry };
+  }
+
+  async #rebase(signal: AbortSignal): Promise<void> {
+    const tenure = this.id;
+    const ours = this.#chain.head.seq;
+    const chain = await openChain(this.repo, this.machineId, signal);
+    if (chain === null)
+      throw new ReplicaNotFound(`machine ${toHex(this.machineId)}: its chain vanished from the store`);
+    const foreign = chain.recent.find(({ seq, body }) => seq > ours && body.type !== 'prune' && body.type !== 'lock');
+    if (foreign !== undefined || chain.state.tenure !== tenure) {
+      const who = foreign === undefined ? 'somebody' : `agent ${toHex(foreign.signerKeyId)}`;
+      throw new Fenced(
+        `machine ${toHex(this.machineId)}: ${who} wrote entry ${foreign?.seq ?? chain.head.seq}: another agent has taken this machine over. Nothing was published by this run`,
+      );
+    }
+    this.#chain = { state: chain.state, head: chain.head };
+  }
+}

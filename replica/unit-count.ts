@@ -1,0 +1,53 @@
+import type { Birth, Death } from './control.ts';
+import { compareSegments, type SegmentId, segmentKey } from './names.ts';
+
+/**
+ * Counts, for one publish, the units (blocks, pages, attachment chunks) that the newest point used and the next does not,
+ * and what the publish's births brought and use. Deaths follow from both: docs/format.md §8.2.
+ */
+export class UnitCount {
+  readonly #dropped = new Map<string, { readonly id: SegmentId; units: number }>();
+  readonly #used = new Map<string, number>();
+  readonly #born = new Map<string, Birth>();
+
+  /** A segment that became durable in this run, or that an adopted tenure left behind. */
+  born(birth: Birth): void {
+    this.#born.set(segmentKey(birth), birth);
+  }
+
+  /** A unit that the new point refers to and the newest one does not. */
+  use(id: SegmentId, units = 1): void {
+    const key = segmentKey(id);
+    this.#used.set(key, (this.#used.get(key) ?? 0) + units);
+  }
+
+  /** A unit that the newest point refers to and the new one does not. */
+  drop(id: SegmentId, units = 1): void {
+    const key = segmentKey(id);
+    const entry = this.#dropped.get(key) ?? { id: { tenure: id.tenure, number: id.number }, units: 0 };
+    entry.units += units;
+    this.#dropped.set(key, entry);
+  }
+
+  /** Segments that the new point uses for the first time; one that it does not use at all stays unpublished. */
+  births(): readonly Birth[] {
+    return [...this.#born.values()].filter((birth) => this.#used.has(segmentKey(birth))).sort(compareSegments);
+  }
+
+  deaths(): readonly Death[] {
+    const unused = this.births()
+      .map((birth) => ({ ...idOf(birth), units: birth.units - (this.#used.get(segmentKey(birth)) ?? 0) }))
+      .filter((death) => death.units > 0);
+    const dropped = [...this.#dropped.values()].map(({ id, units }) => ({ ...idOf(id), units }));
+    return [...unused, ...dropped].sort(compareSegments);
+  }
+
+  /** Segments that the new point refers to but nobody reported as born: a bug, caught before publishing. */
+  unborn(): readonly string[] {
+    return [...this.#used.keys()].filter((key) => !this.#born.has(key));
+  }
+}
+
+function idOf(id: SegmentId): SegmentId {
+  return { tenure: id.tenure, number: id.number };
+}
