@@ -35,9 +35,14 @@ export type S3Credentials =
   | {
       readonly kind: 'static';
       readonly accessKeyId: string;
-      readonly secretAccessKey: string;
-      readonly sessionToken?: string;
+      readonly secretAccessKey: Hidden;
+      readonly sessionToken?: Hidden;
     };
+
+/** A secret that prints as nothing readable and is opened only here (`crypto/redacted.ts` makes one). */
+export interface Hidden {
+  reveal(): string;
+}
 
 /** Taken on with the credentials above. */
 export interface AssumedRole {
@@ -120,8 +125,12 @@ function ownCredentials(credentials: S3Credentials | undefined): Provider {
         roleSessionName: credentials.sessionName ?? sessionNameDefault,
       });
     case 'static': {
-      const { kind: _, ...keys } = credentials;
-      return keys;
+      const { accessKeyId, secretAccessKey, sessionToken } = credentials;
+      return {
+        accessKeyId,
+        secretAccessKey: secretAccessKey.reveal(),
+        ...(sessionToken && { sessionToken: sessionToken.reveal() }),
+      };
     }
   }
 }

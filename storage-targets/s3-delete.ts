@@ -1,4 +1,5 @@
 import {
+  DeleteObjectCommand,
   DeleteObjectsCommand,
   HeadObjectCommand,
   ListObjectVersionsCommand,
@@ -6,7 +7,7 @@ import {
   type ObjectIdentifier,
 } from '@aws-sdk/client-s3';
 
-import { AccessDenied, Immutable, RequestRefused } from './errors.ts';
+import { AccessDenied, Immutable, ObjectNotFound, RequestRefused, Unsupported } from './errors.ts';
 import type { S3Bucket } from './s3-bucket.ts';
 import { s3Error } from './s3-errors.ts';
 
@@ -60,44 +61,71 @@ function goesOn(page: ListObjectVersionsCommandOutput, key: string | undefined, 
   return page.IsTruncated === true && (page.NextKeyMarker !== key || page.NextVersionIdMarker !== version);
 }
 
+/** Returns what could not be deleted, as errors. */
 async function deleteVersions(
   bucket: S3Bucket,
   versions: readonly ObjectIdentifier[],
   signal: AbortSignal,
 ): Promise<unknown[]> {
   const command = new DeleteObjectsCommand({ Bucket: bucket.name, Delete: { Objects: [...versions], Quiet: true } });
-  const answer = await bucket.request('deleting', '', signal, (abortSignal) =>
-    bucket.client.send(command, { abortSignal }),
-  );
   const failures: unknown[] = [];
-  for (const { Key, VersionId, Code, Message } of answer.Errors ?? []) {
-    if (Code === 'NoSuchKey' || Code === 'NoSuchVersion') continue;
-    failures.push(await deletionError(bucket, { Key, VersionId }, Code ?? 'UnknownError', Message ?? '', signal));
+  try {
+    const answer = await bucket.request('deleting', '', signal, (abortSignal) =>
+      bucket.client.send(command, { abortSignal }),
+    );
+    for (const { Key, VersionId, Code, Message } of answer.Errors ?? []) {
+      if (Code === 'NoSuchKey' || Code === 'NoSuchVersion' || Key === undefined) continue;
+      const refusal = Object.assign(new Error(Message), { name: Code, $metadata: { httpStatusCode: 400 } });
+      const error = s3Error(refusal, { subject: `s3://${bucket.name}/${Key}`, doing: 'deleting', region: '' });
+      failures.push(await lockOr(bucket, { Key, VersionId }, error, signal));
+    }
+  } catch (error) {
+    if (!isRefusal(error)) throw error;
+    // Some servers refuse all for one locked object, or know no multi-object delete: one by one, each gets its own answer.
+    for (const version of versions) failures.push(...(await deleteVersion(bucket, version, signal)));
   }
   return failures;
 }
 
+async function deleteVersion(bucket: S3Bucket, version: ObjectIdentifier, signal: AbortSignal): Promise<unknown[]> {
+  const command = new DeleteObjectCommand({ Bucket: bucket.name, ...version });
+  try {
+    await bucket.request('deleting', nameOf(bucket, version), signal, (abortSignal) =>
+      bucket.client.send(command, { abortSignal }),
+    );
+    return [];
+  } catch (error) {
+    if (error instanceof ObjectNotFound) return [];
+    return [await lockOr(bucket, version, error, signal)];
+  }
+}
+
 /** S3 answers AccessDenied both for a missing permission and for a locked version; the version itself tells which. */
-async function deletionError(
+async function lockOr(
   bucket: S3Bucket,
-  version: Partial<ObjectIdentifier>,
-  code: string,
-  message: string,
+  version: ObjectIdentifier,
+  error: unknown,
   signal: AbortSignal,
 ): Promise<unknown> {
-  const subject = `s3://${bucket.name}/${version.Key ?? ''}`;
-  const refusal = Object.assign(new Error(message), { name: code, $metadata: {} });
-  const error = s3Error(refusal, { subject, doing: 'deleting', region: '' });
-  if (!(error instanceof AccessDenied || error instanceof RequestRefused) || version.Key === undefined) return error;
-  const head = new HeadObjectCommand({ Bucket: bucket.name, Key: version.Key, VersionId: version.VersionId });
+  if (!isRefusal(error)) return error;
+  const head = new HeadObjectCommand({ Bucket: bucket.name, ...version });
   const found = await bucket
-    .request('looking at the lock of', version.Key.slice(bucket.prefix.length), signal, (abortSignal) =>
+    .request('looking at the lock of', nameOf(bucket, version), signal, (abortSignal) =>
       bucket.client.send(head, { abortSignal }),
     )
     .catch(() => null);
   signal.throwIfAborted();
+  const subject = `s3://${bucket.name}/${version.Key}`;
   if (found?.ObjectLockLegalHoldStatus === 'ON')
     return new Immutable(`${subject} is under legal hold`, { cause: error });
   const until = found?.ObjectLockRetainUntilDate;
   return until ? new Immutable(`${subject} is locked until ${until.toISOString()}`, { cause: error }) : error;
+}
+
+function isRefusal(error: unknown): boolean {
+  return error instanceof AccessDenied || error instanceof RequestRefused || error instanceof Unsupported;
+}
+
+function nameOf(bucket: S3Bucket, version: ObjectIdentifier): string {
+  return (version.Key ?? '').slice(bucket.prefix.length);
 }

@@ -100,6 +100,8 @@ const byCode: Readonly<Record<string, Make>> = {
   NoSuchObjectLockConfiguration: unsupported,
   InvalidBucketState: unsupported,
   RequestTimeout: unavailable,
+  InternalError: unavailable,
+  ServiceUnavailable: unavailable,
   InvalidAccessKeyId: denied,
   SignatureDoesNotMatch: denied,
   AccessDenied: denied,
@@ -121,6 +123,7 @@ const byStatus: Readonly<Record<number, Make>> = {
   301: wrongRegion,
   307: wrongRegion,
   403: denied,
+  404: (_, __, text, because) => new ObjectNotFound(text, because),
   408: unavailable,
   409: (_, __, text, because) => new Conflict(text, because),
   412: (_, __, text, because) => new ObjectExists(text, because),
@@ -160,17 +163,17 @@ export function s3Error(error: unknown, request: S3Request): unknown {
   if (failure === null) return error;
   const { code, status } = failure;
   const text = `${request.subject}: ${request.doing} failed: ${code}${status === null ? '' : ` (HTTP ${status})`}${said(failure)}`;
-  return makerFor(failure)(failure, request, text, { cause: new Error(text) });
+  return makerFor(failure, request)(failure, request, text, { cause: new Error(text) });
 }
 
-function makerFor(failure: Failure): Make {
+function makerFor(failure: Failure, request: S3Request): Make {
   const { code, status } = failure;
   if (tlsCodes.has(code)) return untrusted;
   if (Object.hasOwn(byCode, code)) return byCode[code] ?? unavailable;
   if (status === null || status === 200) return unavailable;
   // A HEAD has no body, hence no code: the clock and the region are told by headers.
   if (status === 403 && clockIsOff(failure)) return skewed;
-  if (status === 400 && failure.region !== null) return wrongRegion;
+  if (status === 400 && failure.region !== null && failure.region !== request.region) return wrongRegion;
   if (status === 503) return throttled;
   if (status !== 501 && status !== 507 && status >= 500) return unavailable;
   return byStatus[status] ?? ((_, __, text, because) => new RequestRefused(text, because));

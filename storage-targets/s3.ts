@@ -61,6 +61,8 @@ async function putIfAbsent(
     ContentLength: bytes.length,
     ContentType: 'application/octet-stream',
     IfNoneMatch: '*',
+    // Object lock asks for the algorithm's name besides the checksum itself.
+    ChecksumAlgorithm: 'SHA256',
     ChecksumSHA256: sha256.toString('base64'),
     ...(options.retainUntil && { ObjectLockMode: bucket.lockMode, ObjectLockRetainUntilDate: options.retainUntil }),
   };
