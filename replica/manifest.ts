@@ -139,7 +139,7 @@ function writeAddress(writer: ByteWriter, at: RecordAddress): ByteWriter {
   return writer.varint(at.tenure).varint(at.number).varint(at.record).varint(at.offset).varint(at.length);
 }
 
-function parseManifest(bytes: Uint8Array, object: string): Manifest {
+export function parseManifest(bytes: Uint8Array, object: string): Manifest {
   const reader = new ByteReader(object, bytes);
   if (reader.u8() !== 1) throw reader.invalid('unknown manifest version', 0);
   const machineName = reader.text();

@@ -171,7 +171,7 @@ export class MapWriter {
     this.#path.forEach((node, depth) => {
       if (node.changed) return;
       node.changed = true;
-      if (node.replaces !== null) this.#units.drop(node.replaces);
+      if (node.replaces !== null) this.#units.dropPage(node.replaces);
       this.#pendingPages++;
       const parent = this.#path[depth - 1];
       if (parent === undefined) this.#root = node;
@@ -183,7 +183,7 @@ export class MapWriter {
     const parent = this.#path.at(-1);
     const position = parent === undefined ? 0 : (firstBlock - parent.firstBlock) / leafBlocks;
     const old = parent === undefined ? this.#root : (parent.children.get(position) ?? null);
-    if (old?.kind === 'kept') this.#units.drop(old.ref);
+    if (old?.kind === 'kept') this.#units.dropPage(old.ref);
     const leaf: NewLeaf | null = runs.length === 0 ? null : { kind: 'leaf', firstBlock, runs };
     if (leaf !== null) this.#pendingPages++;
     if (parent === undefined) this.#root = leaf;
@@ -258,7 +258,7 @@ export async function dropSubtree(
   signal: AbortSignal,
 ): Promise<void> {
   for await (const visited of map.subtree(ref, level, firstBlock, signal)) {
-    units.drop(visited.ref);
+    units.dropPage(visited.ref);
     if ('runs' in visited.page) for (const run of visited.page.runs) units.drop(run.at, run.count);
   }
 }
@@ -301,7 +301,7 @@ async function lowerRoot(old: BlockMap, level: number, units: UnitCount, signal:
   let ref = old.root;
   for (let above = old.level; ref !== null && above > level; above--) {
     const page = await old.page(ref, above, 0, signal);
-    units.drop(ref);
+    units.dropPage(ref);
     ref = null;
     if ('runs' in page) break;
     for (const child of page.children) {

@@ -1,5 +1,6 @@
 import type { Birth, Death } from './control.ts';
 import { compareSegments, type SegmentId, segmentKey } from './names.ts';
+import type { PageRef } from './page.ts';
 
 /**
  * Counts, for one publish, the units (blocks, pages, attachment chunks) that the newest point used and the next does not,
@@ -7,6 +8,7 @@ import { compareSegments, type SegmentId, segmentKey } from './names.ts';
  */
 export class UnitCount {
   readonly #dropped = new Map<string, { readonly id: SegmentId; units: number }>();
+  readonly #droppedPages: Uint8Array[] = [];
   readonly #used = new Map<string, number>();
   readonly #born = new Map<string, Birth>();
 
@@ -27,6 +29,17 @@ export class UnitCount {
     const entry = this.#dropped.get(key) ?? { id: { tenure: id.tenure, number: id.number }, units: 0 };
     entry.units += units;
     this.#dropped.set(key, entry);
+  }
+
+  /** A page that the new map no longer has. */
+  dropPage(ref: PageRef): void {
+    this.drop(ref);
+    this.#droppedPages.push(ref.digest);
+  }
+
+  /** Digests of the pages that the new maps no longer have. */
+  get droppedPages(): readonly Uint8Array[] {
+    return this.#droppedPages;
   }
 
   /** Segments that the new point uses for the first time; one that it does not use at all stays unpublished. */

@@ -1,0 +1,185 @@
+import { pageDigest, tagBytes } from '../crypto/suite.ts';
+import type { MapGeometry, PageSource, PrefetchedPage } from './block-map.ts';
+import { sameBytes, toHex } from './encoding.ts';
+import type { KeySource } from './key-ring.ts';
+import { type SegmentId, segmentKey, segmentName } from './names.ts';
+import type { OpenRepository } from './open-repository.ts';
+import { type PageRef, pageSpan } from './page.ts';
+import {
+  codec,
+  parseSegmentHeader,
+  type RecordAddress,
+  type RecordBinding,
+  recordType,
+  SegmentOpener,
+  segmentPreambleBytes,
+} from './segment.ts';
+
+/** Reading single records of segments by ranged GETs, and the map's pages among them. */
+
+const openersCachedMax = 512;
+/** A gap between two wanted ranges that is cheaper to read than to ask again. */
+const gapBytesMax = 512 * 1024;
+const prefetchBytesMax = 8 * 2 ** 20;
+const prefetchedPagesMax = 8192;
+
+/** A page's stored bytes are not the ones that its parent vouches for. */
+export class PageReplaced extends Error {
+  readonly code = 'PAGE_REPLACED';
+  override readonly name = 'PageReplaced';
+}
+
+export class SegmentReader implements PageSource, Disposable {
+  readonly #repo: OpenRepository;
+  readonly #machineId: Uint8Array;
+  readonly #keys: KeySource;
+  readonly #openers = new Map<string, Promise<SegmentOpener>>();
+  readonly #opened = new Set<SegmentOpener>();
+  readonly #prefetched = new Map<string, Uint8Array>();
+
+  constructor(repo: OpenRepository, machineId: Uint8Array, keys: KeySource) {
+    this.#repo = repo;
+    this.#machineId = machineId;
+    this.#keys = keys;
+  }
+
+  nameOf(id: SegmentId): string {
+    return segmentName(this.#machineId, id);
+  }
+
+  /** The stored bytes from `offset` on; never short. */
+  async readRange(id: SegmentId, offset: number, length: number, signal: AbortSignal): Promise<Uint8Array> {
+    return await this.#repo.target.get(this.nameOf(id), { offset, length }, signal);
+  }
+
+  /** Header and commitment are read once per segment. `preamble` spares that request where the caller has it. */
+  async opener(id: SegmentId, signal: AbortSignal, preamble?: Uint8Array): Promise<SegmentOpener> {
+    const key = segmentKey(id);
+    const known = this.#openers.get(key);
+    if (known !== undefined) return await known;
+    const opening = this.#open(id, signal, preamble);
+    this.#openers.set(key, opening);
+    try {
+      const opener = await opening;
+      this.#opened.add(opener);
+      this.#forgetOldest();
+      return opener;
+    } catch (error) {
+      this.#openers.delete(key);
+      throw error;
+    }
+  }
+
+  /** The opened body of a record. */
+  async readBody(at: RecordAddress, binding: RecordBinding, signal: AbortSignal): Promise<Uint8Array> {
+    const opener = await this.opener(at, signal);
+    return opener.openBody(at.record, binding, await this.readRange(at, at.offset, at.length, signal));
+  }
+
+  async readPage(
+    geometry: MapGeometry,
+    ref: PageRef,
+    level: number,
+    firstBlock: number,
+    signal: AbortSignal,
+  ): Promise<Uint8Array> {
+    const key = toHex(ref.digest);
+    const sealed = this.#prefetched.get(key) ?? (await this.readRange(ref, ref.offset, ref.length, signal));
+    this.#prefetched.delete(key);
+    if (!sameBytes(pageDigest(sealed), ref.digest)) {
+      throw new PageReplaced(
+        `${this.nameOf(ref)} record ${ref.record}: is not the page that its parent names: altered or replaced`,
+      );
+    }
+    const opener = await this.opener(ref, signal);
+    return opener.openBody(ref.record, pageBinding(geometry, ref, level, firstBlock), sealed);
+  }
+
+  /** Fetches pages that lie near each other with one request. */
+  async prefetch(_geometry: MapGeometry, pages: readonly PrefetchedPage[], signal: AbortSignal): Promise<void> {
+    if (pages.length < 2) return;
+    if (this.#prefetched.size > prefetchedPagesMax) this.#prefetched.clear();
+    const wanted = pages.map(({ ref }) => ref).filter((ref) => !this.#prefetched.has(toHex(ref.digest)));
+    for (const group of coalesce(wanted, gapBytesMax, prefetchBytesMax)) {
+      const bytes = await this.readRange(group.id, group.offset, group.length, signal);
+      for (const ref of group.members) {
+        const from = ref.offset - group.offset;
+        this.#prefetched.set(toHex(ref.digest), bytes.slice(from, from + ref.length));
+      }
+    }
+  }
+
+  async #open(id: SegmentId, signal: AbortSignal, given?: Uint8Array): Promise<SegmentOpener> {
+    const preamble = given ?? (await this.readRange(id, 0, segmentPreambleBytes, signal));
+    const object = this.nameOf(id);
+    const { epoch } = parseSegmentHeader(preamble, object).context;
+    const { key, context } = await this.#keys.epoch(epoch, signal);
+    return SegmentOpener.open(key, { ...id, context }, preamble, object);
+  }
+
+  /** Not zeroed: somebody may be about to use it. Its keys open one segment only. */
+  #forgetOldest(): void {
+    const oldest = this.#openers.size > openersCachedMax ? this.#openers.keys().next().value : undefined;
+    if (oldest !== undefined) this.#openers.delete(oldest);
+  }
+
+  [Symbol.dispose](): void {
+    for (const opener of this.#opened) opener[Symbol.dispose]();
+    this.#openers.clear();
+  }
+}
+
+export function pageBinding(
+  geometry: MapGeometry,
+  ref: RecordAddress,
+  level: number,
+  firstBlock: number,
+): RecordBinding {
+  return {
+    type: recordType.page,
+    codec: codec.stored,
+    diskId: geometry.diskId,
+    firstBlock,
+    blockCount: pageSpan(level),
+    blockSize: geometry.blockSize,
+    plaintextLength: ref.length - tagBytes,
+  };
+}
+
+export interface CoalescedRange<T> {
+  readonly id: SegmentId;
+  readonly offset: number;
+  readonly length: number;
+  readonly members: readonly T[];
+}
+
+/** Groups records by segment into ranges without larger gaps, each at most `bytesMax` long unless one record is longer. */
+export function coalesce<T extends RecordAddress>(
+  records: readonly T[],
+  gapMax: number,
+  bytesMax: number,
+): readonly CoalescedRange<T>[] {
+  const sorted = [...records].sort((a, b) => a.tenure - b.tenure || a.number - b.number || a.offset - b.offset);
+  const groups: { id: SegmentId; offset: number; end: number; members: T[] }[] = [];
+  for (const record of sorted) {
+    const group = groups.at(-1);
+    const end = record.offset + record.length;
+    const joins =
+      group !== undefined &&
+      segmentKey(group.id) === segmentKey(record) &&
+      record.offset - group.end <= gapMax &&
+      end - group.offset <= bytesMax;
+    if (joins) {
+      group.members.push(record);
+      group.end = Math.max(group.end, end);
+    } else {
+      groups.push({
+        id: { tenure: record.tenure, number: record.number },
+        offset: record.offset,
+        end,
+        members: [record],
+      });
+    }
+  }
+  return groups.map(({ id, offset, end, members }) => ({ id, offset, length: end - offset, members }));
+}
