@@ -1,0 +1,577 @@
+"""Parsers of every object and of every plaintext, in the order of docs/format.md §3 to §8. None of them decrypts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from primitives import Cursor, PublicKey, Signature, sha256
+
+EPOCH_MAX, NUMBER_MAX, BLOCK_SIZE_MAX = 99_999_999, 2**32 - 1, 2**32 - 1
+RECORDS_MAX, FAN_OUT, RUN_BYTES_MAX, CHUNK = 4096, 64, 262_144, 262_144
+INLINE_CONTROL_MAX, SUMMARY_EVERY = 65_536, 64
+HEADER_BYTES, SEGMENT_START, TRAILER_BYTES, TAG = 96, 128, 12, 16
+DATA, PAGE, ATTACHMENT, FOOTER = 1, 2, 3, 4
+NO_DISK = bytes(16)
+
+
+# §3 repository descriptor
+
+
+@dataclass(frozen=True)
+class Repository:
+    repository: bytes
+    created: int
+    root: PublicKey
+    recovery_key: bytes
+
+
+def parse_repository(data: bytes) -> Repository:
+    c = Cursor(data, "repository")
+    c.expect(b"FKRP\0\1", "magic and version")
+    repository, created, root, recovery = c.take(16), c.u64(), c.public_key(), c.bytes_()
+    signature = c.signature()
+    c.end()
+    signature.verify(root, "failkit/v1/repository")
+    return Repository(repository, created, root, recovery)
+
+
+# §4 trust statements
+
+
+@dataclass(frozen=True)
+class Agent:
+    key: PublicKey
+    revoked: bool
+    cut_offs: dict[bytes, int]
+
+    def counts(self, machine: bytes, seq: int) -> bool:
+        return not self.revoked or seq <= self.cut_offs.get(machine, 0)
+
+
+@dataclass(frozen=True)
+class Trust:
+    number: int
+    roots: list[PublicKey]  # oldest first, the last is in force
+    agents: dict[bytes, Agent]
+    retention_floor_days: int
+
+
+def parse_trust(data: bytes, name: str, number: int, descriptor: Repository) -> Trust:
+    c = Cursor(data, name)
+    c.expect(b"FKTS\0\1", "magic and version")
+    c.expect(descriptor.repository, "repository id")
+    c.check(c.u64() == number, "the statement's number is not the one in its name")
+    previous = c.take(32)
+    c.check((previous == bytes(32)) == (number == 0), "previous is zeros in statement 0 only")
+    c.u64()
+    in_force = c.public_key()
+    replaced = [(c.public_key(), c.signature()) for _ in range(c.count())]
+    roots = [key for key, _ in replaced] + [in_force]
+    c.check(roots[0] == descriptor.root, "the lineage does not start at the descriptor's root")
+    c.check(len(set(roots)) == len(roots), "a root is repeated in the lineage")
+    for (key, signature), following in zip(replaced, roots[1:]):
+        signature.verify(key, "failkit/v1/root-replacement", descriptor.repository + following.encoded)
+    agents = [_agent(c) for _ in range(c.count())]
+    c.ascending((a.key.key_id for a in agents), "agents")
+    floor = c.varint()
+    signature = c.signature()
+    c.end()
+    signature.verify(in_force, "failkit/v1/trust")
+    return Trust(number, roots, {a.key.key_id: a for a in agents}, floor)
+
+
+def _agent(c: Cursor) -> Agent:
+    key, status = c.public_key(), c.u8()
+    c.check(status in (1, 2), f"unknown agent status {status}")
+    cut_offs = [(c.take(16), c.varint(1)) for _ in range(c.count())] if status == 2 else []
+    c.ascending((machine for machine, _ in cut_offs), "cut-offs")
+    return Agent(key, status == 2, dict(cut_offs))
+
+
+# §5 key records
+
+
+@dataclass(frozen=True)
+class Wrap:
+    provider: str
+    key_id: str
+    wrapped: bytes
+
+
+@dataclass(frozen=True)
+class KeyRecord:
+    name: str
+    digest: bytes
+    epoch: int
+    revision: int
+    commitment: bytes
+    sealed_machine_keys: bytes
+    wraps: list[Wrap]
+    maced: bytes
+    mac: bytes
+    signer: bytes
+    signature: Signature
+
+
+def parse_key_record(data: bytes, name: str, repository: bytes, machine: bytes, epoch: int, revision: int) -> KeyRecord:
+    c = Cursor(data, name)
+    c.expect(b"FKKR\0\1\0\1", "magic, version and suite")
+    c.expect(repository, "repository id")
+    c.expect(machine, "machine id")
+    c.check((c.u32(), c.u32()) == (epoch, revision), "epoch and revision are not those in the name")
+    c.u64()
+    commitment, sealed = c.take(32), c.take(92)
+    wraps = [Wrap(c.text(), c.text(), c.bytes_()) for _ in range(c.count(1))]
+    c.check(len({(w.provider, w.key_id) for w in wraps}) == len(wraps), "a wrap is repeated")
+    maced = c.before()
+    mac, signer, signature = c.take(32), c.take(16), c.signature()
+    c.end()
+    return KeyRecord(name, sha256(data), epoch, revision, commitment, sealed, wraps, maced, mac, signer, signature)
+
+
+# §6 segments
+
+
+@dataclass(frozen=True)
+class Ref:
+    tenure: int
+    number: int
+    record: int
+    offset: int
+    stored: int
+
+
+@dataclass(frozen=True)
+class SegmentHeader:
+    header: bytes
+    epoch: int
+    commitment: bytes
+
+
+def parse_segment_header(data: bytes, name: str, repository: bytes, machine: bytes, tenure: int, number: int) -> SegmentHeader:
+    """Checks that the segment is the one that its name promises: AADs do not name the segment."""
+    c = Cursor(data, name)
+    c.expect(b"FKSG\0\1\0\1", "magic, version and suite")
+    c.expect(repository, "repository id")
+    c.expect(machine, "machine id")
+    c.check((c.u64(), c.u32()) == (tenure, number), "tenure and number are not those in the name")
+    epoch = c.u32()
+    c.expect(bytes(8), "flags and reserved field")
+    c.take(32)
+    header = c.before()
+    return SegmentHeader(header, epoch, c.take(32))
+
+
+@dataclass(frozen=True)
+class FooterRecord:
+    type: int
+    codec: int
+    disk: bytes
+    first: int
+    count: int
+    block_size: int
+    offset: int
+    stored: int
+    digests: list[bytes]
+
+
+def parse_footer(c: Cursor, record_count: int) -> list[FooterRecord]:
+    c.check(c.u8() == 1, "unknown footer version")
+    disks = [c.take(16) for _ in range(c.count(1))]
+    c.check(len(set(disks)) == len(disks), "a disk id is repeated")
+    c.check(c.varint(1, RECORDS_MAX) == record_count, "the record count is not the trailer's")
+    records: list[FooterRecord] = []
+    offset, used = SEGMENT_START, 0
+    for _ in range(record_count):
+        kind, codec, index = c.u8(), c.u8(), c.varint(0, len(disks) - 1)
+        c.check(kind in (DATA, PAGE, ATTACHMENT), f"unknown record type {kind}")
+        c.check(codec in ((0,) if kind == PAGE else (0, 1)), f"unknown codec {codec}")
+        c.check(index <= used, "disk ids are not in order of first use")
+        used = max(used, index + 1)
+        c.check((disks[index] == NO_DISK) == (kind == ATTACHMENT), "only attachments have no disk")
+        first, count, size, stored = c.varint(), c.varint(1, 2**32 - 1), c.varint(1, BLOCK_SIZE_MAX), c.varint(TAG + 1)
+        if kind == DATA:
+            check_data_record(c, first, count, size)
+        elif kind == PAGE:
+            c.check(any(count == FAN_OUT**n for n in range(1, 6)) and first % count == 0, "a page covers a power of 64 blocks")
+        else:
+            c.check(size == CHUNK and first < count, "an attachment chunk is numbered below the chunk count, in chunks of 262144")
+        digests = [c.take(16) for _ in range(count)] if kind == DATA else []
+        records.append(FooterRecord(kind, codec, disks[index], first, count, size, offset, stored, digests))
+        offset += stored
+    c.check(used == len(disks), "a disk id is not used")
+    c.end()
+    return records
+
+
+def check_data_record(c: Cursor, first: int, count: int, block_size: int) -> None:
+    c.check(count * block_size <= max(RUN_BYTES_MAX, block_size), "the data record holds too much")
+    c.check(first // FAN_OUT == (first + count - 1) // FAN_OUT, "the data record crosses a multiple of 64 blocks")
+
+
+def check_stored_length(c: Cursor, codec: int, stored: int, plaintext: int) -> None:
+    if codec == 0:
+        c.check(stored == plaintext + TAG, f"an uncompressed record of {plaintext} bytes cannot take {stored}")
+    else:
+        c.check(TAG < stored < plaintext + TAG, f"a compressed record of {plaintext} bytes cannot take {stored}")
+
+
+# §7 block map
+
+
+@dataclass(frozen=True)
+class Run:
+    first: int
+    ref: Ref
+    codec: int
+    inside: int
+    record_blocks: int
+    digests: list[bytes]
+
+
+@dataclass(frozen=True)
+class Child:
+    index: int
+    ref: Ref
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class Page:
+    runs: list[Run]
+    children: list[Child]
+
+
+def parse_page(c: Cursor, level: int, index: int, block_size: int, blocks: int) -> Page:
+    """`blocks` is how many the disk has: nothing may lie behind them."""
+    c.check(c.u8() == 1, "unknown page version")
+    c.check(c.u8() == level, f"not a page of level {level}")
+    table = [(c.varint(1), c.varint(1, NUMBER_MAX)) for _ in range(c.count(1))]
+    c.ascending(table, "the page's segments")
+    used: set[int] = set()
+
+    def segment() -> tuple[int, int]:
+        at = c.varint(0, len(table) - 1)
+        used.add(at)
+        return table[at]
+
+    runs = _runs(c, index * FAN_OUT, block_size, blocks, segment) if level == 0 else []
+    children = _children(c, level, index, blocks, segment) if level > 0 else []
+    c.check(len(used) == len(table), "a segment of the page's table is not used")
+    c.end()
+    return Page(runs, children)
+
+
+def _runs(c: Cursor, page_first: int, block_size: int, blocks: int, segment: Callable[[], tuple[int, int]]) -> list[Run]:
+    runs: list[Run] = []
+    position, page_end = page_first, min(page_first + FAN_OUT, blocks)
+    for _ in range(c.varint(1, FAN_OUT)):
+        gap, count = c.varint(0, FAN_OUT), c.varint(1, FAN_OUT)
+        first = position + gap
+        c.check(first + count <= page_end, "a run passes the end of its page or of the disk")
+        ref = Ref(*segment(), *_place(c))
+        codec, inside, record_blocks = c.u8(), c.varint(0, FAN_OUT), c.varint(1, FAN_OUT)
+        c.check(codec in (0, 1), f"unknown codec {codec}")
+        c.check(inside + count <= record_blocks and page_first + inside <= first, "a run lies outside its record")
+        c.check(first - inside + record_blocks <= blocks, "a record passes the end of the disk")
+        check_data_record(c, first - inside, record_blocks, block_size)
+        check_stored_length(c, codec, ref.stored, record_blocks * block_size)
+        last = runs[-1] if runs else None
+        touches = last is not None and gap == 0 and last.ref == ref and last.inside + len(last.digests) == inside
+        c.check(not touches, "two runs that continue each other are not written as one")
+        runs.append(Run(first, ref, codec, inside, record_blocks, [c.take(16) for _ in range(count)]))
+        position = first + count
+    return runs
+
+
+def _children(c: Cursor, level: int, index: int, blocks: int, segment: Callable[[], tuple[int, int]]) -> list[Child]:
+    present = int.from_bytes(c.take(8), "big")  # a bitmap, so §1's limit of 2^53-1 cannot be meant
+    c.check(present != 0, "an interior page without children")
+    children = []
+    for bit in (bit for bit in range(FAN_OUT) if present >> bit & 1):
+        child = index * FAN_OUT + bit
+        c.check(child * FAN_OUT**level < blocks, "a child lies behind the end of the disk")
+        children.append(Child(child, Ref(*segment(), *_place(c)), c.take(16)))
+    return children
+
+
+def _place(c: Cursor) -> tuple[int, int, int]:
+    return c.varint(0, RECORDS_MAX - 1), c.varint(SEGMENT_START), c.varint(TAG + 1, 2**32 - 1)
+
+
+def parse_ref(c: Cursor) -> Ref:
+    return Ref(c.varint(1), c.varint(1, NUMBER_MAX), *_place(c))
+
+
+# §8 chain
+
+
+@dataclass(frozen=True)
+class Begin:
+    adopts: int | None
+    epoch: int
+    key_record: bytes
+
+
+@dataclass(frozen=True)
+class Publish:
+    epoch: int
+    watermark: int
+    immutable_until: int
+    sealed: bytes
+    offset: int
+
+
+@dataclass(frozen=True)
+class Prune:
+    seqs: list[int]
+
+
+@dataclass(frozen=True)
+class Lock:
+    generation: int
+    until: int
+
+
+@dataclass(frozen=True)
+class Rekey:
+    epoch: int
+    key_record: bytes
+
+
+Body = Begin | Publish | Prune | Lock | Rekey
+
+
+@dataclass(frozen=True)
+class ExternalControl:
+    length: int
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class Entry:
+    name: str
+    digest: bytes
+    seq: int
+    previous: bytes
+    time: int
+    tenure: int
+    trust: int
+    body: Body
+    control: Cursor | ExternalControl
+    signer: bytes
+    signature: Signature
+
+
+def parse_entry(data: bytes, name: str, repository: bytes, machine: bytes, seq: int) -> Entry:
+    c = Cursor(data, name)
+    c.expect(b"FKCE\0\1", "magic and version")
+    kind = c.u8()
+    c.expect(repository, "repository id")
+    c.expect(machine, "machine id")
+    c.check(c.u64() == seq, "the entry's seq is not the one in its name")
+    previous = c.take(32)
+    c.check((previous == bytes(32)) == (seq == 1), "previous is zeros in entry 1 only")
+    c.take(16)
+    time, tenure, trust = c.u64(), c.u64(), c.u64()
+    c.check(1 <= tenure <= seq, "the tenure is not a seq up to this one")
+    inner = c.sub(c.varint())
+    body = _body(inner, kind, seq)
+    inner.end()
+    c.check((tenure == seq) == isinstance(body, Begin), "a begin, and only a begin, has its own seq as tenure")
+    c.check(seq != 1 or isinstance(body, Begin), "entry 1 is not a begin")
+    control = _control(c)
+    signer, signature = c.take(16), c.signature()
+    c.end()
+    return Entry(name, sha256(data), seq, previous, time, tenure, trust, body, control, signer, signature)
+
+
+def _body(c: Cursor, kind: int, seq: int) -> Body:
+    if kind == 1:
+        adopts = c.varint(1, seq - 1) if c.flag("adopts") else None
+        return Begin(adopts, c.varint(1, EPOCH_MAX), c.take(32))
+    if kind == 2:
+        epoch, watermark, until, length = c.varint(1, EPOCH_MAX), c.varint(), c.varint(), c.varint()
+        offset = c.base + c.at
+        return Publish(epoch, watermark, until, c.take(length), offset)
+    if kind == 3:
+        seqs = [c.varint(1, seq - 1) for _ in range(c.count(1))]
+        c.ascending(seqs, "pruned points")
+        return Prune(seqs)
+    if kind == 4:
+        return Lock(c.varint(), c.varint())
+    if kind == 5:
+        return Rekey(c.varint(1, EPOCH_MAX), c.take(32))
+    c.fail(f"unknown entry type {kind}")
+
+
+def _control(c: Cursor) -> Cursor | ExternalControl:
+    if c.flag("external control"):
+        return ExternalControl(c.varint(), c.take(32))
+    return c.sub(c.varint(0, INLINE_CONTROL_MAX))
+
+
+def open_control_object(data: bytes, name: str, repository: bytes, machine: bytes, seq: int, external: ExternalControl) -> Cursor:
+    c = Cursor(data, name)
+    c.check(len(data) == external.length and sha256(data) == external.digest, "not the control object that the entry names")
+    c.expect(b"FKCO\0\1", "magic and version")
+    c.expect(repository, "repository id")
+    c.expect(machine, "machine id")
+    c.check(c.u64() == seq, "the seq is not the one in the name")
+    c.check(len(data) - c.at > INLINE_CONTROL_MAX, "content that fits the entry is not inline")
+    return c
+
+
+@dataclass(frozen=True)
+class SegmentState:
+    size: int
+    units: int
+    dead: int
+    birth: int
+    death: int
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class Summary:
+    tenure: int
+    published: bool
+    watermark: int
+    epoch: int
+    adopted: dict[int, int]  # tenure, and its last watermark
+    lock: tuple[int, int]
+    points: dict[int, tuple[int, bytes]]
+    segments: dict[tuple[int, int], SegmentState]
+
+
+@dataclass(frozen=True)
+class Control:
+    births: dict[tuple[int, int], tuple[int, int, bytes]]  # size, units, SHA-256
+    deaths: dict[tuple[int, int], int]
+    summary: Summary | None
+
+
+def parse_control(c: Cursor, publishes: bool, seq: int) -> Control:
+    births, deaths = [], []
+    if publishes:
+        births = [(_address(c), (c.varint(1), c.varint(1), c.take(32))) for _ in range(c.count())]
+        c.ascending((b[0] for b in births), "births")
+        deaths = [(_address(c), c.varint(1)) for _ in range(c.count())]
+        c.ascending((d[0] for d in deaths), "deaths")
+    summary = _summary(c, seq) if seq % SUMMARY_EVERY == 0 else None
+    c.end()
+    return Control(dict(births), dict(deaths), summary)
+
+
+def _address(c: Cursor) -> tuple[int, int]:
+    return c.varint(1), c.varint(1, NUMBER_MAX)
+
+
+def _summary(c: Cursor, seq: int) -> Summary:
+    tenure, published, watermark, epoch = c.varint(1, seq), c.flag("has published"), c.varint(), c.varint(1, EPOCH_MAX)
+    adopted = [(c.varint(1, tenure - 1), c.varint()) for _ in range(c.count())]
+    c.ascending((a[0] for a in adopted), "adopted tenures")
+    lock = (c.varint(), c.varint())
+    points = [(c.varint(1, seq), (c.varint(), c.take(32))) for _ in range(c.count())]
+    c.ascending((p[0] for p in points), "points")
+    segments = [(_address(c), SegmentState(c.varint(1), c.varint(1), c.varint(), c.varint(1, seq), c.varint(0, seq), c.take(32)))
+                for _ in range(c.count())]
+    c.ascending((s[0] for s in segments), "segments")
+    return Summary(tenure, published, watermark, epoch, dict(adopted), lock, dict(points), dict(segments))
+
+
+# §8.1 manifest
+
+
+@dataclass(frozen=True)
+class Disk:
+    disk: bytes
+    label: str
+    generation: int
+    block_size: int
+    capacity: int
+    full_read_reason: str
+    generation_reason: str
+    reference_point: bytes | None
+    root: tuple[Ref, bytes] | None
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.capacity // self.block_size)
+
+    @property
+    def root_level(self) -> int:
+        level = 0
+        while FAN_OUT ** (level + 1) < self.blocks:
+            level += 1
+        return level
+
+
+@dataclass(frozen=True)
+class Attachment:
+    name: str
+    length: int
+    digest: bytes
+    chunks: list[tuple[int, Ref]]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    machine_name: str
+    source_kind: str
+    snapshot_time: int
+    consistency: str
+    bytes_read: int
+    bytes_changed: int
+    bytes_uploaded: int
+    disks: list[Disk]
+    excluded: list[tuple[str, str]]
+    attachments: list[Attachment]
+
+
+CONSISTENCIES = {1: "crash-consistent", 2: "application-consistent", 3: "inconsistent"}
+
+
+def parse_manifest(c: Cursor) -> Manifest:
+    c.check(c.u8() == 1, "unknown manifest version")
+    name, kind, time, consistency = c.text(), c.text(), c.varint(), c.u8()
+    c.check(consistency in CONSISTENCIES, f"unknown consistency {consistency}")
+    read, changed, uploaded = c.varint(), c.varint(), c.varint()
+    disks = [_disk(c) for _ in range(c.count())]
+    c.check(len({d.disk for d in disks}) == len(disks) == len({d.label for d in disks}), "a disk is repeated")
+    excluded = [(c.text(), c.text()) for _ in range(c.count())]
+    attachments = [_attachment(c) for _ in range(c.count())]
+    c.check(len({a.name for a in attachments}) == len(attachments), "an attachment is repeated")
+    c.end()
+    return Manifest(name, kind, time, CONSISTENCIES[consistency], read, changed, uploaded, disks, excluded, attachments)
+
+
+def _disk(c: Cursor) -> Disk:
+    disk, label, generation = c.take(16), c.text(), c.varint()
+    c.check(disk != NO_DISK, "a disk id of zeros")
+    block_size, capacity = c.varint(1, BLOCK_SIZE_MAX), c.varint(1)
+    full_read, reason = c.text(), c.text()
+    reference = c.bytes_() if c.flag("has reference point") else None
+    root = (parse_ref(c), c.take(16)) if c.flag("has root") else None
+    result = Disk(disk, label, generation, block_size, capacity, full_read, reason, reference, root)
+    c.check(result.root_level <= 4, "the disk has more blocks than a record's u32 can count")
+    return result
+
+
+def _attachment(c: Cursor) -> Attachment:
+    name, length, digest = c.text(), c.varint(), c.take(32)
+    count, chunks = -(-length // CHUNK), []
+    c.check(count <= len(c.data) - c.at, "the attachment has more chunks than the manifest has bytes")
+    for index in range(count):
+        codec, ref = c.u8(), parse_ref(c)
+        c.check(codec in (0, 1), f"unknown codec {codec}")
+        check_stored_length(c, codec, ref.stored, min(CHUNK, length - index * CHUNK))
+        chunks.append((codec, ref))
+    return Attachment(name, length, digest, chunks)
+
+
+def segment_name(machine: bytes, tenure: int, number: int) -> str:
+    return f"machines/{machine.hex()}/segments/{tenure:016d}/{number:010d}"
+
+
