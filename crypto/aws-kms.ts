@@ -15,7 +15,7 @@ import type { KeyProvider, WrappedKey } from './key-provider.ts';
 import type { Secret } from './redacted.ts';
 
 const provider = 'aws-kms';
-export const kmsTimeoutMsDefault = 10_000;
+const kmsTimeoutMsDefault = 10_000;
 
 export interface AwsKmsOptions {
   /** Key id, key ARN, alias name or alias ARN of a symmetric encryption key. */

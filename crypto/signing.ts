@@ -118,7 +118,7 @@ const smallOrderPoints = [
   'eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f',
 ];
 
-/** Under such a key one signature fits many messages, so that OpenSSL's yes would prove nothing. */
+/** Under such a key one signature fits many messages. OpenSSL takes it, newer Node does not: refuse it everywhere. */
 function isSmallOrder(bytes: Uint8Array): boolean {
   const point = Buffer.from(bytes);
   point.writeUInt8(point.readUInt8(31) & 0x7f, 31);

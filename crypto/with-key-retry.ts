@@ -2,9 +2,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { KeyServiceUnavailable } from './errors.ts';
 import type { KeyProvider } from './key-provider.ts';
 
-export const keyAttemptsMaxDefault = 4;
-export const keyRetryBaseMsDefault = 250;
-export const keyRetryCapMsDefault = 5_000;
+const keyAttemptsMaxDefault = 4;
+const keyRetryBaseMsDefault = 250;
+const keyRetryCapMsDefault = 5_000;
 
 export interface KeyRetryOptions {
   readonly attemptsMax?: number;

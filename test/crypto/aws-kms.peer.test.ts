@@ -1,5 +1,6 @@
 import {
   CancelKeyDeletionCommand,
+  CreateAliasCommand,
   CreateKeyCommand,
   DisableKeyCommand,
   EnableKeyCommand,
@@ -120,6 +121,19 @@ describe.skipIf(needs !== null)(suite, () => {
     expect(Buffer.from(again.bytes).equals(first.bytes)).toBe(true);
     using after = await kms.unwrap(await kms.wrap(first, sampleContext, never), sampleContext, never);
     expect(Buffer.from(after.bytes).equals(first.bytes)).toBe(true);
+  });
+
+  it('wraps through an alias under the key ARN, and says what to configure when the alias now means another key', async () => {
+    const [TargetKeyId, other] = [await shared.createKey(), await shared.createKey()];
+    const AliasName = 'alias/failkit-moved';
+    await shared.admin.send(new CreateAliasCommand({ AliasName, TargetKeyId }));
+    const { key, wrapped } = await wrapUnder(shared, AliasName);
+    using first = key;
+    expect(wrapped.keyId).toBe(TargetKeyId);
+    const byOther = kmsAt(shared, other).unwrap(wrapped, sampleContext, never);
+    expect(await refusal(byOther)).toMatch(/IncorrectKeyException.*configure the key that the key record names/);
+    using again = await kmsAt(shared, TargetKeyId).unwrap(wrapped, sampleContext, never);
+    expect(Buffer.from(again.bytes).equals(first.bytes)).toBe(true);
   });
 
   it('refuses a plaintext that is no data key', async () => {
