@@ -5,7 +5,8 @@ import { getCACertificates } from 'node:tls';
 
 import type { S3ClientConfig } from '@aws-sdk/client-s3';
 import { fromNodeProviderChain, fromTemporaryCredentials, fromTokenFile } from '@aws-sdk/credential-providers';
-import { HttpsProxyAgent } from 'https-proxy-agent';
+
+import { TlsUntrusted } from './errors.ts';
 
 export interface S3ConnectionOptions {
   readonly region: string;
@@ -19,6 +20,8 @@ export interface S3ConnectionOptions {
   readonly proxy?: string;
   readonly credentials?: S3Credentials;
   readonly assumeRole?: AssumedRole;
+  /** Where roles are asked for. Left out: AWS's own, in the bucket's region. */
+  readonly stsEndpoint?: string;
   /** Requests that can be under way at once; at least the in-flight limit around this target. */
   readonly socketsMax?: number;
 }
@@ -49,8 +52,6 @@ export interface AssumedRole {
   readonly roleArn: string;
   readonly externalId?: string;
   readonly sessionName?: string;
-  /** Left out: AWS's own, in the bucket's region. */
-  readonly stsEndpoint?: string;
 }
 
 const connectTimeoutMs = 10_000;
@@ -85,34 +86,45 @@ async function httpAgents(options: S3ConnectionOptions): Promise<{ httpAgent: Ht
     maxSockets: options.socketsMax ?? socketsMaxDefault,
     scheduling: 'lifo' as const,
     ...(options.caFile === undefined ? {} : { ca: await trusted(options.caFile) }),
+    ...(options.proxy === undefined ? {} : { proxyEnv: { HTTP_PROXY: options.proxy, HTTPS_PROXY: options.proxy } }),
   };
-  if (options.proxy === undefined) return { httpAgent: new HttpAgent(settings), httpsAgent: new HttpsAgent(settings) };
-  const proxyAgent = new HttpsProxyAgent(options.proxy, settings);
-  return { httpAgent: proxyAgent, httpsAgent: proxyAgent as unknown as HttpsAgent };
+  return { httpAgent: new HttpAgent(settings), httpsAgent: new HttpsAgent(settings) };
 }
 
 async function trusted(caFile: string): Promise<string[]> {
-  return [...getCACertificates('default'), await readFile(caFile, 'utf8')];
+  try {
+    return [...getCACertificates('default'), await readFile(caFile, 'utf8')];
+  } catch (error) {
+    throw new TlsUntrusted(`the CA file ${caFile} cannot be read: correct its path or its permissions`, {
+      cause: error,
+    });
+  }
 }
 
 type Provider = NonNullable<S3ClientConfig['credentials']>;
 
-function credentialProvider({ credentials, assumeRole, region }: S3ConnectionOptions): Provider {
-  const own = ownCredentials(credentials);
+function credentialProvider(options: S3ConnectionOptions): Provider {
+  const { assumeRole } = options;
+  const own = ownCredentials(options);
   if (assumeRole === undefined) return own;
-  const { roleArn, externalId, sessionName, stsEndpoint } = assumeRole;
   return fromTemporaryCredentials({
     masterCredentials: own,
     params: {
-      RoleArn: roleArn,
-      RoleSessionName: sessionName ?? sessionNameDefault,
-      ...(externalId === undefined ? {} : { ExternalId: externalId }),
+      RoleArn: assumeRole.roleArn,
+      RoleSessionName: assumeRole.sessionName ?? sessionNameDefault,
+      ...(assumeRole.externalId === undefined ? {} : { ExternalId: assumeRole.externalId }),
     },
-    clientConfig: { region, ...(stsEndpoint === undefined ? {} : { endpoint: stsEndpoint }) },
+    clientConfig: stsConfig(options),
   });
 }
 
-function ownCredentials(credentials: S3Credentials | undefined): Provider {
+/** The proxy and the CA are not repeated here: STS clients take the connection of the client that they serve. */
+function stsConfig({ region, stsEndpoint }: S3ConnectionOptions): { region: string; endpoint?: string } {
+  return { region, ...(stsEndpoint === undefined ? {} : { endpoint: stsEndpoint }) };
+}
+
+function ownCredentials(options: S3ConnectionOptions): Provider {
+  const { credentials } = options;
   switch (credentials?.kind) {
     case undefined:
       return fromNodeProviderChain();
@@ -123,6 +135,7 @@ function ownCredentials(credentials: S3Credentials | undefined): Provider {
         roleArn: credentials.roleArn,
         webIdentityTokenFile: credentials.tokenFile,
         roleSessionName: credentials.sessionName ?? sessionNameDefault,
+        clientConfig: stsConfig(options),
       });
     case 'static': {
       const { accessKeyId, secretAccessKey, sessionToken } = credentials;

@@ -110,6 +110,7 @@ const byCode: Readonly<Record<string, Make>> = {
   ExpiredTokenException: denied,
   InvalidToken: denied,
   InvalidClientTokenId: denied,
+  XAdminUserNotFound: denied,
   InvalidIdentityToken: denied,
   InvalidIdentityTokenException: denied,
   UnrecognizedClientException: denied,
@@ -117,21 +118,30 @@ const byCode: Readonly<Record<string, Make>> = {
   IDPRejectedClaimException: denied,
   CredentialsProviderError: denied,
   TokenProviderError: denied,
+  // The token file of a web identity.
+  ENOENT: denied,
+  EACCES: denied,
 };
 
 const byStatus: Readonly<Record<number, Make>> = {
   301: wrongRegion,
   307: wrongRegion,
   403: denied,
-  404: (_, __, text, because) => new ObjectNotFound(text, because),
   408: unavailable,
   409: (_, __, text, because) => new Conflict(text, because),
-  412: (_, __, text, because) => new ObjectExists(text, because),
-  416: (_, __, text, because) => new RangeInvalid(text, because),
   429: throttled,
   501: unsupported,
   507: (_, __, text, because) => new QuotaExceeded(text, because),
 };
+
+const byBareStatus: Readonly<Record<number, Make>> = {
+  404: (_, __, text, because) => new ObjectNotFound(text, because),
+  412: (_, __, text, because) => new ObjectExists(text, because),
+  416: (_, __, text, because) => new RangeInvalid(text, because),
+};
+
+/** What the SDK calls an error whose answer names none, as every answer to a HEAD. */
+const codeless: ReadonlySet<string> = new Set(['NotFound', 'Unknown', 'UnknownError']);
 
 /** OpenSSL's verification results as Node names them (nodejs.org/api/tls.html#x509-certificate-error-codes). */
 const tlsCodes: ReadonlySet<string> = new Set([
@@ -176,7 +186,9 @@ function makerFor(failure: Failure, request: S3Request): Make {
   if (status === 400 && failure.region !== null && failure.region !== request.region) return wrongRegion;
   if (status === 503) return throttled;
   if (status !== 501 && status !== 507 && status >= 500) return unavailable;
-  return byStatus[status] ?? ((_, __, text, because) => new RequestRefused(text, because));
+  // A status alone says that an object is missing or exists only when the answer has no code that says something else.
+  const byStatusOrCode = codeless.has(code) ? { ...byStatus, ...byBareStatus } : byStatus;
+  return byStatusOrCode[status] ?? ((_, __, text, because) => new RequestRefused(text, because));
 }
 
 function clockIsOff({ headers }: Failure): boolean {
@@ -226,6 +238,7 @@ function isNetworkCode(code: string, error: Error): boolean {
     code === 'ECONNRESET' ||
     code === 'EPROTO' ||
     code.startsWith('ERR_SSL') ||
+    code.startsWith('ERR_PROXY') ||
     code.startsWith('HPE_')
   );
 }

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { CreateBucketCommand, S3Client, type S3ServiceException } from '@aws-sdk/client-s3';
+import type { S3Options } from '../../storage-targets/s3-bucket.ts';
 import { canaries } from '../canary.ts';
 import { peerFolder, peerNeeds, type ServerProcess, startServer } from './server-process.ts';
 import { type LoopbackCertificate, makeCertificate } from './tls-certificate.ts';
@@ -18,6 +19,19 @@ export interface S3Peer extends AsyncDisposable {
   createBucket(options?: { readonly objectLock?: boolean }): Promise<string>;
   /** Kills the server at once. */
   stop(): Promise<void>;
+}
+
+/** What it takes to open a bucket of the peer. */
+export function s3Options(peer: S3Peer, bucket: string): S3Options {
+  return {
+    bucket,
+    prefix: 'failkit',
+    region: peer.region,
+    endpoint: peer.endpoint,
+    pathStyle: true,
+    credentials: { kind: 'static', accessKeyId: peer.accessKeyId, secretAccessKey: peer.secretAccessKey },
+    ...(peer.caFile === null ? {} : { caFile: peer.caFile }),
+  };
 }
 
 const accessKeyId = 'failkit-test';
@@ -67,7 +81,7 @@ export async function startMinio(): Promise<S3Peer> {
   return ready(server, 'eu-central-1', null);
 }
 
-/** Atomic conditional puts, and STS at the same endpoint; checks neither signatures nor checksums. */
+/** Atomic conditional puts, and STS and IAM at the same endpoint; checks neither signatures nor checksums unless told to. */
 export async function startMoto(): Promise<S3Peer> {
   const server = await startServer({
     name: 'moto',

@@ -1,10 +1,12 @@
 import { afterAll, beforeAll, describe } from 'vitest';
 import { openS3Target } from '../../storage-targets/s3.ts';
+import { wrapTarget } from '../../storage-targets/wrap-target.ts';
 import { type StorageTargetSubject, storageTargetContract } from '../contract/storage-target.ts';
 import {
   minioNeeds,
   motoNeeds,
   type S3Peer,
+  s3Options,
   startMinio,
   startMoto,
   startVersityGw,
@@ -40,15 +42,17 @@ describe.each(servers)('S3 at $name', ({ needs, start, traits }) => {
     storageTargetContract({
       ...traits,
       name: 'a bucket',
+      open: async (options) => openS3Target(s3Options(peer, await peer.createBucket(options))),
+    });
+    storageTargetContract({
+      ...traits,
+      name: 'a bucket with every wrapper around it',
       open: async (options) =>
-        openS3Target({
-          bucket: await peer.createBucket(options),
-          prefix: 'failkit',
-          region: peer.region,
-          endpoint: peer.endpoint,
-          pathStyle: true,
-          credentials: { kind: 'static', accessKeyId: peer.accessKeyId, secretAccessKey: peer.secretAccessKey },
-        }),
+        wrapTarget(await openS3Target(s3Options(peer, await peer.createBucket(options))), {
+          inFlightMax: 16,
+          uploadBytesPerSecond: 1e9,
+          downloadBytesPerSecond: 1e9,
+        }).target,
     });
   });
 });
