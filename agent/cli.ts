@@ -1,0 +1,108 @@
+import { existsSync } from 'node:fs';
+import { Command, CommanderError, Option } from 'commander';
+import type { CommandContext, RegisterCommand, RunCommand } from './commands/command.ts';
+import { register as registerConfig } from './commands/config.ts';
+import { ConfigInvalid } from './config/config-invalid.ts';
+import { type Config, type LogLevel, logLevels } from './config/config-schema.ts';
+import type { Environment } from './config/environment.ts';
+import { loadConfig } from './config/load-config.ts';
+import { describeFailure } from './failure.ts';
+import { createLogger } from './log.ts';
+import { createOutput, type Output, type TextStream } from './output.ts';
+import { type ExitCode, exitCodes } from './remedy.ts';
+import { agentVersion } from './version.ts';
+
+/** A new command is one file in commands/ and one line here; the order is that of the help. */
+const commands: readonly RegisterCommand[] = [registerConfig];
+
+/** The first that exists is used. The system's own comes first: a file in a folder of somebody else must not win. */
+const configFiles = ['/etc/failkit/failkit.yaml', 'failkit.yaml'];
+
+/** The process around the command line. */
+export interface Host {
+  readonly stdout: TextStream;
+  readonly stderr: TextStream;
+  readonly environment: Environment;
+  readonly signal: AbortSignal;
+}
+
+interface GlobalOptions {
+  readonly config?: string;
+  readonly json?: boolean;
+  readonly logLevel?: LogLevel;
+}
+
+/** Runs one command line (without `node failkit`) to its end. Never throws: what went wrong is printed, and is the exit code. */
+export async function runCli(args: readonly string[], host: Host): Promise<ExitCode> {
+  // Known before commander has parsed anything, because a usage error has to be answered in JSON too.
+  const output = createOutput({ ...host, json: args.includes('--json') });
+  let exitCode: ExitCode = exitCodes.ok;
+  const run: RunCommand = async (command, work) => {
+    const answer = await work(contextFor(command.optsWithGlobals<GlobalOptions>(), host, output));
+    output.answer(answer.document, answer.lines);
+    exitCode = answer.exitCode ?? exitCodes.ok;
+  };
+  const program = createProgram(host, run);
+  try {
+    await program.parseAsync(args, { from: 'user' });
+    return exitCode;
+  } catch (error) {
+    if (error instanceof CommanderError && error.exitCode === 0) return exitCodes.ok;
+    return report(error, host, output, program.opts<GlobalOptions>().logLevel);
+  }
+}
+
+function createProgram(host: Host, run: RunCommand): Command {
+  const program = new Command('failkit')
+    .description('Replicates virtual machines, encrypted, into your own cloud bucket.')
+    .version(agentVersion())
+    .option('--config <file>', `configuration file (default: ${configFiles.join(', else ./')})`)
+    .option('--json', 'print one JSON document instead of text')
+    .addOption(new Option('--log-level <level>', 'what is logged').choices(logLevels))
+    .configureOutput({
+      writeOut: (text) => host.stdout.write(text),
+      writeErr: (text) => host.stderr.write(text),
+      // Usage errors are printed with all the others, by report().
+      outputError: () => undefined,
+    })
+    .exitOverride();
+  for (const register of commands) register(program, run);
+  return program;
+}
+
+function contextFor(options: GlobalOptions, host: Host, output: Output): CommandContext {
+  const file = once(() => options.config ?? findConfigFile());
+  const config = once((): Config => loadConfig(file(), host.environment));
+  return {
+    signal: host.signal,
+    output,
+    configFile: file,
+    config,
+    logger: once(() => createLogger({ ...config().logging, ...levelFrom(options) })),
+  };
+}
+
+function levelFrom({ logLevel }: GlobalOptions): { readonly level?: LogLevel } {
+  return logLevel === undefined ? {} : { level: logLevel };
+}
+
+function findConfigFile(): string {
+  const found = configFiles.find((file) => existsSync(file));
+  if (found !== undefined) return found;
+  const what = `there is no configuration here or at ${configFiles[0]}: name one with --config`;
+  throw new ConfigInvalid('failkit.yaml', [{ line: null, key: '', what }]);
+}
+
+function report(error: unknown, host: Host, output: Output, logLevel: LogLevel | undefined): ExitCode {
+  const failure = describeFailure(error, host.signal, { stack: logLevel === 'debug' || logLevel === 'trace' });
+  output.failure(failure.document, failure.lines);
+  return failure.exitCode;
+}
+
+function once<Value>(make: () => Value): () => Value {
+  let made: { readonly value: Value } | null = null;
+  return () => {
+    made ??= { value: make() };
+    return made.value;
+  };
+}

@@ -1,0 +1,23 @@
+/** The operator pressed Ctrl-C, or the service manager asked the process to stop. */
+export class Interrupted extends Error {
+  readonly code = 'INTERRUPTED';
+  override readonly name = 'Interrupted';
+}
+
+type StopSignal = 'SIGINT' | 'SIGTERM';
+const stopSignals: readonly StopSignal[] = ['SIGINT', 'SIGTERM'];
+
+/**
+ * The first signal aborts, and everything winds down: snapshots are removed, files closed. The second one gives up on
+ * that at once, through `exit`.
+ */
+export function abortOnSignals(say: (line: string) => void, exit: (exitCode: number) => void): AbortSignal {
+  const controller = new AbortController();
+  for (const name of stopSignals)
+    process.on(name, () => {
+      if (controller.signal.aborted) return exit(130);
+      say('stopping… (once more to stop at once)');
+      controller.abort(new Interrupted(`stopped by ${name}`));
+    });
+  return controller.signal;
+}

@@ -1,0 +1,126 @@
+/** What the process says to whoever started it. Documented in docs/operations/exit-codes.md. */
+export const exitCodes = {
+  ok: 0,
+  unexpected: 1,
+  usage: 2,
+  source: 3,
+  store: 4,
+  keys: 5,
+  replica: 6,
+  damage: 7,
+  overwrite: 8,
+  interrupted: 130,
+} as const;
+export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];
+
+export interface Remedy {
+  readonly exitCode: ExitCode;
+  /** `retry`: the same again may succeed. `resync`: the disk is read in full. `stop`: a person has to act first. */
+  readonly action: 'retry' | 'resync' | 'stop';
+  /** What the operator can do, in one sentence; empty where the message says it all. */
+  readonly hint: string;
+}
+
+/** Each named error's remedy, by its `code`. The one place that decides what an error leads to. */
+const remedies: Readonly<Record<string, Remedy>> = {
+  INTERRUPTED: retry('interrupted', 'run the same command again: it goes on where it stopped'),
+
+  CONFIG_INVALID: stop('usage', 'correct the configuration, then try it with: failkit config check'),
+  LOG_FILE_UNUSABLE: stop('usage', 'make the folder, or change logging.file'),
+  FINGERPRINT_MALFORMED: stop('usage', 'copy the root fingerprint again, whole, from the recovery kit'),
+
+  SOURCE_NOT_FOUND: stop('source', 'check the machine in the configuration and on its hypervisor'),
+  SOURCE_CHANGED: retry('source', 'replicate while the machine is off or from a storage snapshot'),
+  SOURCE_UNREADABLE: retry('source', 'check the disk and the log of the host that it is read from'),
+  CHANGE_TRACKING_LOST: resync('source', 'nothing to do: the next run reads the whole disk again'),
+  QUIESCE_UNAVAILABLE: stop('source', 'set quiesce to prefer, or make the guest agent work'),
+
+  ACCESS_DENIED: stop('store', 'check the credentials and the permissions of the bucket'),
+  BUCKET_NOT_FOUND: stop('store', 'check repository.bucket, or make the bucket'),
+  WRONG_REGION: stop('store', 'correct repository.region'),
+  STORE_CONFLICT: retry('store', 'run the command again'),
+  STORE_THROTTLED: retry('store', 'wait, or lower limits.inFlight'),
+  STORE_UNAVAILABLE: retry('store', 'check the network, the proxy and the state of the store'),
+  CHECKSUM_REFUSED: retry('store', 'bytes were altered on the way: check proxies, network and memory of this host'),
+  IMMUTABLE: stop('store', 'object lock protects it until its date'),
+  ARCHIVED: stop('store', 'ask the store to restore the object from its archive tier first'),
+  QUOTA_EXCEEDED: stop('store', 'make room or raise the quota'),
+  CLOCK_SKEWED: stop('store', 'set the clock of this host'),
+  UNSUPPORTED: stop('store', 'this store can not do it: use one that can, or change the configuration'),
+  TLS_UNTRUSTED: stop('store', "give the store's certificate authority as caFile"),
+  STORE_NOT_ATOMIC: stop('store', 'use another store: on this one two agents could overwrite each other'),
+  REQUEST_REFUSED: stop('store', "the store's own words are in the message"),
+
+  KEY_REFUSED: stop('keys', "check the key's state and policy, and that this repository belongs to that key"),
+  KEY_SERVICE_UNAVAILABLE: retry('keys', 'check the network and the state of the key service'),
+  KEY_FILE_UNUSABLE: stop('keys', ''),
+
+  FENCED: stop(
+    'replica',
+    'another agent took the machine over: stop one of the two, and give each its own state folder',
+  ),
+  AGENT_NOT_TRUSTED: stop('replica', 'certify the agent key with the root key: failkit root certify'),
+  ROOT_MISMATCH: stop(
+    'replica',
+    'this is another repository, or its root key was exchanged: compare with the recovery kit',
+  ),
+  REPLICA_FORKED: stop('replica', 'two copies of the bucket went different ways: find out which one is yours'),
+  REPLICA_ROLLED_BACK: stop(
+    'replica',
+    'newer entries were removed from the bucket: look at its access log and versions',
+  ),
+  REPLICA_NOT_FOUND: stop('replica', 'check the name of the machine, or seed it first: failkit seed'),
+  REPOSITORY_NOT_FOUND: stop('replica', 'check repository in the configuration, or begin with: failkit init'),
+
+  STATE_BUSY: retry('replica', 'wait for the other run to end, or stop it'),
+  STATE_DISK_FULL: stop('replica', 'make room on the disk of the state folder; nothing that was published is lost'),
+  STATE_UNUSABLE: stop(
+    'replica',
+    'nothing that was published is lost: correct state in the configuration, or the folder',
+  ),
+
+  CHAIN_BROKEN: damaged(),
+  CHAIN_INVALID: damaged(),
+  COMMITMENT_MISMATCH: damaged(),
+  CONTROL_TAMPERED: damaged(),
+  FORMAT_INVALID: damaged(),
+  OBJECT_NOT_FOUND: damaged(),
+  PAGE_REPLACED: damaged(),
+  RANGE_INVALID: damaged(),
+  RECORD_TAMPERED: damaged(),
+  SEGMENT_MISPLACED: damaged(),
+  SIGNATURE_INVALID: damaged(),
+
+  OBJECT_EXISTS: stop('overwrite', 'nothing in a replica is ever overwritten'),
+  NAME_INVALID: stop('unexpected', 'this is a defect of failkit: please report it'),
+};
+
+/** Null for an error that has no name of ours: a bug, or something nobody foresaw. */
+export function remedyFor(error: unknown): Remedy | null {
+  const code = codeOf(error);
+  return code === null || !Object.hasOwn(remedies, code) ? null : (remedies[code] ?? null);
+}
+
+export function codeOf(error: unknown): string | null {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : null;
+}
+
+export function codesWithRemedy(): readonly string[] {
+  return Object.keys(remedies);
+}
+
+function stop(kind: keyof typeof exitCodes, hint: string): Remedy {
+  return { exitCode: exitCodes[kind], action: 'stop', hint };
+}
+
+function retry(kind: keyof typeof exitCodes, hint: string): Remedy {
+  return { exitCode: exitCodes[kind], action: 'retry', hint };
+}
+
+function resync(kind: keyof typeof exitCodes, hint: string): Remedy {
+  return { exitCode: exitCodes[kind], action: 'resync', hint };
+}
+
+function damaged(): Remedy {
+  return stop('damage', 'run failkit verify to see which recovery points are hurt; the next sync re-sends what it can');
+}
