@@ -45,6 +45,10 @@ export function textOrReference(references: References) {
     .string()
     .min(1)
     .max(4096)
+    .refine((value) => isReference(value) || !looksLikeReference(value), {
+      error: 'is a reference in part only: write one reference, or the text itself',
+      abort: true,
+    })
     .transform((value, context) => {
       if (!isReference(value)) return value;
       return resolveSecret(references, value, context)?.reveal() ?? z.NEVER;

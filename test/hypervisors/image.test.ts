@@ -278,7 +278,7 @@ function snapshotOf(machine: ImageMachine, options = refuse): Promise<MachineSna
 }
 
 async function openFiles(): Promise<number> {
-  return (await readdir('/proc/self/fd')).length;
+  return (await readdir('/dev/fd')).length;
 }
 
 async function writeSparse(path: string, size: number, dataAt: number): Promise<void> {

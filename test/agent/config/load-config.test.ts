@@ -148,6 +148,16 @@ describe('a secret', () => {
     expect(inspect(error)).not.toContain(token);
   });
 
+  it('may have a key id beside it that is literal or a reference, but not half of each', async () => {
+    const withId = (id: string) =>
+      s3Config(`credentials: { from: access-key, accessKeyId: "${id}", secretAccessKey: "${env('S3_SECRET')}" }`);
+    const environment = { S3_SECRET: secretAccessKey, ID: 'AKIA2' };
+    const loaded = await load(withId(env('ID')), environment);
+    expect(loaded.repository).toMatchObject({ credentials: { accessKeyId: 'AKIA2' } });
+    const error = await refusal(withId(`AK${env('ID')}`), environment);
+    expect(error.message).toMatch(/accessKeyId: is a reference in part only/);
+  });
+
   it('is not shown by a YAML error either', async () => {
     for (const broken of [
       `*${token}`,
