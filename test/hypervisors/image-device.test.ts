@@ -129,17 +129,28 @@ async function attachLoopDevice(): Promise<LoopDevice> {
   const folder = await mkdtemp(join(tmpdir(), 'failkit-device-'));
   const image = join(folder, 'image.raw');
   await writeFile(image, randomBytes(capacityBytes));
-  const { stdout } = await run('losetup', ['--find', '--show', image]);
-  const path = stdout.trim();
-  return {
-    path,
-    folder,
-    [Symbol.asyncDispose]: async () => {
-      // One test detached it already; then there is nothing left to do.
-      await run('losetup', ['-d', path]).catch(() => null);
-      await rm(folder, { recursive: true });
-    },
+  const remove = async () => {
+    // Asked by image: one test detached it already, and somebody else may have that number by now.
+    const { stdout } = await run('losetup', ['--noheadings', '--output', 'NAME', '--associated', image]);
+    for (const path of stdout.split('\n').filter((line) => line !== '')) await run('losetup', ['-d', path.trim()]);
+    await rm(folder, { recursive: true });
   };
+  try {
+    return { path: await attach(image), folder, [Symbol.asyncDispose]: remove };
+  } catch (cause) {
+    await rm(folder, { recursive: true });
+    throw cause;
+  }
+}
+
+/** Finding a free device and taking it are two steps, and another process may come between. */
+async function attach(image: string, attempts = 5): Promise<string> {
+  try {
+    return (await run('losetup', ['--find', '--show', image])).stdout.trim();
+  } catch (cause) {
+    if (attempts === 1) throw cause;
+    return attach(image, attempts - 1);
+  }
 }
 
 async function mount(device: LoopDevice, mode: 'rw' | 'ro'): Promise<AsyncDisposable> {
