@@ -4,6 +4,8 @@ import type { StorageTarget } from './storage-target.ts';
 
 /** Long waits are cut into pieces, so that a rate changed meanwhile is felt soon. */
 const waitMsMax = 1_000;
+/** What idle time may earn: enough to make up for timers that wake late, and no burst to speak of. */
+const reserveMs = 100;
 
 /**
  * A token bucket that may go into debt: a transfer starts when the bucket is not overdrawn, then takes all it needs. So
@@ -60,13 +62,13 @@ export class Bandwidth {
     return Math.ceil((-this.#tokens / this.#bytesPerSecond) * 1000);
   }
 
-  /** The bucket holds nothing in reserve: idle time earns no burst, an object is burst enough. */
   #fill(): void {
     const now = this.#clock.now();
-    const earned =
-      this.#bytesPerSecond === null ? Number.POSITIVE_INFINITY : ((now - this.#filledAt) / 1000) * this.#bytesPerSecond;
-    this.#tokens = Math.min(0, this.#tokens + earned);
+    const elapsedMs = now - this.#filledAt;
     this.#filledAt = now;
+    const rate = this.#bytesPerSecond;
+    if (rate === null) this.#tokens = 0;
+    else this.#tokens = Math.min((rate * reserveMs) / 1000, this.#tokens + (rate * elapsedMs) / 1000);
   }
 }
 

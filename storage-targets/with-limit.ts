@@ -37,10 +37,11 @@ export class InFlightLimit {
     return this.#limit.activeCount;
   }
 
-  /** Adjustable while running; what is under way finishes first. */
+  /** Adjustable while running; what is under way finishes first. A limit that was throttled down grows to it by success. */
   setMax(max: number): void {
+    const throttledDown = this.current < this.#max;
+    this.#limit.concurrency = throttledDown ? Math.min(this.current, max) : max;
     this.#max = max;
-    this.#limit.concurrency = Math.min(max, Math.max(this.current, 1));
   }
 
   /** Waits for a turn, then does the work. Cancelled while waiting, it rejects at once with `signal.reason`. */
