@@ -1,5 +1,5 @@
 import { randomUUID, subtle } from 'node:crypto';
-import type { BigIntStats, Stats } from 'node:fs';
+import type { Stats } from 'node:fs';
 import { type FileHandle, link, mkdir, open, readdir, stat, unlink } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 
@@ -243,16 +243,17 @@ async function fileSystemTime(directory: string, signal: AbortSignal): Promise<D
 async function removeLeftovers(directory: string): Promise<void> {
   const folder = join(directory, incomingFolder);
   const leftovers = await readdir(folder).catch(ignoreUnreachable);
-  for (const leftover of leftovers.slice(0, leftoversPerOpenMax)) {
+  for (const leftover of (leftovers ?? []).slice(0, leftoversPerOpenMax)) {
     const path = join(folder, leftover);
-    const found: Stats | BigIntStats | null = await stat(path).catch(() => null);
-    if (found !== null && Date.now() - Number(found.mtimeMs) > leftoverAgeMs) await removeIncoming(path);
+    // Another process may remove it first.
+    const found = await stat(path).catch(ignoreUnreachable);
+    if (found !== null && Date.now() - found.mtimeMs > leftoverAgeMs) await removeIncoming(path);
   }
 }
 
-function ignoreUnreachable(error: unknown): string[] {
+function ignoreUnreachable(error: unknown): null {
   if (errnoOf(error) === null) throw error;
-  return [];
+  return null;
 }
 
 function ignoreExisting(error: unknown): void {
