@@ -2,6 +2,7 @@ import pLimit from 'p-limit';
 import { ObjectNotFound } from '../storage-targets/errors.ts';
 import { type ChainEntry, checkEntrySignature, parseEntry, summaryInterval } from './chain-entry.ts';
 import { ChainInvalid, ChainState, isSummaryDue } from './chain-state.ts';
+import { encodeControl, type Summary } from './control.ts';
 import { readControl } from './control-object.ts';
 import { sameBytes, toHex } from './encoding.ts';
 import { chainEntryName, chainPrefix } from './names.ts';
@@ -195,15 +196,15 @@ async function checkSummary(
   signal: AbortSignal,
 ): Promise<void> {
   const { summary } = await readControl(repo.target, entry, signal);
-  const replayed = JSON.stringify(state.summary(), hexBytes);
-  if (JSON.stringify(summary, hexBytes) === replayed) return;
+  if (sameBytes(encodeSummary(summary), encodeSummary(state.summary()))) return;
   throw new ChainInvalid(
     `${chainEntryName(entry.machineId, entry.seq)}: its summary does not say what the entries before it amount to`,
   );
 }
 
-function hexBytes(_key: string, value: unknown): unknown {
-  return value instanceof Uint8Array ? toHex(value) : value;
+/** The canonical bytes: two summaries say the same exactly when these are the same. */
+function encodeSummary(summary: Summary | null): Uint8Array {
+  return encodeControl({ births: [], deaths: [], summary }, { publish: false, summary: true });
 }
 
 function last(entries: readonly ChainEntry[]): ChainEntry {
