@@ -10,6 +10,8 @@ export const summaryInterval = 64;
 export const inlineControlBytesMax = 65_536;
 /** What a control object has before its content. */
 export const controlHeaderBytes = 46;
+/** What `dec8(epoch)` in names and `u32 epoch` in keys' contexts can hold. */
+const epochMax = 99_999_999;
 const entryType = { begin: 1, publish: 2, prune: 3, lock: 4, rekey: 5 } as const;
 
 export type EntryBody =
@@ -83,6 +85,7 @@ export function parseEntry(
   reader.expectRaw(machineId, 'machine');
   if (reader.u64() !== seq) throw reader.invalid('another sequence number than its name says', reader.offset - 8);
   const previous = reader.raw(32).slice();
+  if (seq === 1 && previous.some((byte) => byte !== 0)) throw reader.invalid('a predecessor of the first entry');
   const nonce = reader.raw(16).slice();
   const timeMs = reader.u64();
   const tenure = reader.u64();
@@ -140,13 +143,13 @@ function parseBodyOf(type: number, reader: ByteReader, outer: ByteReader): Entry
       return {
         type: 'begin',
         adopts: reader.flag() ? reader.varint() : null,
-        epoch: reader.varint(),
+        epoch: parseEpoch(reader),
         keyRecordDigest: reader.raw(32).slice(),
       };
     case entryType.publish:
       return {
         type: 'publish',
-        epoch: reader.varint(),
+        epoch: parseEpoch(reader),
         watermark: reader.varint(),
         immutableUntilMs: reader.varint(),
         sealedManifest: reader.bytes().slice(),
@@ -156,10 +159,17 @@ function parseBodyOf(type: number, reader: ByteReader, outer: ByteReader): Entry
     case entryType.lock:
       return { type: 'lock', generation: reader.varint(), untilMs: reader.varint() };
     case entryType.rekey:
-      return { type: 'rekey', epoch: reader.varint(), keyRecordDigest: reader.raw(32).slice() };
+      return { type: 'rekey', epoch: parseEpoch(reader), keyRecordDigest: reader.raw(32).slice() };
     default:
       throw outer.invalid(`unknown entry type ${type}`, 6);
   }
+}
+
+function parseEpoch(reader: ByteReader): number {
+  const start = reader.offset;
+  const epoch = reader.varint();
+  if (epoch < 1 || epoch > epochMax) throw reader.invalid(`key epoch ${epoch}`, start);
+  return epoch;
 }
 
 function parsePoints(reader: ByteReader): readonly number[] {

@@ -62,6 +62,7 @@ export class ChainState {
   /** Throws ChainInvalid where the entry breaks a rule; the state is then useless. */
   apply(entry: EntryEffect, control: Control): void {
     if (entry.seq !== this.seq + 1) throw invalid(entry, `follows entry ${this.seq}`);
+    if (entry.body.type !== 'begin' && this.tenure === 0) throw invalid(entry, 'comes before any begin entry');
     if (entry.body.type !== 'begin' && entry.tenure !== this.tenure) {
       throw invalid(entry, `is of tenure ${entry.tenure}, but tenure ${this.tenure} is in force`);
     }
@@ -75,6 +76,7 @@ export class ChainState {
         this.#begin(entry, body.adopts, body.epoch);
         return;
       case 'publish':
+        if (body.epoch !== this.epoch) throw invalid(entry, `uses key epoch ${body.epoch}, not ${this.epoch}`);
         this.#publish(entry, body.watermark, control);
         return;
       case 'prune':
@@ -92,7 +94,7 @@ export class ChainState {
   }
 
   #begin(entry: EntryEffect, adopts: number | null, epoch: number): void {
-    if (adopts !== null && adopts !== this.tenure)
+    if (adopts !== null && (adopts === 0 || adopts !== this.tenure))
       throw invalid(entry, `adopts tenure ${adopts}, which it does not follow`);
     if (epoch < this.epoch) throw invalid(entry, `goes back to key epoch ${epoch}`);
     const inherited = this.hasPublished ? [] : this.adopted;

@@ -27,18 +27,21 @@ export class ByteWriter {
   }
 
   u8(value: number): this {
+    requireSafe(value, 0xff);
     const at = this.#reserve(1);
     this.#bytes[at] = value;
     return this;
   }
 
   u16(value: number): this {
+    requireSafe(value, 0xffff);
     const at = this.#reserve(2);
     this.#view.setUint16(at, value);
     return this;
   }
 
   u32(value: number): this {
+    requireSafe(value, 0xffff_ffff);
     const at = this.#reserve(4);
     this.#view.setUint32(at, value);
     return this;
@@ -248,6 +251,7 @@ export function toHex(bytes: Uint8Array): string {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('hex');
 }
 
-function requireSafe(value: number): void {
-  if (!Number.isSafeInteger(value) || value < 0) throw new RangeError(`${value} can't be encoded`);
+/** A value that was cut to fit would be another value: a segment number that is used twice, a key of another epoch. */
+function requireSafe(value: number, max: number = Number.MAX_SAFE_INTEGER): void {
+  if (!Number.isSafeInteger(value) || value < 0 || value > max) throw new RangeError(`${value} can't be encoded`);
 }

@@ -64,17 +64,20 @@ export interface NewKeyRecord {
   readonly wraps: readonly WrappedKey[];
 }
 
+/** Deterministic but for `nonce` (12 bytes). */
 export function encodeKeyRecord(
   record: NewKeyRecord,
   key: DataKey,
   machineKeys: MachineKeys,
   agent: SigningKey,
+  nonce: Uint8Array = randomBytes(nonceBytes),
 ): Uint8Array {
   const { context, revision } = record;
+  if (record.wraps.length === 0) throw new RangeError('a key record without wraps could never be opened');
   const writer = new ByteWriter().ascii('FKKR').u16(1).u16(suite).raw(context.repositoryId).raw(context.machineId);
   writer.u32(context.epoch).u32(revision).u64(record.createdMs);
   writer.raw(derive(key, context, 'failkit/v1/data-key-commitment', nothing, commitmentBytes));
-  writer.raw(sealMachineKeys(key, context, revision, machineKeys)).varint(record.wraps.length);
+  writer.raw(sealMachineKeys(key, context, revision, machineKeys, nonce)).varint(record.wraps.length);
   for (const wrap of record.wraps) writer.text(wrap.provider).text(wrap.keyId).bytes(wrap.blob);
   writer.raw(macOf(key, context, writer.finish())).raw(keyIdOf(agent.publicKey));
   return writeSignature(writer, 'failkit/v1/key-record', agent).finish();
@@ -128,9 +131,14 @@ export function openKeyRecord(record: KeyRecord, key: DataKey): MachineKeys {
   return openMachineKeys(record, key);
 }
 
-function sealMachineKeys(key: DataKey, context: KeyContext, revision: number, machineKeys: MachineKeys): Uint8Array {
-  const nonce = randomBytes(nonceBytes);
-  const cipherKey = derive(key, context, 'failkit/v1/machine-keys', nothing, 32);
+function sealMachineKeys(
+  key: DataKey,
+  context: KeyContext,
+  revision: number,
+  machineKeys: MachineKeys,
+  nonce: Uint8Array,
+): Uint8Array {
+  const cipherKey = machineKeysKey(key, context, revision);
   const encrypt = createCipheriv('aes-256-gcm', cipherKey, nonce, { authTagLength: tagBytes });
   encrypt.setAAD(machineKeysBinding(context, revision));
   const parts = [encrypt.update(machineKeys.digestKey), encrypt.update(machineKeys.saltKey), encrypt.final()];
@@ -140,7 +148,7 @@ function sealMachineKeys(key: DataKey, context: KeyContext, revision: number, ma
 
 function openMachineKeys(record: KeyRecord, key: DataKey): MachineKeys {
   const { sealedMachineKeys: sealed, context } = record;
-  const cipherKey = derive(key, context, 'failkit/v1/machine-keys', nothing, 32);
+  const cipherKey = machineKeysKey(key, context, record.revision);
   const decrypt = createDecipheriv('aes-256-gcm', cipherKey, sealed.subarray(0, nonceBytes), {
     authTagLength: tagBytes,
   });
@@ -160,6 +168,11 @@ function openMachineKeys(record: KeyRecord, key: DataKey): MachineKeys {
   );
   keys.fill(0);
   return opened;
+}
+
+/** A key of its own for each revision, so that its random nonce matters to nobody. */
+function machineKeysKey(key: DataKey, context: KeyContext, revision: number): Uint8Array {
+  return derive(key, context, 'failkit/v1/machine-keys', new ByteWriter().u32(revision).finish(), 32);
 }
 
 function machineKeysBinding(context: KeyContext, revision: number): Uint8Array {

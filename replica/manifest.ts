@@ -13,7 +13,7 @@ import {
   sha256,
   tagBytes,
 } from '../crypto/suite.ts';
-import { ByteReader, ByteWriter } from './encoding.ts';
+import { ByteReader, ByteWriter, toHex } from './encoding.ts';
 import { chainEntryName } from './names.ts';
 import { type PageRef, parsePlace } from './page.ts';
 import { type Codec, parseCodec, type RecordAddress } from './segment.ts';
@@ -64,6 +64,8 @@ export interface AttachmentChunk {
 }
 
 export const attachmentChunkBytes = 262_144;
+/** What keeps a block map at five levels, and every field of a page's binding within 32 bits. */
+const diskBlocksMax = 2 ** 26;
 const consistencies = ['crash-consistent', 'application-consistent', 'inconsistent'] as const;
 
 /** Where a manifest stands: what its key, its salt and its tag are bound to. */
@@ -73,10 +75,18 @@ export interface ManifestPlace {
   readonly tenure: number;
 }
 
-export function sealManifest(key: DataKey, saltKey: Uint8Array, place: ManifestPlace, manifest: Manifest): Uint8Array {
+/** Deterministic but for `random`. Throws FormatInvalid for a manifest that no reader would take. */
+export function sealManifest(
+  key: DataKey,
+  saltKey: Uint8Array,
+  place: ManifestPlace,
+  manifest: Manifest,
+  random: Uint8Array = randomBytes(saltBytes),
+): Uint8Array {
   const plaintext = encodeManifest(manifest);
+  parseManifest(plaintext, 'the new manifest');
   const unsalted = encodeHeader(place, new Uint8Array(saltBytes));
-  const salt = hedgedSalt(saltKey, 'failkit/v1/manifest-salt', unsalted, [sha256(plaintext)], randomBytes(saltBytes));
+  const salt = hedgedSalt(saltKey, 'failkit/v1/manifest-salt', unsalted, [sha256(plaintext)], random);
   const header = encodeHeader(place, salt);
   using keys = sealingKeys(key, place.context, 'failkit/v1/manifest', header);
   const sealed = new Uint8Array(saltBytes + commitmentBytes + plaintext.length + tagBytes);
@@ -156,6 +166,11 @@ export function parseManifest(bytes: Uint8Array, object: string): Manifest {
   reader.end();
   requireUnique(
     reader,
+    disks.map((disk) => toHex(disk.diskId)),
+    'disk id',
+  );
+  requireUnique(
+    reader,
     [...disks, ...excluded].map((disk) => disk.label),
     'disk label',
   );
@@ -188,6 +203,7 @@ function readDisk(reader: ByteReader): DiskState {
     throw reader.invalid(`a block size of ${blockSize}`, start);
   }
   const capacityBytes = reader.varint();
+  if (capacityBytes > blockSize * diskBlocksMax) throw reader.invalid(`a disk of ${capacityBytes} bytes`, start);
   const fullReadReason = reader.text();
   const generationReason = reader.text();
   const referencePoint = reader.flag() ? reader.bytes().slice() : null;

@@ -1,7 +1,7 @@
 import { digestBytes, tagBytes } from '../crypto/suite.ts';
 import { ByteReader, ByteWriter } from './encoding.ts';
 import { compareSegments, type SegmentId, segmentKey } from './names.ts';
-import { type Codec, parseCodec, type RecordAddress } from './segment.ts';
+import { type Codec, parseCodec, type RecordAddress, segmentRecordsMax } from './segment.ts';
 
 /** Pages of the block map: docs/format.md §7. */
 
@@ -111,8 +111,12 @@ function parseLeaf(reader: ByteReader, table: readonly SegmentId[], used: Set<nu
   const runs: Run[] = [];
   let end = firstBlock;
   for (let i = 0; i < count; i++) {
+    const start = reader.offset;
     const run = parseRun(reader, table, used, end);
-    if (run.first + run.count > firstBlock + leafBlocks) throw reader.invalid('a run beyond its leaf');
+    const recordFirst = run.first - run.inside;
+    if (recordFirst < firstBlock || recordFirst + run.recordBlocks > firstBlock + leafBlocks) {
+      throw reader.invalid('a run of a record that lies outside this leaf', start);
+    }
     const previous = runs.at(-1);
     if (previous !== undefined && continues(previous, run)) throw reader.invalid('two runs that should be one');
     runs.push(run);
@@ -129,9 +133,8 @@ function parseRun(reader: ByteReader, table: readonly SegmentId[], used: Set<num
   const codec = parseCodec(reader);
   const inside = reader.varint();
   const recordBlocks = reader.varint();
-  const fits =
-    count > 0 && count <= leafBlocks && inside + count <= recordBlocks && inside <= first && recordBlocks <= leafBlocks;
-  if (!fits) throw reader.invalid('a run that does not fit its record', start);
+  if (count === 0 || inside + count > recordBlocks || recordBlocks > leafBlocks)
+    throw reader.invalid('a run that does not fit its record', start);
   return { first, count, at, codec, inside, recordBlocks, digests: reader.raw(count * digestBytes).slice() };
 }
 
@@ -163,6 +166,7 @@ export function parsePlace(reader: ByteReader): {
 } {
   const start = reader.offset;
   const place = { record: reader.varint(), offset: reader.varint(), length: reader.varint() };
+  if (place.record >= segmentRecordsMax) throw reader.invalid(`record number ${place.record}`, start);
   if (place.length < tagBytes) throw reader.invalid('a record shorter than a tag', start);
   return place;
 }

@@ -82,6 +82,7 @@ export function sealSegment(
   records: readonly UnsealedRecord[],
   random?: Uint8Array,
 ): SealedSegment {
+  if (records.length > segmentRecordsMax) throw new Error(`${records.length} records in one segment`);
   const footer = encodeFooter(records);
   const unsalted = encodeHeader(header, new Uint8Array(saltBytes));
   const hashes = [...records.map((record) => sha256(record.body)), sha256(footer)];
@@ -299,11 +300,17 @@ function parseFooter(
   if (new Set(disks.map(toHex)).size !== disks.length) throw reader.invalid('a disk that is listed twice');
   if (reader.varint() !== recordCount) throw reader.invalid('a record count that differs from the trailer');
   let offset = segmentPreambleBytes;
+  const used = new Set<Uint8Array>();
   const records = Array.from({ length: recordCount }, (_, record) => {
+    const start = reader.offset;
     const parsed = parseFooterRecord(reader, disks, record, offset);
+    if (parsed.diskId !== disks[used.size] && !used.has(parsed.diskId))
+      throw reader.invalid('a disk table that is not in order of first use', start);
+    used.add(parsed.diskId);
     offset += parsed.length;
     return parsed;
   });
+  if (used.size !== disks.length) throw reader.invalid('a disk table with unused entries');
   if (offset !== recordsEnd) throw reader.invalid('stored lengths that do not add up to the segment');
   reader.end();
   return records;
@@ -317,8 +324,11 @@ function parseFooterRecord(
 ): FooterRecord {
   const type = parseRecordType(reader);
   const recordCodec = parseCodec(reader);
+  if (type === recordType.page && recordCodec !== codec.stored)
+    throw reader.invalid('a page with a codec', reader.offset - 1);
+  const start = reader.offset;
   const diskId = disks[reader.varint()];
-  if (diskId === undefined) throw reader.invalid('a disk index outside the table', reader.offset - 1);
+  if (diskId === undefined) throw reader.invalid('a disk index outside the table', start);
   const firstBlock = reader.varint();
   const blockCount = reader.varint();
   const blockSize = reader.varint();

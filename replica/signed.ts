@@ -4,6 +4,7 @@ import type { ByteReader, ByteWriter } from './encoding.ts';
 
 /** Public keys and signatures as the format writes them: docs/format.md §2. */
 
+const ed25519PublicKeyBytes = 32;
 const ed25519SignatureBytes = 64;
 
 export interface Signature {
@@ -24,7 +25,10 @@ export function writePublicKey(writer: ByteWriter, key: PublicKey): ByteWriter {
 
 export function readPublicKey(reader: ByteReader): PublicKey {
   const algorithm = readAlgorithm(reader);
-  return { algorithm, bytes: reader.bytes().slice() };
+  const start = reader.offset;
+  const bytes = reader.bytes().slice();
+  if (bytes.length !== ed25519PublicKeyBytes) throw reader.invalid(`a public key of ${bytes.length} bytes`, start);
+  return { algorithm, bytes };
 }
 
 /** Appends a signature over everything written so far. */
