@@ -1,5 +1,6 @@
 import { type ChainEntry, type EntryBody, summaryInterval } from './chain-entry.ts';
 import type { AdoptedTenure, Control, RetainedPoint, SegmentLife, Summary } from './control.ts';
+import { sameBytes } from './encoding.ts';
 import { chainEntryName, compareSegments, segmentKey } from './names.ts';
 
 /** What a replica's chain amounts to after some entry: docs/format.md §8. Pure: entries in, state out. */
@@ -16,6 +17,9 @@ export interface EntryEffect {
   readonly seq: number;
   readonly timeMs: number;
   readonly tenure: number;
+  readonly signerKeyId: Uint8Array;
+  /** Signed by a revoked key beyond its cut-off: takes its place in the chain and changes nothing. */
+  readonly isVoid: boolean;
   readonly body: EntryBody;
 }
 
@@ -23,9 +27,11 @@ export class ChainState {
   /** Last applied entry; 0: none. */
   seq = 0;
   tenure = 0;
+  ownerKeyId = new Uint8Array(16);
   hasPublished = false;
   watermark = 0;
-  epoch = 0;
+  /** Digest of revision 0 of each epoch's key record, by epoch, ascending. */
+  readonly epochs = new Map<number, Uint8Array>();
   adopted: readonly AdoptedTenure[] = [];
   lockGeneration = 0;
   lockUntilMs = 0;
@@ -37,9 +43,10 @@ export class ChainState {
     const state = new ChainState();
     state.seq = entry.seq;
     state.tenure = summary.tenure;
+    state.ownerKeyId = Uint8Array.from(summary.ownerKeyId);
     state.hasPublished = summary.hasPublished;
     state.watermark = summary.watermark;
-    state.epoch = summary.epoch;
+    for (const { epoch, keyRecordDigest } of summary.epochs) state.epochs.set(epoch, keyRecordDigest);
     state.adopted = summary.adopted;
     state.lockGeneration = summary.lockGeneration;
     state.lockUntilMs = summary.lockUntilMs;
@@ -47,6 +54,11 @@ export class ChainState {
     if (state.points.has(entry.seq)) state.setPointDigest(entry.seq, entry.digest);
     for (const life of summary.segments) state.segments.set(segmentKey(life), life);
     return state;
+  }
+
+  /** The key epoch in force; 0 before the first entry. */
+  get epoch(): number {
+    return [...this.epochs.keys()].at(-1) ?? 0;
   }
 
   get newestPoint(): RetainedPoint | null {
@@ -62,21 +74,31 @@ export class ChainState {
   /** Throws ChainInvalid where the entry breaks a rule; the state is then useless. */
   apply(entry: EntryEffect, control: Control): void {
     if (entry.seq !== this.seq + 1) throw invalid(entry, `follows entry ${this.seq}`);
+    if (!entry.isVoid) this.#applyCounting(entry, control);
+    this.seq = entry.seq;
+  }
+
+  #applyCounting(entry: EntryEffect, control: Control): void {
     if (entry.body.type !== 'begin' && this.tenure === 0) throw invalid(entry, 'comes before any begin entry');
     if (entry.body.type !== 'begin' && entry.tenure !== this.tenure) {
       throw invalid(entry, `is of tenure ${entry.tenure}, but tenure ${this.tenure} is in force`);
     }
+    const ownersOnly = entry.body.type === 'publish' || entry.body.type === 'rekey';
+    if (ownersOnly && !sameBytes(entry.signerKeyId, this.ownerKeyId)) {
+      throw invalid(entry, 'is signed by another agent than the one that opened the tenure');
+    }
     this.#applyBody(entry, entry.body, control);
-    this.seq = entry.seq;
   }
 
   #applyBody(entry: EntryEffect, body: EntryBody, control: Control): void {
     switch (body.type) {
       case 'begin':
-        this.#begin(entry, body.adopts, body.epoch);
+        this.#begin(entry, body.adopts, body.epoch, body.keyRecordDigest);
         return;
       case 'publish':
         if (body.epoch !== this.epoch) throw invalid(entry, `uses key epoch ${body.epoch}, not ${this.epoch}`);
+        if (body.epoch !== this.epoch)
+          throw invalid(entry, `is sealed under key epoch ${body.epoch}, but ${this.epoch} is in force`);
         this.#publish(entry, body.watermark, control);
         return;
       case 'prune':
@@ -88,21 +110,25 @@ export class ChainState {
         return;
       case 'rekey':
         if (body.epoch <= this.epoch) throw invalid(entry, `goes back to key epoch ${body.epoch}`);
-        this.epoch = body.epoch;
+        this.epochs.set(body.epoch, body.keyRecordDigest);
         return;
     }
   }
 
-  #begin(entry: EntryEffect, adopts: number | null, epoch: number): void {
+  #begin(entry: EntryEffect, adopts: number | null, epoch: number, keyRecordDigest: Uint8Array): void {
     if (adopts !== null && (adopts === 0 || adopts !== this.tenure))
       throw invalid(entry, `adopts tenure ${adopts}, which it does not follow`);
     if (epoch < this.epoch) throw invalid(entry, `goes back to key epoch ${epoch}`);
+    const known = this.epochs.get(epoch);
+    if (known !== undefined && !sameBytes(known, keyRecordDigest))
+      throw invalid(entry, `names another key record for epoch ${epoch}`);
     const inherited = this.hasPublished ? [] : this.adopted;
     this.adopted = adopts === null ? [] : [...inherited, { tenure: adopts, watermark: this.watermark }];
     this.tenure = entry.seq;
     this.hasPublished = false;
     this.watermark = 0;
-    this.epoch = epoch;
+    this.ownerKeyId = Uint8Array.from(entry.signerKeyId);
+    this.epochs.set(epoch, keyRecordDigest);
   }
 
   #publish(entry: EntryEffect, watermark: number, control: Control): void {
@@ -149,9 +175,10 @@ export class ChainState {
     const segments = [...this.segments.values()].filter((life) => isNeeded(life, points));
     return {
       tenure: this.tenure,
+      ownerKeyId: this.ownerKeyId,
       hasPublished: this.hasPublished,
       watermark: this.watermark,
-      epoch: this.epoch,
+      epochs: [...this.epochs].map(([epoch, keyRecordDigest]) => ({ epoch, keyRecordDigest })),
       adopted: this.adopted,
       lockGeneration: this.lockGeneration,
       lockUntilMs: this.lockUntilMs,

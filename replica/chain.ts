@@ -2,16 +2,18 @@ import pLimit from 'p-limit';
 import { ObjectNotFound } from '../storage-targets/errors.ts';
 import { type ChainEntry, checkEntrySignature, parseEntry, summaryInterval } from './chain-entry.ts';
 import { ChainInvalid, ChainState, isSummaryDue } from './chain-state.ts';
+import type { Control } from './control.ts';
 import { encodeControl, type Summary } from './control.ts';
 import { readControl } from './control-object.ts';
 import { sameBytes, toHex } from './encoding.ts';
 import { chainEntryName, chainPrefix } from './names.ts';
 import { newestNumber, type OpenRepository } from './open-repository.ts';
-import { trustedAgent } from './trust.ts';
+import { signerOf } from './trust.ts';
 
 /** Reading a machine's chain: docs/format.md §8 and §9. */
 
 const entriesInFlightMax = 16;
+const noControl: Control = { births: [], deaths: [], summary: null };
 
 /** A place in a chain, as a local mark or an operator's note remembers it. */
 export interface ChainHead {
@@ -24,7 +26,7 @@ export interface Chain {
   readonly head: ChainHead;
   readonly state: ChainState;
   /** Entries read while opening, oldest first: from the newest summary (or entry 1) to the head. */
-  readonly recent: readonly ChainEntry[];
+  readonly recent: readonly CheckedEntry[];
 }
 
 /** An entry is missing, or does not follow the one before it. */
@@ -56,8 +58,14 @@ export async function openChain(
 ): Promise<Chain | null> {
   const headSeq = await newestNumber(repo.target, chainPrefix(machineId), signal);
   if (headSeq === null) return null;
-  const from = Math.max(1, headSeq - (headSeq % summaryInterval));
-  const recent = await readEntries(repo, machineId, from, headSeq, signal);
+  let from = Math.max(1, headSeq - (headSeq % summaryInterval));
+  let recent = await readEntries(repo, machineId, from, headSeq, signal);
+  // A void entry where a summary is due says nothing: the summary before it does.
+  while (recent[0]?.isVoid === true && from > 1) {
+    const to = from - 1;
+    from = Math.max(1, from - summaryInterval);
+    recent = linked([...(await readEntries(repo, machineId, from, to, signal)), ...recent]);
+  }
   const state = await replay(repo, recent, signal);
   return { machineId, head: { seq: headSeq, digest: last(recent).digest }, state, recent };
 }
@@ -69,10 +77,13 @@ export async function readEntries(
   from: number,
   to: number,
   signal: AbortSignal,
-): Promise<readonly ChainEntry[]> {
+): Promise<readonly CheckedEntry[]> {
   const limit = pLimit(entriesInFlightMax);
   const seqs = Array.from({ length: to - from + 1 }, (_, i) => from + i);
-  const entries = await Promise.all(seqs.map((seq) => limit(() => readEntry(repo, machineId, seq, signal))));
+  return linked(await Promise.all(seqs.map((seq) => limit(() => readEntry(repo, machineId, seq, signal)))));
+}
+
+function linked(entries: readonly CheckedEntry[]): readonly CheckedEntry[] {
   entries.forEach((entry, i) => {
     const before = entries[i - 1];
     if (before !== undefined) checkLink(before, entry);
@@ -80,21 +91,32 @@ export async function readEntries(
   return entries;
 }
 
+/** An entry whose signature was checked. */
+export interface CheckedEntry extends ChainEntry {
+  /** Signed by a revoked key beyond its cut-off: takes its place and says nothing. */
+  readonly isVoid: boolean;
+}
+
 export async function readEntry(
   repo: OpenRepository,
   machineId: Uint8Array,
   seq: number,
   signal: AbortSignal,
-): Promise<ChainEntry> {
+): Promise<CheckedEntry> {
   const name = chainEntryName(machineId, seq);
   const entry = parseEntry(repo.repository.repositoryId, machineId, seq, await readEntryBytes(repo, name, signal));
+  const signer = signerOf(repo.trust, entry.signerKeyId, machineId, seq);
+  checkEntrySignature(entry, signer.key);
+  if (signer.isVoid) return { ...entry, isVoid: true };
+  if (signer.digest !== null && !sameBytes(signer.digest, entry.digest)) {
+    throw new ChainBroken(`${name} is not the entry at which the root key revoked its agent: it was replaced`);
+  }
   if (entry.trust > repo.trust.n) {
     throw new ReplicaRolledBack(
       `${name} was written under trust statement ${entry.trust}, but the newest here is ${repo.trust.n}: newer ones were removed`,
     );
   }
-  checkEntrySignature(entry, trustedAgent(repo.trust, entry.signerKeyId, machineId, seq));
-  return entry;
+  return { ...entry, isVoid: false };
 }
 
 async function readEntryBytes(repo: OpenRepository, name: string, signal: AbortSignal): Promise<Uint8Array> {
@@ -112,7 +134,11 @@ function checkLink(before: ChainEntry, entry: ChainEntry): void {
   throw new ChainBroken(`${name} does not follow entry ${before.seq} as it is stored: one of the two was replaced`);
 }
 
-async function replay(repo: OpenRepository, entries: readonly ChainEntry[], signal: AbortSignal): Promise<ChainState> {
+async function replay(
+  repo: OpenRepository,
+  entries: readonly CheckedEntry[],
+  signal: AbortSignal,
+): Promise<ChainState> {
   const first = entries[0];
   const summarised = first !== undefined && isSummaryDue(first.seq) ? first : null;
   const { summary } = summarised === null ? { summary: null } : await readControl(repo.target, summarised, signal);
@@ -125,10 +151,10 @@ async function replay(repo: OpenRepository, entries: readonly ChainEntry[], sign
 export async function applyEntry(
   repo: OpenRepository,
   state: ChainState,
-  entry: ChainEntry,
+  entry: CheckedEntry,
   signal: AbortSignal,
 ): Promise<void> {
-  state.apply(entry, await readControl(repo.target, entry, signal));
+  state.apply(entry, entry.isVoid ? noControl : await readControl(repo.target, entry, signal));
   state.setPointDigest(entry.seq, entry.digest);
 }
 
@@ -162,7 +188,7 @@ export async function readPoint(
   chain: Chain,
   seq: number,
   signal: AbortSignal,
-): Promise<ChainEntry> {
+): Promise<CheckedEntry> {
   const point = chain.state.points.get(seq);
   if (point === undefined) throw new ReplicaNotFound(`machine ${toHex(chain.machineId)} has no recovery point ${seq}`);
   const entry =
@@ -176,13 +202,13 @@ export async function readPoint(
 /** Walks every entry from the first and compares each summary with what the entries amount to. */
 export async function verifyWholeChain(repo: OpenRepository, chain: Chain, signal: AbortSignal): Promise<number> {
   const state = new ChainState();
-  let before: ChainEntry | null = null;
+  let before: CheckedEntry | null = null;
   for (let from = 1; from <= chain.head.seq; from += summaryInterval) {
     const to = Math.min(from + summaryInterval - 1, chain.head.seq);
     for (const entry of await readEntries(repo, chain.machineId, from, to, signal)) {
       if (before !== null) checkLink(before, entry);
       await applyEntry(repo, state, entry, signal);
-      if (isSummaryDue(entry.seq)) await checkSummary(repo, state, entry, signal);
+      if (isSummaryDue(entry.seq) && !entry.isVoid) await checkSummary(repo, state, entry, signal);
       before = entry;
     }
   }
@@ -207,7 +233,7 @@ function encodeSummary(summary: Summary | null): Uint8Array {
   return encodeControl({ births: [], deaths: [], summary }, { publish: false, summary: true });
 }
 
-function last(entries: readonly ChainEntry[]): ChainEntry {
+function last(entries: readonly CheckedEntry[]): CheckedEntry {
   const entry = entries.at(-1);
   if (entry === undefined) throw new ChainBroken('a chain without entries');
   return entry;

@@ -37,11 +37,20 @@ export interface AdoptedTenure {
   readonly watermark: number;
 }
 
+export interface EpochKeyRecord {
+  readonly epoch: number;
+  /** SHA-256 of revision 0 of its key record. */
+  readonly keyRecordDigest: Uint8Array;
+}
+
 export interface Summary {
   readonly tenure: number;
+  /** Key id of the agent that opened the tenure. */
+  readonly ownerKeyId: Uint8Array;
   readonly hasPublished: boolean;
   readonly watermark: number;
-  readonly epoch: number;
+  /** Ascending; the last is in force. */
+  readonly epochs: readonly EpochKeyRecord[];
   readonly adopted: readonly AdoptedTenure[];
   readonly lockGeneration: number;
   readonly lockUntilMs: number;
@@ -105,9 +114,11 @@ function readDeath(reader: ByteReader): Death {
 function writeSummary(writer: ByteWriter, summary: Summary): void {
   writer
     .varint(summary.tenure)
+    .raw(summary.ownerKeyId)
     .u8(summary.hasPublished ? 1 : 0)
-    .varint(summary.watermark)
-    .varint(summary.epoch);
+    .varint(summary.watermark);
+  writer.varint(summary.epochs.length);
+  for (const { epoch, keyRecordDigest } of summary.epochs) writer.varint(epoch).raw(keyRecordDigest);
   writer.varint(summary.adopted.length);
   for (const { tenure, watermark } of summary.adopted) writer.varint(tenure).varint(watermark);
   writer.varint(summary.lockGeneration).varint(summary.lockUntilMs).varint(summary.points.length);
@@ -121,9 +132,12 @@ function writeSummary(writer: ByteWriter, summary: Summary): void {
 
 function readSummary(reader: ByteReader): Summary {
   const tenure = reader.varint();
+  const ownerKeyId = reader.raw(16).slice();
   const hasPublished = reader.flag();
   const watermark = reader.varint();
-  const epoch = reader.varint();
+  const epochs = readList(reader, 33, () => ({ epoch: reader.varint(), keyRecordDigest: reader.raw(32).slice() }));
+  requireAscending(reader, epochs, (a, b) => a.epoch - b.epoch, 'epochs');
+  if (epochs.length === 0) throw reader.invalid('a summary without key epochs');
   const adopted = readList(reader, 2, () => ({ tenure: reader.varint(), watermark: reader.varint() }));
   requireAscending(reader, adopted, (a, b) => a.tenure - b.tenure, 'adopted tenures');
   const lockGeneration = reader.varint();
@@ -135,11 +149,23 @@ function readSummary(reader: ByteReader): Summary {
   }));
   requireAscending(reader, points, (a, b) => a.seq - b.seq, 'points');
   const segments = readSorted(reader, 39, readLife);
-  return { tenure, hasPublished, watermark, epoch, adopted, lockGeneration, lockUntilMs, points, segments };
+  return {
+    tenure,
+    ownerKeyId,
+    hasPublished,
+    watermark,
+    epochs,
+    adopted,
+    lockGeneration,
+    lockUntilMs,
+    points,
+    segments,
+  };
 }
 
 function readLife(reader: ByteReader): SegmentLife {
-  return {
+  const start = reader.offset;
+  const life = {
     tenure: reader.varint(),
     number: reader.varint(),
     size: reader.varint(),
@@ -149,6 +175,9 @@ function readLife(reader: ByteReader): SegmentLife {
     death: reader.varint(),
     sha256: reader.raw(32).slice(),
   };
+  const consistent = life.dead <= life.units && (life.dead === life.units) === (life.death !== 0);
+  if (!consistent) throw reader.invalid('a segment whose dead units and death disagree', start);
+  return life;
 }
 
 function readSorted<T extends SegmentId>(

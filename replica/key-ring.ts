@@ -2,18 +2,26 @@ import type { DataKey } from '../crypto/data-key.ts';
 import { KeyRefused } from '../crypto/errors.ts';
 import type { KeyContext, KeyProvider } from '../crypto/key-provider.ts';
 import { keyIdOf } from '../crypto/signing.ts';
+import { sha256 } from '../crypto/suite.ts';
+import { ObjectNotFound } from '../storage-targets/errors.ts';
 import { ChainBroken } from './chain.ts';
 import { sameBytes, toHex } from './encoding.ts';
 import { checkKeyRecordSigner, type KeyRecord, type MachineKeys, openKeyRecord, parseKeyRecord } from './key-record.ts';
 import { keyRecordName, keyRecordPrefix } from './names.ts';
 import type { OpenRepository } from './open-repository.ts';
-import { AgentNotTrusted } from './trust.ts';
 
 /** The opened keys of one epoch. */
 export interface EpochKeys {
   readonly context: KeyContext;
   readonly key: DataKey;
   readonly machineKeys: MachineKeys;
+}
+
+/** What the chain says of a machine's keys. */
+export interface KeyedChain {
+  readonly machineId: Uint8Array;
+  /** Digest of revision 0 of each epoch's key record. */
+  readonly state: { readonly epochs: ReadonlyMap<number, Uint8Array> };
 }
 
 /** Where a reader gets a machine's keys from, by epoch. */
@@ -28,14 +36,16 @@ export interface KeySource {
 export class KeyRing implements KeySource, Disposable {
   readonly #repo: OpenRepository;
   readonly #machineId: Uint8Array;
+  readonly #digests: ReadonlyMap<number, Uint8Array>;
   readonly #providers: readonly KeyProvider[];
   readonly #epochs = new Map<number, Promise<EpochKeys>>();
   readonly #opened: EpochKeys[] = [];
 
   /** `providers` are tried in this order: the KMS first, the recovery key last. */
-  constructor(repo: OpenRepository, machineId: Uint8Array, providers: readonly KeyProvider[]) {
+  constructor(repo: OpenRepository, chain: KeyedChain, providers: readonly KeyProvider[]) {
     this.#repo = repo;
-    this.#machineId = machineId;
+    this.#machineId = chain.machineId;
+    this.#digests = chain.state.epochs;
     this.#providers = providers;
   }
 
@@ -59,7 +69,10 @@ export class KeyRing implements KeySource, Disposable {
   }
 
   async #open(epoch: number, signal: AbortSignal): Promise<EpochKeys> {
-    const record = await readKeyRecord(this.#repo, this.#machineId, epoch, signal);
+    const digest = this.#digests.get(epoch);
+    if (digest === undefined)
+      throw new ChainBroken(`the chain of machine ${toHex(this.#machineId)} names no key record for epoch ${epoch}`);
+    const record = await readKeyRecord(this.#repo, this.#machineId, epoch, digest, signal);
     const key = await unwrapKeyRecord(record, this.#providers, signal);
     const keys = { context: record.context, key, machineKeys: openKeyRecord(record, key) };
     this.#opened.push(keys);
@@ -75,36 +88,66 @@ export class KeyRing implements KeySource, Disposable {
   }
 }
 
-/** The newest revision of an epoch's key record, with its signer checked. */
+/** The key record that counts, with the highest revision: docs/format.md §5. */
 export async function readKeyRecord(
   repo: OpenRepository,
   machineId: Uint8Array,
   epoch: number,
+  firstDigest: Uint8Array,
   signal: AbortSignal,
 ): Promise<KeyRecord> {
   const context = { repositoryId: repo.repository.repositoryId, machineId, epoch };
-  const revision = await newestRevision(repo, context, signal);
-  const name = keyRecordName(machineId, epoch, revision);
-  const record = parseKeyRecord(context, revision, await repo.target.get(name, null, signal));
-  const agent = repo.trust.agents.find(({ key }) => sameBytes(keyIdOf(key), record.signerKeyId));
-  if (agent === undefined) {
-    throw new AgentNotTrusted(
-      `${name} is signed by agent ${toHex(record.signerKeyId)}, which the root key never certified`,
+  const revisions = await listRevisions(repo, context, signal);
+  const first = await readRevision(repo, context, 0, signal);
+  if (!sameBytes(sha256(first.bytes), firstDigest)) {
+    throw new ChainBroken(
+      `${keyRecordName(machineId, epoch, 0)} is not the key record that the chain names: it was replaced`,
     );
   }
-  checkKeyRecordSigner(record, agent.key);
-  return record;
+  for (const revision of revisions.filter((candidate) => candidate > 0).sort((a, b) => b - a)) {
+    const record = await readRevision(repo, context, revision, signal);
+    if (counts(repo, first, record)) return record;
+  }
+  return first;
 }
 
-async function newestRevision(repo: OpenRepository, context: KeyContext, signal: AbortSignal): Promise<number> {
+/** A later revision counts if an agent that is certified now signed it, and for the same data key. */
+function counts(repo: OpenRepository, first: KeyRecord, record: KeyRecord): boolean {
+  const agent = repo.trust.agents.find(({ key }) => sameBytes(keyIdOf(key), record.signerKeyId));
+  if (agent === undefined || agent.revoked !== null || !sameBytes(first.commitment, record.commitment)) return false;
+  checkKeyRecordSigner(record, agent.key);
+  return true;
+}
+
+async function readRevision(
+  repo: OpenRepository,
+  context: KeyContext,
+  revision: number,
+  signal: AbortSignal,
+): Promise<KeyRecord> {
+  const name = keyRecordName(context.machineId, context.epoch, revision);
+  try {
+    return parseKeyRecord(context, revision, await repo.target.get(name, null, signal));
+  } catch (cause) {
+    if (!(cause instanceof ObjectNotFound)) throw cause;
+    throw new ChainBroken(`${name} is missing: somebody removed it. Without it this key epoch can't be opened`, {
+      cause,
+    });
+  }
+}
+
+async function listRevisions(
+  repo: OpenRepository,
+  context: KeyContext,
+  signal: AbortSignal,
+): Promise<readonly number[]> {
   const prefix = keyRecordPrefix(context.machineId, context.epoch);
-  let newest: number | null = null;
+  const revisions: number[] = [];
   for await (const { name } of repo.target.list(prefix, {}, signal)) {
     const digits = name.slice(prefix.length);
-    if (/^\d{4}$/.test(digits)) newest = Number(digits);
+    if (/^\d{4}$/.test(digits)) revisions.push(Number(digits));
   }
-  if (newest !== null) return newest;
-  throw new ChainBroken(`${prefix} holds no key record: somebody removed it. Without it this epoch can't be opened`);
+  return revisions;
 }
 
 /** Tries every wrap that one of the providers made. Throws KeyRefused when none opens, the providers' other errors untouched. */

@@ -1,14 +1,16 @@
 import { ObjectNotFound } from '../storage-targets/errors.ts';
 import type { StorageTarget } from '../storage-targets/storage-target.ts';
 import { invertedNumberOf, machinesPrefix, repositoryName, trustName, trustPrefix } from './names.ts';
-import { checkRoot, parseRepository, type Repository } from './repository.ts';
-import { parseTrust, type TrustStatement } from './trust.ts';
+import { parseRepository, type Repository } from './repository.ts';
+import { checkRoot, checkTrustHistory, parseTrust, type SignedTrust, TrustBroken } from './trust.ts';
 
 /** A repository whose root was checked against the operator's pin. */
 export interface OpenRepository {
   readonly target: StorageTarget;
   readonly repository: Repository;
-  readonly trust: TrustStatement;
+  readonly trust: SignedTrust;
+  /** The pinned root was replaced since: the operator should pin the one in force. */
+  readonly pinnedRootReplaced: boolean;
 }
 
 /** No repository at this place. */
@@ -17,20 +19,43 @@ export class RepositoryNotFound extends Error {
   override readonly name = 'RepositoryNotFound';
 }
 
-/** Three requests. `pinnedRoot`: key id of the root key (or of one that it replaced), 16 bytes. */
+/** `pinnedRoot`: fingerprint of the root key, as `parseRootFingerprint` returned it. One LIST, and a GET for each trust statement. */
 export async function openRepository(
   target: StorageTarget,
-  pinnedRoot: Uint8Array,
+  pinnedRoot: string,
   signal: AbortSignal,
 ): Promise<OpenRepository> {
   const repository = parseRepository(await readDescriptor(target, signal));
-  const n = await newestNumber(target, trustPrefix, signal);
-  if (n === null)
+  const statements = await readTrust(target, repository, signal);
+  const trust = statements.at(-1);
+  if (trust === undefined)
     throw new RepositoryNotFound(`${target.description} has no trust statement: the repository is damaged`);
-  const bytes = await target.get(trustName(n), null, signal);
-  const trust = parseTrust(n, repository.repositoryId, bytes);
-  checkRoot(repository, trust, pinnedRoot);
-  return { target, repository, trust };
+  return { target, repository, trust, pinnedRootReplaced: checkRoot(trust, pinnedRoot) === 'replaced' };
+}
+
+async function readTrust(
+  target: StorageTarget,
+  repository: Repository,
+  signal: AbortSignal,
+): Promise<readonly SignedTrust[]> {
+  const newest = await newestNumber(target, trustPrefix, signal);
+  const statements: SignedTrust[] = [];
+  for (let n = 0; n <= (newest ?? -1); n++) {
+    statements.push(parseTrust(n, repository.repositoryId, await readStatement(target, n, signal)));
+  }
+  checkTrustHistory(repository, statements);
+  return statements;
+}
+
+async function readStatement(target: StorageTarget, n: number, signal: AbortSignal): Promise<Uint8Array> {
+  try {
+    return await target.get(trustName(n), null, signal);
+  } catch (cause) {
+    if (!(cause instanceof ObjectNotFound)) throw cause;
+    throw new TrustBroken(`${trustName(n)} is missing: trust statements are never deleted, so somebody removed it`, {
+      cause,
+    });
+  }
 }
 
 async function readDescriptor(target: StorageTarget, signal: AbortSignal): Promise<Uint8Array> {

@@ -187,7 +187,7 @@ export class SegmentMisplaced extends Error {
   override readonly name = 'SegmentMisplaced';
 }
 
-export interface FooterRecord extends Omit<RecordBinding, 'plaintextLength'> {
+export interface FooterRecord extends RecordBinding {
   readonly record: number;
   readonly offset: number;
   readonly length: number;
@@ -262,7 +262,7 @@ function parseTrailer(segment: Uint8Array, object: string): { footerLength: numb
   const recordCount = reader.u32();
   reader.expectAscii('GSKF');
   if (footerLength < tagBytes) throw reader.invalid('a footer shorter than a tag', at);
-  if (recordCount > segmentRecordsMax) throw reader.invalid(`${recordCount} records`, at + 4);
+  if (recordCount === 0 || recordCount > segmentRecordsMax) throw reader.invalid(`${recordCount} records`, at + 4);
   return { footerLength, recordCount };
 }
 
@@ -284,6 +284,7 @@ function encodeFooter(records: readonly UnsealedRecord[]): Uint8Array {
       .varint(record.blockCount)
       .varint(record.blockSize);
     writer.varint(record.body.length + tagBytes).raw(record.digests);
+    if (record.type === recordType.attachment) writer.varint(record.plaintextLength);
   }
   return writer.finish();
 }
@@ -335,7 +336,14 @@ function parseFooterRecord(
   const length = reader.varint();
   if (length < tagBytes) throw reader.invalid('a record shorter than a tag');
   const digests = reader.raw(type === recordType.data ? blockCount * digestBytes : 0);
-  return { type, codec: recordCodec, diskId, firstBlock, blockCount, blockSize, record, offset, length, digests };
+  const place = { record, offset, length };
+  const plaintextLength = plaintextLengthOf(type, reader, blockCount * blockSize, length);
+  return { type, codec: recordCodec, diskId, firstBlock, blockCount, blockSize, plaintextLength, ...place, digests };
+}
+
+function plaintextLengthOf(type: RecordType, reader: ByteReader, blocksBytes: number, length: number): number {
+  if (type === recordType.data) return blocksBytes;
+  return type === recordType.attachment ? reader.varint() : length - tagBytes;
 }
 
 function parseRecordType(reader: ByteReader): RecordType {

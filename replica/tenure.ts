@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import type { SigningKey } from '../crypto/signing.ts';
+import { keyIdOf, type SigningKey } from '../crypto/signing.ts';
 import { sha256 } from '../crypto/suite.ts';
 import { type Chain, type ChainHead, openChain, ReplicaNotFound } from './chain.ts';
 import { type ChainEntry, type EntryBody, encodeEntry, parseEntry } from './chain-entry.ts';
@@ -158,7 +158,9 @@ export class Tenure {
     const { repositoryId } = this.repo.repository;
     const seq = head.seq + 1;
     const tenure = body.type === 'begin' ? seq : state.tenure;
-    const place = { repositoryId, machineId: this.machineId, seq, tenure, timeMs: this.#options.now(), body };
+    const signerKeyId = keyIdOf(this.#options.agent.publicKey);
+    const owner = { repositoryId, machineId: this.machineId, seq, tenure, timeMs: this.#options.now(), body };
+    const place = { ...owner, signerKeyId, isVoid: false };
     state.apply(place, { births, deaths, summary: null });
     const summary = isSummaryDue(seq) ? state.summary() : null;
     const control = await placeControl(
@@ -188,8 +190,12 @@ export class Tenure {
     const chain = await openChain(this.repo, this.machineId, signal);
     if (chain === null)
       throw new ReplicaNotFound(`machine ${toHex(this.machineId)}: its chain vanished from the store`);
-    const foreign = chain.recent.find(({ seq, body }) => seq > ours && body.type !== 'prune' && body.type !== 'lock');
-    if (foreign !== undefined || chain.state.tenure !== tenure) {
+    const foreign = chain.recent.find(
+      ({ seq, body, isVoid }) => seq > ours && !isVoid && body.type !== 'prune' && body.type !== 'lock',
+    );
+    // A long absence: `recent` may begin after the entry in question, but the state still tells.
+    const published = (chain.state.newestPoint?.seq ?? 0) > ours;
+    if (foreign !== undefined || published || chain.state.tenure !== tenure) {
       const who = foreign === undefined ? 'somebody' : `agent ${toHex(foreign.signerKeyId)}`;
       throw new Fenced(
         `machine ${toHex(this.machineId)}: ${who} wrote entry ${foreign?.seq ?? chain.head.seq}: another agent has taken this machine over. Nothing was published by this run`,
