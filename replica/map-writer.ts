@@ -1,3 +1,4 @@
+import { digestBytes } from '../crypto/suite.ts';
 import { type BlockMap, blockCountOf, type MapGeometry } from './block-map.ts';
 import { placesOf, samePlace } from './leaf.ts';
 import { type SegmentId, segmentKey } from './names.ts';
@@ -18,12 +19,12 @@ import type { UnitCount } from './unit-count.ts';
 /** Makes the next map of a disk from the newest one, copy on write: docs/format.md §7. */
 
 /** New pages held back, so that a small sync needs no segment for pages alone. About 2 KiB each. */
-const pendingPagesMax = 2048;
+const pendingPagesDefault = 2048;
 const pageBytesEstimate = 4096;
 
 /** Takes records into an open segment, which it seals and replaces when it is full. */
 export interface RecordPacker {
-  /** The segment that the next `add` goes to: closes the open one if it lacks room for so many bytes. */
+  /** The segment that the next `add` goes to, if nobody else adds before: closes the open one if it lacks room for so many bytes. */
   room(bytes: number, signal: AbortSignal): Promise<SegmentId>;
   add(record: UnsealedRecord): RecordAddress;
   /** Digests of the segment's pages by record number, once it is sealed. */
@@ -61,7 +62,8 @@ export class MapWriter {
   readonly #old: BlockMap;
   readonly #units: UnitCount;
   /** For pages that have to go before the end. */
-  readonly #overflow: RecordPacker;
+  #overflow: RecordPacker;
+  readonly #pendingPagesMax: number;
   #root: Node | null;
   /** Inner pages from the root down to the leaf that was replaced last. */
   #path: NewInner[] = [];
@@ -73,6 +75,7 @@ export class MapWriter {
     old: BlockMap,
     units: UnitCount,
     overflow: RecordPacker,
+    pendingPagesMax: number,
     root: Node | null,
   ) {
     this.#geometry = geometry;
@@ -80,6 +83,7 @@ export class MapWriter {
     this.#old = old;
     this.#units = units;
     this.#overflow = overflow;
+    this.#pendingPagesMax = pendingPagesMax;
     this.#root = root;
   }
 
@@ -90,15 +94,20 @@ export class MapWriter {
     units: UnitCount,
     overflow: RecordPacker,
     signal: AbortSignal,
+    pendingPagesMax: number = pendingPagesDefault,
   ): Promise<MapWriter> {
     const level = rootLevel(blockCountOf(geometry));
     const root = old.level > level ? await lowerRoot(old, level, units, signal) : raiseRoot(old, level);
-    return new MapWriter(geometry, old, units, overflow, root);
+    return new MapWriter(geometry, old, units, overflow, pendingPagesMax, root);
   }
 
   /** `runs` is the whole new content of the leaf. Leaves come in ascending order; those left out stay as they are. */
   async replaceLeaf(leafIndex: number, runs: readonly Run[], signal: AbortSignal): Promise<void> {
     if (leafIndex <= this.#lastLeaf) throw new Error(`leaf ${leafIndex} after leaf ${this.#lastLeaf}`);
+    const end = runs.at(-1);
+    if (end !== undefined && end.first + end.count > blockCountOf(this.#geometry)) {
+      throw new Error(`leaf ${leafIndex} maps blocks beyond the end of the disk`);
+    }
     this.#lastLeaf = leafIndex;
     const firstBlock = leafIndex * leafBlocks;
     const oldRuns = await this.#old.leafRuns(leafIndex, signal);
@@ -106,11 +115,15 @@ export class MapWriter {
     await this.#openPath(firstBlock, signal);
     this.#markPathChanged();
     this.#setLeaf(firstBlock, runs);
-    if (this.#pendingPages > pendingPagesMax) await this.#placeClosed(signal);
+    if (this.#pendingPages > this.#pendingPagesMax) await this.#placeClosed(signal);
   }
 
-  /** Places what is left, the root last, and returns where the root lies; null for an empty disk. `overflow` is flushed before. */
+  /**
+   * Places what is left, the root last, and returns where the root lies; null for an empty disk. `overflow` is flushed before,
+   * and `packer` knows the digests of its segments.
+   */
   async finish(packer: RecordPacker, signal: AbortSignal): Promise<RecordAddress | PageRef | null> {
+    this.#overflow = packer;
     await this.#clearBeyondCapacity(signal);
     this.#path = [];
     const root = this.#root === null ? null : await this.#place(this.#root, packer, signal);
@@ -118,11 +131,15 @@ export class MapWriter {
     return root.kind === 'kept' ? root.ref : root.at;
   }
 
-  /** Blocks that a smaller disk no longer has. */
+  /** Blocks that a smaller disk no longer has: left in the map, they would come back from the dead when it grows again. */
   async #clearBeyondCapacity(signal: AbortSignal): Promise<void> {
-    const from = Math.ceil(blockCountOf(this.#geometry) / leafBlocks);
-    const to = Math.min(blockCountOf(this.#old.geometry), pageSpan(this.#level)) / leafBlocks;
-    for (let leaf = Math.max(from, this.#lastLeaf + 1); leaf < to; leaf++) await this.replaceLeaf(leaf, [], signal);
+    const blocks = blockCountOf(this.#geometry);
+    const to = Math.min(blockCountOf(this.#old.geometry), pageSpan(this.#level));
+    const from = Math.max(Math.floor(blocks / leafBlocks), this.#lastLeaf + 1);
+    for (let leaf = from; leaf * leafBlocks < to && blocks < to; leaf++) {
+      const runs = await this.#old.leafRuns(leaf, signal);
+      await this.replaceLeaf(leaf, withinDisk(runs, blocks), signal);
+    }
   }
 
   /** Counts used and dropped blocks; false when the leaf stays as it is. */
@@ -223,7 +240,10 @@ export class MapWriter {
     const open = await packer.room(pageBytesEstimate, signal);
     const refs = await Promise.all(children.map(([position, child]) => childRef(position, child, open, packer)));
     const { bytes, holes } = encodeInner(node.level, refs);
-    return this.#add(packer, node.level, node.firstBlock, bytes, holes);
+    const placed = this.#add(packer, node.level, node.firstBlock, bytes, holes);
+    // Holes are filled by record number: in another segment they would take the digests of other pages.
+    if (segmentKey(placed.at) !== segmentKey(open)) throw new Error('the open segment changed while a page was made');
+    return placed;
   }
 
   #add(
@@ -261,6 +281,16 @@ export async function dropSubtree(
     units.dropPage(visited.ref);
     if ('runs' in visited.page) for (const run of visited.page.runs) units.drop(run.at, run.count);
   }
+}
+
+/** What is left of a leaf's runs when the disk ends after so many blocks. */
+function withinDisk(runs: readonly Run[], blocks: number): readonly Run[] {
+  return runs
+    .filter((run) => run.first < blocks)
+    .map((run) => {
+      const count = Math.min(run.count, blocks - run.first);
+      return { ...run, count, digests: run.digests.subarray(0, count * digestBytes) };
+    });
 }
 
 function covers(node: NewInner | undefined, block: number): boolean {
