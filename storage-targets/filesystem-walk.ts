@@ -1,5 +1,5 @@
-import type { Dirent } from 'node:fs';
-import { readdir, stat } from 'node:fs/promises';
+import type { Dir, Dirent } from 'node:fs';
+import { opendir, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import { syncFolder } from './durable-folders.ts';
@@ -8,6 +8,7 @@ import { folderOf } from './object-name.ts';
 import type { ListedObject, ListOptions } from './storage-target.ts';
 
 const statsAtOnceMax = 32;
+const entriesPerRead = 1_024;
 const partShape = /^[a-z0-9._-]+$/;
 
 /**
@@ -21,7 +22,7 @@ export async function* walkDirectory(
   signal: AbortSignal,
 ): AsyncGenerator<ListedObject> {
   const limit = options.limit ?? Number.POSITIVE_INFINITY;
-  const wanted: Wanted = { directory, prefix, startAfter: options.startAfter ?? '', signal };
+  const wanted: Wanted = { directory, prefix, startAfter: options.startAfter ?? '', limit, signal };
   if (limit <= 0) return;
   let yielded = 0;
   for await (const object of withSizes(wanted, walkFolder(wanted, folderOf(prefix)), Math.min(limit, statsAtOnceMax))) {
@@ -34,6 +35,7 @@ interface Wanted {
   readonly directory: string;
   readonly prefix: string;
   readonly startAfter: string;
+  readonly limit: number;
   readonly signal: AbortSignal;
 }
 
@@ -51,16 +53,35 @@ async function* walkFolder(wanted: Wanted, folder: string): AsyncGenerator<strin
  */
 async function namesIn(wanted: Wanted, folder: string): Promise<string[]> {
   const path = join(wanted.directory, folder);
-  const entries = await readdir(path, { withFileTypes: true }).catch((error: unknown) =>
+  const entries = await opendir(path, { bufferSize: entriesPerRead }).catch((error: unknown) =>
     missingFolder(wanted, folder, error),
   );
-  if (entries.length > 0) await syncFolder(path).catch((error: unknown) => failed(wanted, folder, error));
-  const names: string[] = [];
-  for (const entry of entries) {
-    const name = nameOf(folder, entry);
-    if (name !== null && mayHoldWanted(wanted, name)) names.push(name);
+  if (entries === null) return [];
+  try {
+    const names = await smallestNames(wanted, folder, entries);
+    if (names.length > 0) await syncFolder(path);
+    return names;
+  } catch (error) {
+    wanted.signal.throwIfAborted();
+    return failed(wanted, folder, error);
   }
-  return names.sort();
+}
+
+/**
+ * A chain's folder may hold 350,000 names, and its newest entry is asked for alone: files beyond the limit are dropped
+ * along the way. Folders stay, because an empty one counts for nothing.
+ */
+async function smallestNames(wanted: Wanted, folder: string, entries: Dir): Promise<string[]> {
+  const folders: string[] = [];
+  const files: string[] = [];
+  for await (const entry of entries) {
+    wanted.signal.throwIfAborted();
+    const name = nameOf(folder, entry);
+    if (name === null || !mayHoldWanted(wanted, name)) continue;
+    if (name.endsWith('/')) folders.push(name);
+    else if (files.push(name) >= 2 * wanted.limit + entriesPerRead) files.sort().splice(wanted.limit);
+  }
+  return folders.concat(files).sort();
 }
 
 function nameOf(folder: string, entry: Dirent): string | null {
@@ -101,12 +122,12 @@ async function sizeOf(wanted: Wanted, name: string): Promise<ListedObject | null
 }
 
 /** A prefix nobody has put anything under has no folder; only the directory itself must be there. */
-async function missingFolder(wanted: Wanted, folder: string, error: unknown): Promise<Dirent[]> {
+async function missingFolder(wanted: Wanted, folder: string, error: unknown): Promise<null> {
   const errno = errnoOf(error);
   if (errno !== 'ENOENT' && errno !== 'ENOTDIR') return failed(wanted, folder, error);
   const root = await stat(wanted.directory).catch((cause: unknown) => failed(wanted, '', cause));
   if (!root.isDirectory()) throw directoryMissing(wanted.directory, error);
-  return [];
+  return null;
 }
 
 function failed(wanted: Wanted, name: string, error: unknown): never {

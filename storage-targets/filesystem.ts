@@ -179,7 +179,8 @@ async function getObject(
       `${name} in ${directory} has ${info.bytes} bytes, and bytes ${offset} to ${offset + length} were asked for`,
     );
   }
-  const into = new Uint8Array(length);
+  // Not zeroed first: it is given out only once every byte of it was read.
+  const into = new Uint8Array(Buffer.allocUnsafeSlow(length).buffer);
   for (let done = 0; done < length; ) {
     signal.throwIfAborted();
     const { bytesRead } = await named(handle.read(into, done, length - done, offset + done), where);

@@ -4,16 +4,22 @@ import { ObjectExists, ObjectNotFound, StoreNotAtomic } from './errors.ts';
 import type { StorageTarget } from './storage-target.ts';
 
 const racers = 16;
-const probeBytes = 64;
+/** A store that looks first and writes later loses only some races. Bodies that take a while to arrive widen its gap. */
+const rounds = 8;
+const racedBytes = 256 * 1024;
+const refusedBytes = 64;
 
 /**
- * Races 16 puts of one new name with different bytes: exactly one may win, and its bytes are what is then there. Else
- * StoreNotAtomic: such a store would let two agents write one chain entry. Run by `init`; leaves one small object,
- * because the running service has no permission to delete.
+ * Races 16 puts of one new name with different bytes, eight times over: exactly one may win, and its bytes are what is
+ * then there. Else StoreNotAtomic: such a store would let two agents write one chain entry. Run by `init`; leaves
+ * eight objects of 256 KiB, because the running service has no permission to delete.
  */
 export async function probePutIfAbsent(target: StorageTarget, signal: AbortSignal): Promise<void> {
-  const name = `probe/${randomUUID()}`;
-  const bodies = Array.from({ length: racers }, () => new Uint8Array(randomBytes(probeBytes)));
+  for (let round = 0; round < rounds; round++) await raceOnce(target, `probe/${randomUUID()}`, signal);
+}
+
+async function raceOnce(target: StorageTarget, name: string, signal: AbortSignal): Promise<void> {
+  const bodies = Array.from({ length: racers }, () => new Uint8Array(randomBytes(racedBytes)));
   const won = await Promise.all(bodies.map((bytes) => putWins(target, name, bytes, signal)));
   const winners = bodies.filter((_, racer) => won[racer]);
   const [winner] = winners;
@@ -31,7 +37,7 @@ export async function probePutIfAbsent(target: StorageTarget, signal: AbortSigna
  */
 export async function probeRefusal(target: StorageTarget, name: string, signal: AbortSignal): Promise<void> {
   const before = await presentOrMade(target, name, signal);
-  if (await putWins(target, name, new Uint8Array(randomBytes(probeBytes)), signal)) {
+  if (await putWins(target, name, new Uint8Array(randomBytes(refusedBytes)), signal)) {
     throw notAtomic(target, `${name} exists, and yet another put of it was accepted`);
   }
   if (!same(await target.get(name, null, signal), before)) {
@@ -46,7 +52,7 @@ async function presentOrMade(target: StorageTarget, name: string, signal: AbortS
     if (!(error instanceof ObjectNotFound)) throw error;
   }
   // Two agents may start at once: whoever loses reads what the other one put.
-  await putWins(target, name, new Uint8Array(randomBytes(probeBytes)), signal);
+  await putWins(target, name, new Uint8Array(randomBytes(refusedBytes)), signal);
   return await target.get(name, null, signal);
 }
 

@@ -47,7 +47,8 @@ function checkRange(contentRange: string | undefined, announced: number, range: 
 }
 
 async function collect(body: AsyncIterable<Uint8Array>, length: number, key: string): Promise<Uint8Array> {
-  const bytes = new Uint8Array(length);
+  // Not zeroed first: it is given out only once every byte of it was received.
+  const bytes = new Uint8Array(Buffer.allocUnsafeSlow(length).buffer);
   let filled = 0;
   for await (const chunk of body) {
     if (filled + chunk.length > length)
