@@ -1,4 +1,4 @@
-import { ObjectExists } from '../storage-targets/errors.ts';
+import { ObjectExists, ObjectNotFound } from '../storage-targets/errors.ts';
 import type { StorageTarget } from '../storage-targets/storage-target.ts';
 import { sameBytes } from './encoding.ts';
 
@@ -20,7 +20,7 @@ export async function putOnce(
   signal: AbortSignal,
 ): Promise<void> {
   if (await putOrCompare(target, name, bytes, sha256, signal)) return;
-  throw new Fenced(`${name} exists with other bytes: another agent writes to this replica, or this host was cloned`);
+  throw new Fenced(`${name} holds or held other bytes: another agent writes to this replica, or this host was cloned`);
 }
 
 /** True when the name now holds exactly these bytes, false when it holds others. */
@@ -36,6 +36,16 @@ export async function putOrCompare(
     return true;
   } catch (error) {
     if (!(error instanceof ObjectExists)) throw error;
+    return await holds(target, name, bytes, signal);
+  }
+}
+
+/** A name that has gone since was garbage to a sweeper: then we are no longer the owner that could publish it. */
+async function holds(target: StorageTarget, name: string, bytes: Uint8Array, signal: AbortSignal): Promise<boolean> {
+  try {
     return sameBytes(await target.get(name, null, signal), bytes);
+  } catch (error) {
+    if (error instanceof ObjectNotFound) return false;
+    throw error;
   }
 }
