@@ -1,4 +1,4 @@
-import { toHex } from './encoding.ts';
+import { FormatInvalid, toHex } from './encoding.ts';
 import {
   type ChildRef,
   type InnerPage,
@@ -47,6 +47,13 @@ export function blockCountOf(geometry: MapGeometry): number {
   return Math.ceil(geometry.capacityBytes / geometry.blockSize);
 }
 
+/** The last block that a leaf maps, or the first of an inner page's last child. */
+function lastBlockOf(page: Leaf | InnerPage, firstBlock: number): number {
+  if (!('runs' in page)) return firstBlock + (page.children.at(-1)?.child ?? 0) * pageSpan(page.level - 1);
+  const run = page.runs.at(-1);
+  return run === undefined ? firstBlock : run.first + run.count - 1;
+}
+
 export class BlockMap {
   readonly geometry: MapGeometry;
   readonly root: PageRef | null;
@@ -72,6 +79,8 @@ export class BlockMap {
     const bytes = await this.#source.readPage(this.geometry, ref, level, firstBlock, signal);
     const object = `page of level ${level} at block ${firstBlock} in segment ${ref.tenure}.${ref.number} record ${ref.record}`;
     const page = parsePage(bytes, level, firstBlock, object);
+    if (lastBlockOf(page, firstBlock) >= blockCountOf(this.geometry))
+      throw new FormatInvalid(object, 0, 'a page that maps blocks beyond the end of its disk');
     this.#cache.set(key, page);
     const oldest = this.#cache.size > pagesCachedMax ? this.#cache.keys().next().value : undefined;
     if (oldest !== undefined) this.#cache.delete(oldest);

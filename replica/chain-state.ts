@@ -96,7 +96,6 @@ export class ChainState {
         this.#begin(entry, body.adopts, body.epoch, body.keyRecordDigest);
         return;
       case 'publish':
-        if (body.epoch !== this.epoch) throw invalid(entry, `uses key epoch ${body.epoch}, not ${this.epoch}`);
         if (body.epoch !== this.epoch)
           throw invalid(entry, `is sealed under key epoch ${body.epoch}, but ${this.epoch} is in force`);
         this.#publish(entry, body.watermark, control);

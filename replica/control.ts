@@ -1,3 +1,4 @@
+import { epochMax } from './chain-entry.ts';
 import { ByteReader, ByteWriter } from './encoding.ts';
 import { compareSegments, type SegmentId } from './names.ts';
 
@@ -138,6 +139,7 @@ function readSummary(reader: ByteReader): Summary {
   const epochs = readList(reader, 33, () => ({ epoch: reader.varint(), keyRecordDigest: reader.raw(32).slice() }));
   requireAscending(reader, epochs, (a, b) => a.epoch - b.epoch, 'epochs');
   if (epochs.length === 0) throw reader.invalid('a summary without key epochs');
+  if (epochs.some(({ epoch }) => epoch < 1 || epoch > epochMax)) throw reader.invalid('an impossible key epoch');
   const adopted = readList(reader, 2, () => ({ tenure: reader.varint(), watermark: reader.varint() }));
   requireAscending(reader, adopted, (a, b) => a.tenure - b.tenure, 'adopted tenures');
   const lockGeneration = reader.varint();

@@ -66,6 +66,7 @@ export interface AttachmentChunk {
 export const attachmentChunkBytes = 262_144;
 /** What keeps a block map at five levels, and every field of a page's binding within 32 bits. */
 const diskBlocksMax = 2 ** 26;
+const attachmentName = /^(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}$/;
 const consistencies = ['crash-consistent', 'application-consistent', 'inconsistent'] as const;
 
 /** Where a manifest stands: what its key, its salt and its tag are bound to. */
@@ -222,7 +223,10 @@ function readDisk(reader: ByteReader): DiskState {
 }
 
 function readAttachment(reader: ByteReader): AttachmentState {
+  const start = reader.offset;
   const name = reader.text();
+  // A restorer makes a file of this name.
+  if (!attachmentName.test(name)) throw reader.invalid('an attachment name that is no plain file name', start);
   const length = reader.varint();
   const digest = reader.raw(32).slice();
   const count = Math.ceil(length / attachmentChunkBytes);

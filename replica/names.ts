@@ -29,9 +29,9 @@ export function chainEntryName(machineId: Uint8Array, seq: number): string {
   return chainPrefix(machineId) + inverted(seq);
 }
 
-/** The seq or statement number at the end of a chain or trust name; null where it is none. */
-export function invertedNumberOf(name: string): number | null {
-  const digits = name.slice(name.lastIndexOf('/') + 1);
+/** The seq or statement number of a chain or trust name, which is `prefix` and the number; null where it is none. */
+export function invertedNumberOf(name: string, prefix: string): number | null {
+  const digits = name.slice(prefix.length);
   if (!/^\d{16}$/.test(digits)) return null;
   const number = largest - Number(digits);
   return Number.isSafeInteger(number) && number >= 0 ? number : null;

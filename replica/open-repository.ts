@@ -72,13 +72,9 @@ async function readDescriptor(target: StorageTarget, signal: AbortSignal): Promi
   }
 }
 
-/** Newest number under a prefix whose names count downwards; null when there is none. One LIST with limit 1. */
+/** Newest number under a prefix whose names count downwards; null when there is none. One LIST with limit 1, a second where names of another form lie before. */
 export async function newestNumber(target: StorageTarget, prefix: string, signal: AbortSignal): Promise<number | null> {
-  for await (const { name } of target.list(prefix, { limit: 1 }, signal)) {
-    const number = invertedNumberOf(name);
-    if (number !== null) return number;
-  }
-  return null;
+  return await firstMatch(target, prefix, '', (name) => invertedNumberOf(name, prefix), signal);
 }
 
 /** Ids of all machines that have a replica, by one LIST each. */
@@ -94,8 +90,28 @@ export async function* listMachineIds(target: StorageTarget, signal: AbortSignal
 }
 
 async function nextMachine(target: StorageTarget, startAfter: string, signal: AbortSignal): Promise<string | null> {
-  for await (const { name } of target.list(machinesPrefix, { limit: 1, startAfter }, signal)) {
-    return /^machines\/([0-9a-f]{32})\//.exec(name)?.[1] ?? null;
+  const idOf = (name: string): string | null => /^machines\/([0-9a-f]{32})\//.exec(name)?.[1] ?? null;
+  return await firstMatch(target, machinesPrefix, startAfter, idOf, signal);
+}
+
+/** What `read` makes of the first name that it takes: an object that is not ours must not hide those behind it. */
+async function firstMatch<T>(
+  target: StorageTarget,
+  prefix: string,
+  startAfter: string,
+  read: (name: string) => T | null,
+  signal: AbortSignal,
+): Promise<T | null> {
+  let stray: string | null = null;
+  for await (const { name } of target.list(prefix, { limit: 1, startAfter }, signal)) {
+    const found = read(name);
+    if (found !== null) return found;
+    stray = name;
+  }
+  if (stray === null) return null;
+  for await (const { name } of target.list(prefix, { startAfter: stray }, signal)) {
+    const found = read(name);
+    if (found !== null) return found;
   }
   return null;
 }
