@@ -3,23 +3,30 @@ import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import { ObjectExists, ObjectNotFound, StoreNotAtomic } from './errors.ts';
 import type { StorageTarget } from './storage-target.ts';
 
-const racers = 16;
-/** A store that looks first and writes later loses only some races. Bodies that take a while to arrive widen its gap. */
-const rounds = 8;
-const racedBytes = 256 * 1024;
+/**
+ * A store that looks first and writes later loses only some races. Many small puts find one whose gap is short, a few
+ * large ones widen the gap by the time that their bodies take to arrive.
+ */
+const races = [
+  { rounds: 4, racers: 16, bodyBytes: 1024 },
+  { rounds: 6, racers: 4, bodyBytes: 1024 * 1024 },
+] as const;
 const refusedBytes = 64;
 
 /**
- * Races 16 puts of one new name with different bytes, eight times over: exactly one may win, and its bytes are what is
- * then there. Else StoreNotAtomic: such a store would let two agents write one chain entry. Run by `init`; leaves
- * eight objects of 256 KiB, because the running service has no permission to delete.
+ * Races puts of one new name with different bytes, ten times: exactly one may win, and its bytes are what is then
+ * there. Else StoreNotAtomic: such a store would let two agents write one chain entry. Run by `init`; sends 24 MiB and
+ * leaves ten objects, 6 MiB in all, because the running service has no permission to delete.
  */
 export async function probePutIfAbsent(target: StorageTarget, signal: AbortSignal): Promise<void> {
-  for (let round = 0; round < rounds; round++) await raceOnce(target, `probe/${randomUUID()}`, signal);
+  for (const { rounds, racers, bodyBytes } of races) {
+    for (let round = 0; round < rounds; round++) await raceOnce(target, racers, bodyBytes, signal);
+  }
 }
 
-async function raceOnce(target: StorageTarget, name: string, signal: AbortSignal): Promise<void> {
-  const bodies = Array.from({ length: racers }, () => new Uint8Array(randomBytes(racedBytes)));
+async function raceOnce(target: StorageTarget, racers: number, bodyBytes: number, signal: AbortSignal): Promise<void> {
+  const name = `probe/${randomUUID()}`;
+  const bodies = Array.from({ length: racers }, () => new Uint8Array(randomBytes(bodyBytes)));
   const won = await Promise.all(bodies.map((bytes) => putWins(target, name, bytes, signal)));
   const winners = bodies.filter((_, racer) => won[racer]);
   const [winner] = winners;

@@ -81,7 +81,7 @@ export async function startMinio(): Promise<S3Peer> {
   return ready(server, 'eu-central-1', null);
 }
 
-/** Atomic conditional puts, and STS and IAM at the same endpoint; checks neither signatures nor checksums unless told to. */
+/** S3, STS and IAM at one endpoint; enforces policies when told to. Checks no checksums; now and then two racing puts win. */
 export async function startMoto(): Promise<S3Peer> {
   const server = await startServer({
     name: 'moto',

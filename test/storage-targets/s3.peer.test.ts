@@ -28,7 +28,12 @@ const servers: readonly Server[] = [
     traits: { lacks: { atomicPuts: true, cleanRefusal: true } },
   },
   { name: 'minio', needs: await minioNeeds(), start: startMinio, traits: {} },
-  { name: 'moto', needs: await motoNeeds(), start: startMoto, traits: { lacks: { checksumCheck: true } } },
+  {
+    name: 'moto',
+    needs: await motoNeeds(),
+    start: startMoto,
+    traits: { lacks: { atomicPuts: true, checksumCheck: true } },
+  },
 ];
 
 describe.each(servers)('S3 at $name', ({ needs, start, traits }) => {
