@@ -172,17 +172,17 @@ export function checkTrustHistory(repository: Repository, statements: readonly S
         `${trustName(n)}: does not follow statement ${n - 1} as it is stored: one of the two was replaced`,
       );
     }
-    const steps = statement.lineage.length - (before?.lineage.length ?? 0);
-    const kept = before?.lineage.every((step, i) => samePublicKey(step.oldRoot, statement.lineage[i]?.oldRoot)) ?? true;
-    if (!kept || steps < 0 || steps > 1) throw lineageBroken(n);
+    // The root in force before must be kept, too: else a replaced root could name another successor.
+    const [roots, rootsBefore] = [rootsOf(statement), before === undefined ? [repository.firstRoot] : rootsOf(before)];
+    const kept = rootsBefore.every((root, i) => samePublicKey(root, roots[i]));
+    if (!kept || roots.length > rootsBefore.length + 1) throw lineageBroken(n);
     checkLineage(repository, statement);
   });
 }
 
 /** Follows the roots from the repository's first to the one in force. */
 function checkLineage(repository: Repository, trust: TrustStatement): void {
-  const roots = [...trust.lineage.map((step) => step.oldRoot), trust.root];
-  if (!samePublicKey(roots[0], repository.firstRoot)) throw lineageBroken(trust.n);
+  const roots = rootsOf(trust);
   if (new Set(roots.map((root) => toHex(keyIdOf(root)))).size !== roots.length) throw lineageBroken(trust.n);
   trust.lineage.forEach((step, i) => {
     const next = roots[i + 1] ?? trust.root;
@@ -195,6 +195,11 @@ function checkLineage(repository: Repository, trust: TrustStatement): void {
       `${trustName(trust.n)} lineage ${i}`,
     );
   });
+}
+
+/** Every root so far, the one in force last. */
+function rootsOf(trust: TrustStatement): readonly PublicKey[] {
+  return [...trust.lineage.map((step) => step.oldRoot), trust.root];
 }
 
 function lineageBroken(n: number): TrustBroken {
