@@ -1,7 +1,6 @@
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdir, mkdtemp, readdir, rm, symlink, utimes, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { mkdir, readdir, rm, symlink, utimes, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import * as fc from 'fast-check';
@@ -10,9 +9,9 @@ import { openFilesystemTarget } from '../../storage-targets/filesystem.ts';
 import type { ListOptions, StorageTarget } from '../../storage-targets/storage-target.ts';
 import { wrapTarget } from '../../storage-targets/wrap-target.ts';
 import { storageTargetContract } from '../contract/storage-target.ts';
+import { newDirectory } from './new-directory.ts';
 
 const never = new AbortController().signal;
-const newDirectory = () => mkdtemp(join(tmpdir(), 'failkit-target-'));
 const put = (target: StorageTarget, name: string, bytes = new TextEncoder().encode(name)) =>
   target.putIfAbsent(name, bytes, { sha256: new Uint8Array(createHash('sha256').update(bytes).digest()) }, never);
 

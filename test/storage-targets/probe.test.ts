@@ -1,17 +1,15 @@
-import { mkdtemp } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { beforeEach, expect, it } from 'vitest';
 import { ObjectExists, StoreNotAtomic } from '../../storage-targets/errors.ts';
 import { openFilesystemTarget } from '../../storage-targets/filesystem.ts';
 import { probePutIfAbsent, probeRefusal } from '../../storage-targets/probe.ts';
 import type { StorageTarget } from '../../storage-targets/storage-target.ts';
+import { newDirectory } from './new-directory.ts';
 
 const never = new AbortController().signal;
 
 let good: StorageTarget;
 beforeEach(async () => {
-  good = await openFilesystemTarget({ directory: await mkdtemp(join(tmpdir(), 'failkit-probe-')) });
+  good = await openFilesystemTarget({ directory: await newDirectory() });
 });
 
 const puttingWith = (putIfAbsent: StorageTarget['putIfAbsent']): StorageTarget => ({

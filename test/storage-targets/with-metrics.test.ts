@@ -1,7 +1,4 @@
 import { createHash } from 'node:crypto';
-import { mkdtemp } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { StoreUnavailable } from '../../storage-targets/errors.ts';
 import { openFilesystemTarget } from '../../storage-targets/filesystem.ts';
@@ -9,9 +6,10 @@ import type { StorageTarget } from '../../storage-targets/storage-target.ts';
 import { newTargetMetrics, withMetrics } from '../../storage-targets/with-metrics.ts';
 import { wrapTarget } from '../../storage-targets/wrap-target.ts';
 import { withFaults } from './faulty-target.ts';
+import { newDirectory } from './new-directory.ts';
 
 const never = new AbortController().signal;
-const newTarget = async () => openFilesystemTarget({ directory: await mkdtemp(join(tmpdir(), 'failkit-metrics-')) });
+const newTarget = async () => openFilesystemTarget({ directory: await newDirectory() });
 const put = (target: StorageTarget, name: string, bytes: Uint8Array) =>
   target.putIfAbsent(name, bytes, { sha256: new Uint8Array(createHash('sha256').update(bytes).digest()) }, never);
 

@@ -1,7 +1,4 @@
 import { createHash } from 'node:crypto';
-import { mkdtemp } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import {
   AccessDenied,
@@ -15,6 +12,7 @@ import { openFilesystemTarget } from '../../storage-targets/filesystem.ts';
 import type { StorageTarget } from '../../storage-targets/storage-target.ts';
 import { withRetry } from '../../storage-targets/with-retry.ts';
 import { type Faults, withFaults } from './faulty-target.ts';
+import { newDirectory } from './new-directory.ts';
 import { SteppedClock } from './stepped-clock.ts';
 
 const never = new AbortController().signal;
@@ -33,7 +31,7 @@ describe('retry', () => {
   let store: StorageTarget;
   let clock: SteppedClock;
   beforeEach(async () => {
-    store = await openFilesystemTarget({ directory: await mkdtemp(join(tmpdir(), 'failkit-retry-')) });
+    store = await openFilesystemTarget({ directory: await newDirectory() });
     clock = new SteppedClock();
   });
   const retrying = (faults: Faults, options = {}) =>
