@@ -12,6 +12,8 @@ import type { OpenRepository } from './open-repository.ts';
 
 /** The opened keys of one epoch. */
 export interface EpochKeys {
+  /** When the epoch's key record was made. */
+  readonly createdMs: number;
   readonly context: KeyContext;
   readonly key: DataKey;
   readonly machineKeys: MachineKeys;
@@ -39,6 +41,7 @@ export class KeyRing implements KeySource, Disposable {
   readonly #digests: ReadonlyMap<number, Uint8Array>;
   readonly #providers: readonly KeyProvider[];
   readonly #epochs = new Map<number, Promise<EpochKeys>>();
+  readonly #records = new Map<number, KeyRecord>();
   readonly #opened: EpochKeys[] = [];
 
   /** `providers` are tried in this order: the KMS first, the recovery key last. */
@@ -69,14 +72,23 @@ export class KeyRing implements KeySource, Disposable {
   }
 
   async #open(epoch: number, signal: AbortSignal): Promise<EpochKeys> {
+    const record = await this.record(epoch, signal);
+    const key = await unwrapKeyRecord(record, this.#providers, signal);
+    const keys = { createdMs: record.createdMs, context: record.context, key, machineKeys: openKeyRecord(record, key) };
+    this.#opened.push(keys);
+    return keys;
+  }
+
+  /** The epoch's key record, read once: who wrapped the data key, and when. */
+  async record(epoch: number, signal: AbortSignal): Promise<KeyRecord> {
+    const known = this.#records.get(epoch);
+    if (known !== undefined) return known;
     const digest = this.#digests.get(epoch);
     if (digest === undefined)
       throw new ChainBroken(`the chain of machine ${toHex(this.#machineId)} names no key record for epoch ${epoch}`);
     const record = await readKeyRecord(this.#repo, this.#machineId, epoch, digest, signal);
-    const key = await unwrapKeyRecord(record, this.#providers, signal);
-    const keys = { context: record.context, key, machineKeys: openKeyRecord(record, key) };
-    this.#opened.push(keys);
-    return keys;
+    this.#records.set(epoch, record);
+    return record;
   }
 
   [Symbol.dispose](): void {

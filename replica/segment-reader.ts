@@ -18,6 +18,7 @@ import {
 /** Reading single records of segments by ranged GETs, and the map's pages among them. */
 
 const openersCachedMax = 512;
+const preamblesCachedMax = 8192;
 /** A gap between two wanted ranges that is cheaper to read than to ask again. */
 const gapBytesMax = 512 * 1024;
 const prefetchBytesMax = 8 * 2 ** 20;
@@ -34,6 +35,7 @@ export class SegmentReader implements PageSource, Disposable {
   readonly #machineId: Uint8Array;
   readonly #keys: KeySource;
   readonly #openers = new Map<string, Promise<SegmentOpener>>();
+  readonly #preambles = new Map<string, Promise<Uint8Array>>();
   readonly #opened = new Set<SegmentOpener>();
   readonly #prefetched = new Map<string, Uint8Array>();
 
@@ -52,17 +54,34 @@ export class SegmentReader implements PageSource, Disposable {
     return await this.#repo.target.get(this.nameOf(id), { offset, length }, signal);
   }
 
-  /** Header and commitment are read once per segment. `preamble` spares that request where the caller has it. */
-  async opener(id: SegmentId, signal: AbortSignal, preamble?: Uint8Array): Promise<SegmentOpener> {
+  /** Header and commitment of a segment, read once. */
+  async preamble(id: SegmentId, signal: AbortSignal): Promise<Uint8Array> {
+    const key = segmentKey(id);
+    const known = this.#preambles.get(key);
+    if (known !== undefined) return await known;
+    const reading = this.readRange(id, 0, segmentPreambleBytes, signal);
+    this.#preambles.set(key, reading);
+    try {
+      const preamble = await reading;
+      forgetOldest(this.#preambles, preamblesCachedMax);
+      return preamble;
+    } catch (error) {
+      this.#preambles.delete(key);
+      throw error;
+    }
+  }
+
+  async opener(id: SegmentId, signal: AbortSignal): Promise<SegmentOpener> {
     const key = segmentKey(id);
     const known = this.#openers.get(key);
     if (known !== undefined) return await known;
-    const opening = this.#open(id, signal, preamble);
+    const opening = this.#open(id, signal);
     this.#openers.set(key, opening);
     try {
       const opener = await opening;
       this.#opened.add(opener);
-      this.#forgetOldest();
+      // Not zeroed: somebody may be about to use it. Its keys open one segment only.
+      forgetOldest(this.#openers, openersCachedMax);
       return opener;
     } catch (error) {
       this.#openers.delete(key);
@@ -109,24 +128,23 @@ export class SegmentReader implements PageSource, Disposable {
     }
   }
 
-  async #open(id: SegmentId, signal: AbortSignal, given?: Uint8Array): Promise<SegmentOpener> {
-    const preamble = given ?? (await this.readRange(id, 0, segmentPreambleBytes, signal));
+  async #open(id: SegmentId, signal: AbortSignal): Promise<SegmentOpener> {
+    const preamble = await this.preamble(id, signal);
     const object = this.nameOf(id);
     const { epoch } = parseSegmentHeader(preamble, object).context;
     const { key, context } = await this.#keys.epoch(epoch, signal);
     return SegmentOpener.open(key, { ...id, context }, preamble, object);
   }
 
-  /** Not zeroed: somebody may be about to use it. Its keys open one segment only. */
-  #forgetOldest(): void {
-    const oldest = this.#openers.size > openersCachedMax ? this.#openers.keys().next().value : undefined;
-    if (oldest !== undefined) this.#openers.delete(oldest);
-  }
-
   [Symbol.dispose](): void {
     for (const opener of this.#opened) opener[Symbol.dispose]();
     this.#openers.clear();
   }
+}
+
+function forgetOldest<T>(cache: Map<string, T>, max: number): void {
+  const oldest = cache.size > max ? cache.keys().next().value : undefined;
+  if (oldest !== undefined) cache.delete(oldest);
 }
 
 export function pageBinding(

@@ -31,6 +31,13 @@ export class UnitCount {
     this.#dropped.set(key, entry);
   }
 
+  /** Takes over what was counted for one disk. */
+  add(other: UnitCount): void {
+    for (const [key, units] of other.#used) this.#used.set(key, (this.#used.get(key) ?? 0) + units);
+    for (const { id, units } of other.#dropped.values()) this.drop(id, units);
+    this.#droppedPages.push(...other.#droppedPages);
+  }
+
   /** A page that the new map no longer has. */
   dropPage(ref: PageRef): void {
     this.drop(ref);

@@ -1,0 +1,65 @@
+import { type Chain, type ChainHead, checkKnownHead, ReplicaRolledBack, readEntry } from '../../replica/chain.ts';
+import { sameBytes, toHex } from '../../replica/encoding.ts';
+import type { OpenRepository } from '../../replica/open-repository.ts';
+import { Fenced } from '../../replica/put-once.ts';
+import type { MachineState } from '../state/machine-state.ts';
+
+/** Whether this agent may go on writing a machine's chain, by what it remembers of it. */
+
+/** The replica exists, and this host has never written to it. */
+export class TakeOverNeeded extends Error {
+  readonly code = 'TAKE_OVER_NEEDED';
+  override readonly name = 'TakeOverNeeded';
+}
+
+/**
+ * Throws ReplicaRolledBack or ReplicaForked when the store shows less or other than what is remembered; Fenced when another agent
+ * has written since, TakeOverNeeded when this host never has. `takeOver` is the operator's word that this is meant.
+ */
+export async function checkOwnership(
+  repo: OpenRepository,
+  chain: Chain | null,
+  state: MachineState,
+  takeOver: boolean,
+  signal: AbortSignal,
+): Promise<void> {
+  const known = await settlePending(repo, chain, state, signal);
+  if (chain === null) {
+    if (known === null) return;
+    throw new ReplicaRolledBack(
+      `this host remembers entry ${known.seq} of a chain that is not in ${repo.target.description}: it was removed, or this is another bucket`,
+    );
+  }
+  if (known !== null) await checkKnownHead(repo, chain, known, signal);
+  if (takeOver) return;
+  if (known === null) {
+    throw new TakeOverNeeded(
+      `a replica of this machine exists (newest entry ${chain.head.seq}), and this host has never written to it: run with --take-over if this host is to protect the machine from now on`,
+    );
+  }
+  const foreign = chain.recent.find(
+    ({ seq, isVoid, body }) => seq > known.seq && !isVoid && body.type !== 'prune' && body.type !== 'lock',
+  );
+  if (foreign === undefined) return;
+  throw new Fenced(
+    `agent ${toHex(foreign.signerKeyId)} took this machine over with entry ${foreign.seq} at ${new Date(foreign.timeMs).toISOString()}: this agent is fenced. Run with --take-over only if this host is to protect the machine`,
+  );
+}
+
+/** An entry whose answer was lost may exist after all: then it is ours, and what was staged with it counts. */
+async function settlePending(
+  repo: OpenRepository,
+  chain: Chain | null,
+  state: MachineState,
+  signal: AbortSignal,
+): Promise<ChainHead | null> {
+  const pending = state.pendingHead;
+  if (pending === null || chain === null || pending.seq > chain.head.seq) return state.head;
+  const stored =
+    chain.recent.find(({ seq }) => seq === pending.seq) ??
+    (await readEntry(repo, chain.machineId, pending.seq, signal));
+  if (!sameBytes(stored.digest, pending.digest)) return state.head;
+  if (stored.body.type === 'publish') state.settlePoint([]);
+  state.setHead(pending);
+  return pending;
+}

@@ -1,0 +1,35 @@
+import { Piscina } from 'piscina';
+import type { SealedSegment } from '../../replica/segment.ts';
+import type { SealTask } from './seal-task.ts';
+import type { Squeezed, SqueezeTask } from './squeeze.ts';
+
+/** The worker threads of one run. */
+export class PipelineWorkers implements AsyncDisposable {
+  readonly #pool: Piscina;
+
+  constructor(threads: number) {
+    const filename = new URL(`./pipeline-worker${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url)
+      .href;
+    this.#pool = new Piscina({ filename, minThreads: 1, maxThreads: threads, recordTiming: false });
+  }
+
+  async squeeze(task: SqueezeTask, signal: AbortSignal): Promise<Squeezed> {
+    return await this.#run('squeeze', task, signal);
+  }
+
+  async seal(task: SealTask, signal: AbortSignal): Promise<SealedSegment> {
+    return await this.#run('sealSegmentTask', task, signal);
+  }
+
+  async #run<T>(name: string, task: unknown, signal: AbortSignal): Promise<T> {
+    signal.throwIfAborted();
+    // A task in a worker takes milliseconds: it is left to end rather than killed with its thread.
+    const result: T = await this.#pool.run(task, { name });
+    signal.throwIfAborted();
+    return result;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#pool.destroy();
+  }
+}

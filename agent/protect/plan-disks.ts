@@ -1,0 +1,101 @@
+import { randomBytes } from 'node:crypto';
+import type { ChangeTrackingLost } from '../../hypervisors/errors.ts';
+import type { BlockSource, ReferencePoint } from '../../hypervisors/hypervisor.ts';
+import { BlockMap, type MapGeometry, type PageSource } from '../../replica/block-map.ts';
+import type { DiskState } from '../../replica/manifest.ts';
+
+/** What to read of each disk, and against which map: decided from what the newest point says of it. */
+
+const tebibyte = 2 ** 40;
+const smallestBlockBytes = 64 * 1024;
+const blocksMax = 2 ** 26;
+
+/** No disk of a replica may be larger. */
+export const diskBytesMax = 64 * tebibyte;
+
+/** 64 KiB up to 4 TiB, so that no disk has more than 2^26 blocks. */
+export function blockSizeFor(capacityBytes: number): number {
+  let blockSize = smallestBlockBytes;
+  while (capacityBytes > blockSize * blocksMax) blockSize *= 2;
+  return blockSize;
+}
+
+export class DiskTooLarge extends Error {
+  readonly code = 'DISK_TOO_LARGE';
+  override readonly name = 'DiskTooLarge';
+}
+
+export interface DiskDecision {
+  readonly source: BlockSource;
+  readonly geometry: MapGeometry;
+  readonly generation: number;
+  readonly generationReason: string;
+  /** Since when to ask for changes; null: a full listing. */
+  readonly since: ReferencePoint;
+  /** Why the disk is read in full; empty where it is not. */
+  readonly fullReadReason: string;
+  readonly previous: DiskState | null;
+  /** The newest map of this generation; empty where there is none. */
+  readonly old: BlockMap;
+}
+
+export interface DecideOptions {
+  /** The operator asked for a full read. */
+  readonly resync: boolean;
+  readonly pages: PageSource;
+}
+
+export function decideDisk(source: BlockSource, previous: DiskState | null, options: DecideOptions): DiskDecision {
+  const { capacityBytes, label } = source;
+  if (capacityBytes > diskBytesMax) {
+    throw new DiskTooLarge(`disk ${label} has ${capacityBytes} bytes: more than 64 TiB can't be protected`);
+  }
+  const needed = blockSizeFor(capacityBytes);
+  const sameGeneration = previous !== null && needed <= previous.blockSize;
+  const blockSize = sameGeneration ? previous.blockSize : needed;
+  const diskId = previous?.diskId ?? Uint8Array.from(randomBytes(16));
+  const geometry = { diskId, blockSize, capacityBytes };
+  const oldGeometry = sameGeneration ? { ...geometry, capacityBytes: previous.capacityBytes } : geometry;
+  const fullReadReason = reasonToReadAll(source, sameGeneration ? previous : null, options.resync);
+  return {
+    source,
+    geometry,
+    generation: generationOf(previous, sameGeneration),
+    generationReason: sameGeneration ? previous.generationReason : reasonForGeneration(previous, blockSize),
+    since: fullReadReason === '' ? (previous?.referencePoint ?? null) : null,
+    fullReadReason,
+    previous,
+    old: new BlockMap(oldGeometry, sameGeneration ? previous.root : null, options.pages),
+  };
+}
+
+function generationOf(previous: DiskState | null, same: boolean): number {
+  if (previous === null) return 1;
+  return same ? previous.generation : previous.generation + 1;
+}
+
+function reasonForGeneration(previous: DiskState | null, blockSize: number): string {
+  if (previous === null) return 'first recovery point with this disk';
+  return `the disk outgrew blocks of ${previous.blockSize} bytes: it has blocks of ${blockSize} bytes from now on`;
+}
+
+function reasonToReadAll(source: BlockSource, previous: DiskState | null, resync: boolean): string {
+  if (previous === null) return 'first full copy of this disk';
+  if (resync) return 'resync: the operator asked for it';
+  if (previous.capacityBytes !== source.capacityBytes) {
+    return `resync: the disk's size changed from ${previous.capacityBytes} to ${source.capacityBytes} bytes`;
+  }
+  if (previous.referencePoint === null) return 'this source has no changed block tracking';
+  return '';
+}
+
+/** The same decision after change tracking turned out to be lost. */
+export function resyncDecision(decision: DiskDecision, lost: ChangeTrackingLost): DiskDecision {
+  return { ...decision, since: null, fullReadReason: `resync: ${lost.message}` };
+}
+
+/** The same decision without the old map, which this host can't open: everything is sent again. */
+export function resendDecision(decision: DiskDecision, pages: PageSource): DiskDecision {
+  const fullReadReason = 'the local map is incomplete and this host may not unwrap keys: everything is sent again';
+  return { ...decision, since: null, fullReadReason, old: new BlockMap(decision.geometry, null, pages) };
+}

@@ -1,0 +1,281 @@
+import { digestBytes } from '../../crypto/suite.ts';
+import type { BlockSource, Extent } from '../../hypervisors/hypervisor.ts';
+import { type BlockMap, blockCountOf, type MapGeometry } from '../../replica/block-map.ts';
+import { toHex } from '../../replica/encoding.ts';
+import { type BlockPlace, placesOf, runsOf } from '../../replica/leaf.ts';
+import { MapWriter } from '../../replica/map-writer.ts';
+import { leafBlocks, parsePage } from '../../replica/page.ts';
+import { type RecordAddress, recordType } from '../../replica/segment.ts';
+import type { UnitCount } from '../../replica/unit-count.ts';
+import type { MachineState } from '../state/machine-state.ts';
+import { inOrder } from './in-order.ts';
+import type { PipelineWorkers } from './pipeline-workers.ts';
+import type { SegmentPacker } from './segment-packer.ts';
+import type { SharedKeys } from './shared-keys.ts';
+import { outcome, type Squeezed, type SqueezedRecord } from './squeeze.ts';
+import { blockKind, type Stretch, stretchBytes, stretches } from './stretch.ts';
+
+/** changed extents → blocks → digest, compare → runs → compress → segments, and the disk's next map. */
+
+const bytesReadAtOnceMax = 2 * 2 ** 20;
+
+export interface DiskTools {
+  readonly workers: PipelineWorkers;
+  readonly keys: SharedKeys;
+  readonly data: SegmentPacker;
+  /** For pages that can't wait until the end. */
+  readonly pages: SegmentPacker;
+  readonly state: MachineState;
+  readonly compressionLevel: number;
+  readonly stretchesAheadMax: number;
+  readonly progress: DiskProgress;
+}
+
+/** Counters that the caller may watch while the run goes on. */
+export interface DiskProgress {
+  readBytes: number;
+  changedBytes: number;
+  skippedBytes: number;
+}
+
+export interface DiskPlan {
+  readonly source: BlockSource;
+  readonly geometry: MapGeometry;
+  readonly generation: number;
+  readonly old: BlockMap;
+  /** Full listing: every leaf is looked at, and what the source does not list is cleared. */
+  readonly full: boolean;
+  readonly extents: AsyncIterable<Extent>;
+}
+
+interface Worked {
+  readonly stretch: Stretch;
+  readonly squeezed: Squeezed;
+  readonly before: readonly (BlockPlace | null)[];
+  readonly journaled: readonly (BlockPlace | null)[];
+}
+
+/** Reads, squeezes and packs the disk's data. The map's last pages are placed by `MapWriter.finish`, after all disks. */
+export async function protectDisk(
+  plan: DiskPlan,
+  tools: DiskTools,
+  units: UnitCount,
+  signal: AbortSignal,
+): Promise<MapWriter> {
+  const writer = await MapWriter.start(plan.geometry, plan.old, units, tools.pages, signal);
+  const { blockSize } = plan.geometry;
+  const wanted = stretches(plan.extents, { blockSize, blockCount: blockCountOf(plan.geometry), full: plan.full });
+  const slots = new SlotPool(Math.max(stretchBytes, blockSize));
+  const worked = inOrder(interesting(plan, wanted, signal), tools.stretchesAheadMax, (stretch) =>
+    workOn(stretch, plan, tools, slots, signal),
+  );
+  const open: OpenLeaf[] = [];
+  for await (const result of worked) {
+    const index = Math.floor(result.stretch.firstBlock / leafBlocks);
+    for (const done of open[0]?.index === index ? [] : open.splice(0)) await closeLeaf(writer, done, signal);
+    const leaf = open[0] ?? { index, places: keepInside(result.before, index, plan.geometry) };
+    open[0] = leaf;
+    await placeStretch(result, leaf, plan, tools, signal);
+  }
+  for (const done of open) await closeLeaf(writer, done, signal);
+  return writer;
+}
+
+/** What the leaf holds now, without the blocks that a smaller disk no longer has. */
+function keepInside(
+  places: readonly (BlockPlace | null)[],
+  leafIndex: number,
+  geometry: MapGeometry,
+): (BlockPlace | null)[] {
+  const end = blockCountOf(geometry) - leafIndex * leafBlocks;
+  return places.map((place, i) => (i < end ? place : null));
+}
+
+interface OpenLeaf {
+  readonly index: number;
+  readonly places: (BlockPlace | null)[];
+}
+
+async function closeLeaf(writer: MapWriter, leaf: OpenLeaf, signal: AbortSignal): Promise<void> {
+  await writer.replaceLeaf(leaf.index, runsOf(leaf.places, leaf.index * leafBlocks), signal);
+}
+
+/** Leaves out stretches that read as zero and are not in the map either: free space costs nothing. */
+async function* interesting(
+  plan: DiskPlan,
+  wanted: AsyncIterable<Stretch>,
+  signal: AbortSignal,
+): AsyncGenerator<Stretch> {
+  for await (const stretch of wanted) {
+    signal.throwIfAborted();
+    const allZero = stretch.kinds.every((kind) => kind === blockKind.zero);
+    if (allZero && (await plan.old.leafRuns(Math.floor(stretch.firstBlock / leafBlocks), signal)).length === 0)
+      continue;
+    yield stretch;
+  }
+}
+
+async function workOn(
+  stretch: Stretch,
+  plan: DiskPlan,
+  tools: DiskTools,
+  slots: SlotPool,
+  signal: AbortSignal,
+): Promise<Worked> {
+  const leafIndex = Math.floor(stretch.firstBlock / leafBlocks);
+  const leafFirst = leafIndex * leafBlocks;
+  const before = placesOf(await plan.old.leafRuns(leafIndex, signal), leafFirst);
+  const journaled = journaledPlaces(plan, tools.state, leafIndex);
+  const slot = slots.take();
+  try {
+    const bytes = slot.subarray(0, stretch.kinds.length * plan.geometry.blockSize);
+    const readBytes = await readBlocks(stretch, plan, bytes, signal);
+    tools.progress.readBytes += readBytes;
+    const known = digestsOf(before, stretch, leafFirst);
+    const candidates = digestsOf(journaled, stretch, leafFirst);
+    const squeezed = await tools.workers.squeeze(
+      {
+        bytes,
+        blockSize: plan.geometry.blockSize,
+        kinds: stretch.kinds,
+        knownDigests: known.digests,
+        known: known.present,
+        journaledDigests: candidates.digests,
+        journaled: candidates.present,
+        digestKey: tools.keys.digestKey,
+        compressionLevel: tools.compressionLevel,
+      },
+      signal,
+    );
+    return { stretch, squeezed, before, journaled };
+  } finally {
+    slots.give(slot);
+  }
+}
+
+function journaledPlaces(plan: DiskPlan, state: MachineState, leafIndex: number): readonly (BlockPlace | null)[] {
+  const first = leafIndex * leafBlocks;
+  const merged: (BlockPlace | null)[] = new Array(leafBlocks).fill(null);
+  for (const bytes of state.journalLeaves(toHex(plan.geometry.diskId), plan.generation, leafIndex)) {
+    const page = parsePage(bytes, 0, first, 'run journal');
+    if (!('runs' in page)) continue;
+    placesOf(page.runs, first).forEach((place, i) => {
+      if (place !== null) merged[i] = place;
+    });
+  }
+  return merged;
+}
+
+/** Fills the stretch's bytes; returns how many were read from the source. What was not read is left as it was. */
+async function readBlocks(stretch: Stretch, plan: DiskPlan, bytes: Uint8Array, signal: AbortSignal): Promise<number> {
+  const { blockSize, capacityBytes } = plan.geometry;
+  const start = stretch.firstBlock * blockSize;
+  const pieceBlocks = Math.max(1, bytesReadAtOnceMax / blockSize);
+  let total = 0;
+  for (let first = 0; first < stretch.kinds.length; ) {
+    let count = 0;
+    while (count < pieceBlocks && stretch.kinds[first + count] === blockKind.read) count++;
+    if (count > 0) {
+      const from = first * blockSize;
+      const to = Math.min((first + count) * blockSize, capacityBytes - start);
+      await plan.source.read(start + from, bytes.subarray(from, to), signal);
+      bytes.fill(0, to, (first + count) * blockSize);
+      total += to - from;
+    }
+    first += Math.max(1, count);
+  }
+  return total;
+}
+
+function digestsOf(
+  places: readonly (BlockPlace | null)[],
+  stretch: Stretch,
+  leafFirst: number,
+): { digests: Uint8Array; present: Uint8Array } {
+  const digests = new Uint8Array(stretch.kinds.length * digestBytes);
+  const present = new Uint8Array(stretch.kinds.length);
+  present.forEach((_, i) => {
+    const place = places[stretch.firstBlock - leafFirst + i];
+    if (place === undefined || place === null) return;
+    digests.set(place.digest, i * digestBytes);
+    present[i] = 1;
+  });
+  return { digests, present };
+}
+
+/** Packs the new records and notes where each block of the stretch lies from now on. */
+async function placeStretch(
+  result: Worked,
+  leaf: OpenLeaf,
+  plan: DiskPlan,
+  tools: DiskTools,
+  signal: AbortSignal,
+): Promise<void> {
+  const { stretch, squeezed } = result;
+  const inLeaf = stretch.firstBlock - leaf.index * leafBlocks;
+  squeezed.outcomes.forEach((what, i) => {
+    if (what === outcome.zero) leaf.places[inLeaf + i] = null;
+    if (what === outcome.journaled) leaf.places[inLeaf + i] = result.journaled[inLeaf + i] ?? null;
+    if (what === outcome.unchanged || what === outcome.journaled)
+      tools.progress.skippedBytes += plan.geometry.blockSize;
+  });
+  for (const record of squeezed.records) {
+    const at = await packRecord(record, result, plan, tools, signal);
+    tools.progress.changedBytes += record.count * plan.geometry.blockSize;
+    for (let i = 0; i < record.count; i++) {
+      const digest = digestAt(squeezed, record.first + i);
+      leaf.places[inLeaf + record.first + i] = {
+        at,
+        codec: record.codec,
+        inside: i,
+        recordBlocks: record.count,
+        digest,
+      };
+    }
+  }
+}
+
+async function packRecord(
+  record: SqueezedRecord,
+  result: Worked,
+  plan: DiskPlan,
+  tools: DiskTools,
+  signal: AbortSignal,
+): Promise<RecordAddress> {
+  const { diskId, blockSize } = plan.geometry;
+  await tools.data.room(record.body.length, signal);
+  return tools.data.add({
+    type: recordType.data,
+    codec: record.codec,
+    diskId,
+    firstBlock: result.stretch.firstBlock + record.first,
+    blockCount: record.count,
+    blockSize,
+    plaintextLength: record.count * blockSize,
+    body: record.body,
+    digests: result.squeezed.digests.subarray(record.first * digestBytes, (record.first + record.count) * digestBytes),
+    childDigests: [],
+  });
+}
+
+function digestAt(squeezed: Squeezed, i: number): Uint8Array {
+  return squeezed.digests.subarray(i * digestBytes, (i + 1) * digestBytes);
+}
+
+/** Shared buffers that go round between reads and workers. */
+class SlotPool {
+  readonly #bytes: number;
+  readonly #free: Uint8Array[] = [];
+
+  constructor(bytes: number) {
+    this.#bytes = bytes;
+  }
+
+  take(): Uint8Array {
+    return this.#free.pop() ?? new Uint8Array(new SharedArrayBuffer(this.#bytes));
+  }
+
+  give(slot: Uint8Array): void {
+    this.#free.push(slot);
+  }
+}

@@ -1,0 +1,163 @@
+import type { KeyProvider } from '../../crypto/key-provider.ts';
+import type { SigningKey } from '../../crypto/signing.ts';
+import type { HypervisorConnection, MachineSnapshot, SnapshotOptions } from '../../hypervisors/hypervisor.ts';
+import { type Chain, type ChainHead, openChain } from '../../replica/chain.ts';
+import { KeyRing } from '../../replica/key-ring.ts';
+import { type Manifest, sealManifest } from '../../replica/manifest.ts';
+import type { OpenRepository } from '../../replica/open-repository.ts';
+import { SegmentReader } from '../../replica/segment-reader.ts';
+import { Tenure } from '../../replica/tenure.ts';
+import type { MachineState } from '../state/machine-state.ts';
+import { newestManifest } from './newest-manifest.ts';
+import { checkOwnership } from './ownership.ts';
+import { cachedPages } from './page-cache.ts';
+import { PipelineWorkers } from './pipeline-workers.ts';
+import {
+  type ReplicatedSnapshot,
+  type ReplicateTools,
+  type RunProgress,
+  replicateSnapshot,
+} from './replicate-snapshot.ts';
+import { openRunKeys } from './run-keys.ts';
+import { SharedKeys } from './shared-keys.ts';
+
+/** snapshot → changed blocks → segments → publish: one run of one machine. */
+
+export interface ProtectOptions {
+  readonly access: 'full' | 'write-only';
+  readonly sourceKind: string;
+  readonly snapshot: SnapshotOptions;
+  readonly resync: boolean;
+  /** The operator's word that this host is to protect the machine from now on. */
+  readonly takeOver: boolean;
+  readonly segmentBytes: number;
+  readonly compressionLevel: number;
+  readonly workers: number;
+  readonly segmentsInFlightMax: number;
+}
+
+export interface ProtectContext {
+  readonly repo: OpenRepository;
+  readonly machineId: Uint8Array;
+  readonly machineName: string;
+  readonly connection: HypervisorConnection;
+  readonly provider: KeyProvider;
+  readonly agent: SigningKey;
+  readonly state: MachineState;
+  readonly options: ProtectOptions;
+  readonly progress: RunProgress;
+  /** Milliseconds since 1970. */
+  readonly now: () => number;
+}
+
+/** What a run achieved. Times in milliseconds since 1970. */
+export interface PublishedPoint {
+  readonly point: number;
+  readonly head: ChainHead;
+  readonly manifest: Manifest;
+  readonly publishedMs: number;
+  /** Time between this point's publish and the previous point's snapshot; null for the first. */
+  readonly rpoMs: number | null;
+  /** Blocks that an interrupted run had sent already. */
+  readonly adopted: boolean;
+}
+
+/** Publishes one recovery point, or throws and publishes none. */
+export async function protectMachine(context: ProtectContext, signal: AbortSignal): Promise<PublishedPoint> {
+  const { repo, machineId, state, options } = context;
+  const chain = await openChain(repo, machineId, signal);
+  await checkOwnership(repo, chain, state, options.takeOver, signal);
+  using ring = new KeyRing(repo, { machineId, state: { epochs: chain?.state.epochs ?? new Map() } }, [
+    context.provider,
+  ]);
+  await using snapshot = await context.connection.snapshot({ name: context.machineName }, options.snapshot, signal);
+  const { keys, begin } = await openRunKeys(repo, chain, machineId, ring, state, { ...options, ...context }, signal);
+  const previous = chain === null ? null : await newestManifest(repo, chain, ring, state, options.access, signal);
+
+  const adopt = prepareJournal(chain, state);
+  const staging: { manifest: Manifest | null; droppedPages: readonly Uint8Array[] } = {
+    manifest: null,
+    droppedPages: [],
+  };
+  const mark = {
+    pending(head: ChainHead): void {
+      if (staging.manifest !== null) state.stageManifest(head.digest, staging.manifest);
+      state.setPendingHead(head);
+    },
+    confirmed(head: ChainHead): void {
+      if (staging.manifest !== null) state.settlePoint(staging.droppedPages);
+      state.setHead(head);
+    },
+  };
+  const tenure = await Tenure.begin(
+    repo,
+    machineId,
+    chain,
+    { ...begin, adopt },
+    { agent: context.agent, mark, now: context.now },
+    signal,
+  );
+
+  using reader = new SegmentReader(repo, machineId, ring);
+  using shared = new SharedKeys(keys);
+  await using workers = new PipelineWorkers(options.workers);
+  const tools: ReplicateTools = {
+    tenure,
+    keys,
+    shared,
+    workers,
+    state,
+    pages: cachedPages(state, reader),
+    options,
+    progress: context.progress,
+  };
+  const replicated = await replicateSnapshot(snapshot, previous, tools, signal);
+
+  staging.manifest = describe(context, snapshot, replicated);
+  staging.droppedPages = replicated.units.droppedPages;
+  const manifest = staging.manifest;
+  const entry = await tenure.publish(
+    {
+      epoch: keys.context.epoch,
+      births: replicated.units.births(),
+      deaths: replicated.units.deaths(),
+      immutableUntilMs: 0,
+      sealManifest: (seq, id) =>
+        sealManifest(keys.key, keys.machineKeys.saltKey, { context: keys.context, seq, tenure: id }, manifest),
+    },
+    signal,
+  );
+  const publishedMs = context.now();
+  const rpoMs = previous === null ? null : publishedMs - previous.snapshotTimeMs;
+  return { point: entry.seq, head: tenure.head, manifest, publishedMs, rpoMs, adopted: adopt };
+}
+
+/** Keeps the journal of an interrupted run if its segments may still be adopted; true when there is something to adopt. */
+function prepareJournal(chain: Chain | null, state: MachineState): boolean {
+  state.dropStaged();
+  const journaled = state.journalSegments();
+  const adoptable = (segment: { tenure: number; number: number }): boolean => {
+    if (chain === null) return false;
+    if (segment.tenure === chain.state.tenure) return segment.number > chain.state.watermark;
+    if (chain.state.hasPublished) return false;
+    return chain.state.adopted.some(({ tenure, watermark }) => tenure === segment.tenure && segment.number > watermark);
+  };
+  if (journaled.length > 0 && journaled.every(adoptable)) return true;
+  state.clearJournal();
+  return false;
+}
+
+function describe(context: ProtectContext, snapshot: MachineSnapshot, replicated: ReplicatedSnapshot): Manifest {
+  return {
+    machineName: context.machineName,
+    sourceKind: context.options.sourceKind,
+    snapshotTimeMs: snapshot.takenAt.getTime(),
+    consistency: replicated.consistency,
+    readBytes: context.progress.readBytes,
+    changedBytes: context.progress.changedBytes,
+    uploadedBytes: replicated.uploadedBytes,
+    disks: replicated.disks,
+    excluded: snapshot.excluded,
+    attachments: replicated.attachments,
+  };
+}

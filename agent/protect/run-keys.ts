@@ -1,0 +1,110 @@
+import type { KeyContext, KeyProvider } from '../../crypto/key-provider.ts';
+import { recoveryWrapper } from '../../crypto/recovery-key.ts';
+import type { SigningKey } from '../../crypto/signing.ts';
+import { sha256 } from '../../crypto/suite.ts';
+import type { Chain } from '../../replica/chain.ts';
+import { encodeKeyRecord, MachineKeys } from '../../replica/key-record.ts';
+import type { EpochKeys, KeyRing } from '../../replica/key-ring.ts';
+import { keyRecordName } from '../../replica/names.ts';
+import type { OpenRepository } from '../../replica/open-repository.ts';
+import { Fenced, putOrCompare } from '../../replica/put-once.ts';
+import type { BeginFields } from '../../replica/tenure.ts';
+import type { MachineState } from '../state/machine-state.ts';
+
+/** The data key that a run seals under: the epoch's own, or that of a new epoch. One KMS call. */
+
+const epochAgeMaxMs = 30 * 24 * 3600 * 1000;
+const epochRacesMax = 8;
+
+export interface RunKeyOptions {
+  readonly access: 'full' | 'write-only';
+  readonly provider: KeyProvider;
+  readonly agent: SigningKey;
+  readonly now: () => number;
+}
+
+export interface RunKeys {
+  readonly keys: EpochKeys;
+  readonly begin: Pick<BeginFields, 'epoch' | 'keyRecordDigest'>;
+}
+
+/** The ring disposes the keys. A write-only agent can't unwrap: each of its processes starts an epoch. */
+export async function openRunKeys(
+  repo: OpenRepository,
+  chain: Chain | null,
+  machineId: Uint8Array,
+  ring: KeyRing,
+  state: MachineState,
+  options: RunKeyOptions,
+  signal: AbortSignal,
+): Promise<RunKeys> {
+  const current =
+    options.access === 'full' && chain !== null ? await currentKeys(chain, ring, state, options, signal) : null;
+  if (current !== null) return current;
+  const machineKeys = state.machineKeys ?? MachineKeys.generate();
+  const firstEpoch = (chain?.state.epoch ?? 0) + 1;
+  for (let epoch = firstEpoch; epoch < firstEpoch + epochRacesMax; epoch++) {
+    const context = { repositoryId: repo.repository.repositoryId, machineId, epoch };
+    const keys = await newEpoch(repo, context, machineKeys, options, signal);
+    if (keys === null) continue;
+    ring.add(keys.keys);
+    state.keepMachineKeys(machineKeys);
+    return keys;
+  }
+  throw new Fenced(
+    `${epochRacesMax} key epochs in a row were taken by others: another agent starts over and over on this machine`,
+  );
+}
+
+async function currentKeys(
+  chain: Chain,
+  ring: KeyRing,
+  state: MachineState,
+  options: RunKeyOptions,
+  signal: AbortSignal,
+): Promise<RunKeys | null> {
+  const { epoch } = chain.state;
+  const keyRecordDigest = chain.state.epochs.get(epoch);
+  if (keyRecordDigest === undefined) return null;
+  const { createdMs } = await ring.record(epoch, signal);
+  // The machine's own keys are needed for a new epoch, too; a host that lost them has to unwrap them once.
+  if (options.now() - createdMs > epochAgeMaxMs && state.machineKeys !== null) return null;
+  const keys = await ring.epoch(epoch, signal);
+  state.keepMachineKeys(keys.machineKeys);
+  return { keys, begin: { epoch, keyRecordDigest } };
+}
+
+/** Null when the epoch's name is taken: a run that ended before it began its tenure, or another agent. */
+async function newEpoch(
+  repo: OpenRepository,
+  context: KeyContext,
+  machineKeys: MachineKeys,
+  options: RunKeyOptions,
+  signal: AbortSignal,
+): Promise<RunKeys | null> {
+  const { key, wrapped } = await options.provider.generateDataKey(context, signal);
+  try {
+    const recovery = await recoveryWrapper(repo.trust.recoveryPublicKey).wrap(key, context, signal);
+    const createdMs = options.now();
+    const record = encodeKeyRecord(
+      { context, revision: 0, createdMs, wraps: [wrapped, recovery] },
+      key,
+      machineKeys,
+      options.agent,
+    );
+    const name = keyRecordName(context.machineId, context.epoch, 0);
+    const digest = sha256(record);
+    if (await putOrCompare(repo.target, name, record, digest, signal)) {
+      const own = new MachineKeys(Uint8Array.from(machineKeys.digestKey), Uint8Array.from(machineKeys.saltKey));
+      return {
+        keys: { createdMs, context, key, machineKeys: own },
+        begin: { epoch: context.epoch, keyRecordDigest: digest },
+      };
+    }
+  } catch (error) {
+    key[Symbol.dispose]();
+    throw error;
+  }
+  key[Symbol.dispose]();
+  return null;
+}

@@ -1,0 +1,151 @@
+import { setMaxListeners } from 'node:events';
+import { digestBytes, tagBytes } from '../../crypto/suite.ts';
+import type { Birth } from '../../replica/control.ts';
+import { toHex } from '../../replica/encoding.ts';
+import type { EpochKeys } from '../../replica/key-ring.ts';
+import { type BlockPlace, runsOf } from '../../replica/leaf.ts';
+import type { SegmentId } from '../../replica/names.ts';
+import { encodeLeaf, leafBlocks, type Run } from '../../replica/page.ts';
+import { recordType, type SealedSegment, segmentPreambleBytes, type UnsealedRecord } from '../../replica/segment.ts';
+import type { Tenure } from '../../replica/tenure.ts';
+import type { UnitCount } from '../../replica/unit-count.ts';
+import type { JournalLeaf, MachineState } from '../state/machine-state.ts';
+import type { PipelineWorkers } from './pipeline-workers.ts';
+import type { SegmentStore } from './segment-packer.ts';
+import type { SharedKeys } from './shared-keys.ts';
+
+/** Seals closed segments in a worker, puts them, and journals what became durable. A bounded number is in flight. */
+
+export interface UploadContext {
+  readonly tenure: Tenure;
+  readonly keys: EpochKeys;
+  readonly shared: SharedKeys;
+  readonly workers: PipelineWorkers;
+  readonly state: MachineState;
+  readonly units: UnitCount;
+  readonly inFlightMax: number;
+  /** Generation of a disk, for the journal. */
+  readonly generationOf: (diskId: Uint8Array) => number;
+  readonly onUploaded: (bytes: number) => void;
+}
+
+export class SegmentUploader implements SegmentStore {
+  readonly #context: UploadContext;
+  readonly #signal: AbortSignal;
+  readonly #abort = new AbortController();
+  readonly #inFlight = new Set<Promise<void>>();
+  #failure: { readonly error: unknown } | null = null;
+  #uploadedBytes = 0;
+
+  constructor(context: UploadContext, signal: AbortSignal) {
+    this.#context = context;
+    this.#signal = AbortSignal.any([signal, this.#abort.signal]);
+    setMaxListeners(0, this.#signal);
+  }
+
+  /** Stored bytes of the segments that are durable. */
+  get uploadedBytes(): number {
+    return this.#uploadedBytes;
+  }
+
+  async store(
+    id: SegmentId,
+    records: readonly UnsealedRecord[],
+  ): Promise<{ pageDigests: Promise<ReadonlyMap<number, Uint8Array>> }> {
+    while (this.#inFlight.size >= this.#context.inFlightMax) await Promise.race(this.#inFlight);
+    this.#throwFailure();
+    const sealing = this.#seal(id, records);
+    const done: Promise<void> = this.#put(id, records, sealing)
+      .catch((error: unknown) => {
+        this.#failure ??= { error };
+        this.#abort.abort(error);
+      })
+      .finally(() => this.#inFlight.delete(done));
+    this.#inFlight.add(done);
+    const pageDigests = sealing.then((sealed) => sealed.pageDigests);
+    // Whoever needs the digests sees the failure, too; nobody may need them.
+    pageDigests.catch(() => undefined);
+    return { pageDigests };
+  }
+
+  /** Everything that was stored is durable, or the first failure is thrown. */
+  async drain(): Promise<void> {
+    await Promise.all(this.#inFlight);
+    this.#throwFailure();
+  }
+
+  /** Waits for what is under way, whatever its outcome: nothing outlives the run. */
+  async settle(): Promise<void> {
+    this.#abort.abort(new Error('the run has ended'));
+    await Promise.allSettled(this.#inFlight);
+  }
+
+  #throwFailure(): void {
+    if (this.#failure !== null) throw this.#failure.error;
+  }
+
+  async #seal(id: SegmentId, records: readonly UnsealedRecord[]): Promise<SealedSegment> {
+    const { shared, keys, workers } = this.#context;
+    const header = { ...id, context: keys.context };
+    return await workers.seal({ dataKey: shared.dataKey, saltKey: shared.saltKey, header, records }, this.#signal);
+  }
+
+  async #put(id: SegmentId, records: readonly UnsealedRecord[], sealing: Promise<SealedSegment>): Promise<void> {
+    const { tenure, state, units } = this.#context;
+    const sealed = await sealing;
+    state.stagePages(openedPages(records, sealed.pageDigests));
+    await tenure.putSegment(id, sealed.bytes, sealed.sha256, this.#signal);
+    const birth: Birth = { ...id, size: sealed.bytes.length, units: unitsOf(records), sha256: sealed.sha256 };
+    state.journal(birth, this.#journalLeaves(id, records));
+    units.born(birth);
+    this.#uploadedBytes += sealed.bytes.length;
+    this.#context.onUploaded(sealed.bytes.length);
+  }
+
+  /** Which blocks the segment holds, leaf by leaf, so that an interrupted run does not send them again. */
+  #journalLeaves(id: SegmentId, records: readonly UnsealedRecord[]): readonly JournalLeaf[] {
+    const leaves = new Map<
+      string,
+      { readonly disk: Uint8Array; readonly leafIndex: number; readonly places: (BlockPlace | null)[] }
+    >();
+    let offset = segmentPreambleBytes;
+    records.forEach((record, number) => {
+      const at = { ...id, record: number, offset, length: record.body.length + tagBytes };
+      offset += at.length;
+      if (record.type !== recordType.data) return;
+      const leafIndex = Math.floor(record.firstBlock / leafBlocks);
+      const key = `${toHex(record.diskId)} ${leafIndex}`;
+      const leaf = leaves.get(key) ?? { disk: record.diskId, leafIndex, places: new Array(leafBlocks).fill(null) };
+      leaves.set(key, leaf);
+      for (let i = 0; i < record.blockCount; i++) {
+        const digest = record.digests.subarray(i * digestBytes, (i + 1) * digestBytes);
+        const place = { at, codec: record.codec, inside: i, recordBlocks: record.blockCount, digest };
+        leaf.places[record.firstBlock + i - leafIndex * leafBlocks] = place;
+      }
+    });
+    return [...leaves.values()].map(({ disk, leafIndex, places }) => {
+      const runs: readonly Run[] = runsOf(places, leafIndex * leafBlocks);
+      const generation = this.#context.generationOf(disk);
+      return { disk: toHex(disk), generation, leafIndex, page: encodeLeaf(leafIndex * leafBlocks, runs) };
+    });
+  }
+}
+
+function unitsOf(records: readonly UnsealedRecord[]): number {
+  return records.reduce((sum, record) => sum + (record.type === recordType.data ? record.blockCount : 1), 0);
+}
+
+/** The pages as a reader will open them: with their children's digests filled in, as sealing did to its own copy. */
+function* openedPages(
+  records: readonly UnsealedRecord[],
+  digests: ReadonlyMap<number, Uint8Array>,
+): Generator<readonly [Uint8Array, Uint8Array]> {
+  for (const [number, record] of records.entries()) {
+    const digest = digests.get(number);
+    if (record.type !== recordType.page || digest === undefined) continue;
+    const page = Uint8Array.from(record.body);
+    for (const child of record.childDigests)
+      page.set(digests.get(child.record) ?? new Uint8Array(digestBytes), child.at);
+    yield [digest, page];
+  }
+}

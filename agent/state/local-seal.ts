@@ -1,0 +1,76 @@
+import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
+import { closeSync, fsyncSync, openSync, readFileSync, statSync, writeSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { StateUnusable } from './errors.ts';
+
+/** Seals what the agent keeps locally (map pages, run journal, machine keys) under a key of the state folder. */
+
+const keyBytes = 32;
+const nonceBytes = 12;
+const tagBytes = 16;
+const othersMayRead = 0o077;
+
+export class LocalSeal {
+  readonly #key: Uint8Array;
+
+  private constructor(key: Uint8Array) {
+    this.#key = key;
+  }
+
+  /** Opens the key file, or makes it with mode 0600. */
+  static open(file: string): LocalSeal {
+    try {
+      createKeyFile(file);
+    } catch (error) {
+      if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error;
+    }
+    if ((statSync(file).mode & othersMayRead) !== 0)
+      throw new StateUnusable(`${file} can be read by others: chmod 600 ${file}`);
+    const key = readFileSync(file);
+    if (key.length !== keyBytes)
+      throw new StateUnusable(`${file} is no key file of ${keyBytes} bytes: remove it and the folder's state with it`);
+    return new LocalSeal(key);
+  }
+
+  /** `binding` says what the bytes are; they open under the same one only. */
+  seal(bytes: Uint8Array, binding: string): Uint8Array {
+    const nonce = randomBytes(nonceBytes);
+    const encrypt = createCipheriv('aes-256-gcm', this.#key, nonce, { authTagLength: tagBytes });
+    encrypt.setAAD(Buffer.from(binding));
+    return Buffer.concat([nonce, encrypt.update(bytes), encrypt.final(), encrypt.getAuthTag()]);
+  }
+
+  /** Null when the bytes were altered or belong elsewhere: the caller does without them. */
+  unseal(sealed: Uint8Array, binding: string): Uint8Array | null {
+    if (sealed.length < nonceBytes + tagBytes) return null;
+    const decrypt = createDecipheriv('aes-256-gcm', this.#key, sealed.subarray(0, nonceBytes), {
+      authTagLength: tagBytes,
+    });
+    decrypt.setAAD(Buffer.from(binding));
+    decrypt.setAuthTag(sealed.subarray(sealed.length - tagBytes));
+    const bytes = decrypt.update(sealed.subarray(nonceBytes, sealed.length - tagBytes));
+    try {
+      decrypt.final();
+    } catch {
+      return null;
+    }
+    return bytes;
+  }
+}
+
+/** Durable before it returns: what is sealed under a lost key is lost, too. */
+function createKeyFile(file: string): void {
+  const descriptor = openSync(file, 'wx', 0o600);
+  try {
+    writeSync(descriptor, randomBytes(keyBytes));
+    fsyncSync(descriptor);
+  } finally {
+    closeSync(descriptor);
+  }
+  const folder = openSync(dirname(file), 'r');
+  try {
+    fsyncSync(folder);
+  } finally {
+    closeSync(folder);
+  }
+}

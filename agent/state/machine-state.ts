@@ -1,0 +1,253 @@
+import { createHash } from 'node:crypto';
+import { chmodSync, mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import type { ChainHead } from '../../replica/chain.ts';
+import type { Birth } from '../../replica/control.ts';
+import { ByteReader, ByteWriter, sameBytes, toHex } from '../../replica/encoding.ts';
+import { MachineKeys } from '../../replica/key-record.ts';
+import { encodeManifest, type Manifest, parseManifest } from '../../replica/manifest.ts';
+import { LocalSeal } from './local-seal.ts';
+import { StateDatabase } from './state-database.ts';
+
+/**
+ * What the agent remembers of one machine: who it is in the bucket, the newest head it knows, the sealed map of that head, and
+ * the journal of an unfinished run. Losing it loses no data; a copy of it on another host is noticed by fencing.
+ */
+export class MachineState implements Disposable {
+  readonly #database: StateDatabase;
+  readonly #seal: LocalSeal;
+
+  /** `folder` is the state folder of the agent; the machine gets a folder of its own in it. Throws StateBusy. */
+  constructor(folder: string, machineName: string) {
+    const own = join(folder, 'machines', folderNameOf(machineName));
+    mkdirSync(own, { recursive: true, mode: 0o700 });
+    chmodSync(folder, 0o700);
+    this.#seal = LocalSeal.open(join(own, 'seal.key'));
+    this.#database = new StateDatabase(join(own, 'state.sqlite'));
+  }
+
+  get machineId(): Uint8Array | null {
+    return this.#fact('machine-id');
+  }
+
+  /** The id under which this machine's replica is kept, in the repository of that id. */
+  claim(repositoryId: Uint8Array, machineId: Uint8Array): void {
+    this.#database.transaction(() => {
+      this.#setFact('repository-id', repositoryId);
+      this.#setFact('machine-id', machineId);
+    });
+  }
+
+  get repositoryId(): Uint8Array | null {
+    return this.#fact('repository-id');
+  }
+
+  /** The newest entry that is known to exist. */
+  get head(): ChainHead | null {
+    return parseHead(this.#fact('head'));
+  }
+
+  /** An entry of ours that may exist: its put was started, and its answer never seen. */
+  get pendingHead(): ChainHead | null {
+    return parseHead(this.#fact('pending-head'));
+  }
+
+  setPendingHead(head: ChainHead): void {
+    this.#setFact('pending-head', encodeHead(head));
+  }
+
+  setHead(head: ChainHead): void {
+    this.#database.transaction(() => {
+      this.#setFact('head', encodeHead(head));
+      this.#database.run("DELETE FROM facts WHERE name = 'pending-head'");
+    });
+  }
+
+  /** Forgets what an earlier run staged and never published. */
+  dropStaged(): void {
+    this.#database.transaction(() => {
+      this.#database.run('DELETE FROM pages WHERE digest IN (SELECT digest FROM staged_pages)');
+      this.#database.run('DELETE FROM staged_pages');
+      this.#database.run("DELETE FROM facts WHERE name = 'staged-manifest'");
+    });
+  }
+
+  /** Keeps pages that the next point will have. */
+  stagePages(pages: Iterable<readonly [digest: Uint8Array, page: Uint8Array]>): void {
+    this.#database.transaction(() => {
+      for (const [digest, page] of pages) {
+        this.addPage(digest, page);
+        this.#database.run('INSERT OR REPLACE INTO staged_pages (digest) VALUES (?)', digest);
+      }
+    });
+  }
+
+  /** Keeps the manifest of the point whose publish entry has this digest. Called before the entry is put. */
+  stageManifest(entryDigest: Uint8Array, manifest: Manifest): void {
+    this.#setSealedFact('staged-manifest', new ByteWriter().raw(entryDigest).raw(encodeManifest(manifest)).finish());
+  }
+
+  /** The staged point was published: its manifest is the newest, its predecessor's pages and the journal go. */
+  settlePoint(droppedPages: Iterable<Uint8Array>): void {
+    this.#database.transaction(() => {
+      const staged = this.#sealedFact('staged-manifest');
+      if (staged !== null) this.#setSealedFact('manifest', staged);
+      this.#database.run("DELETE FROM facts WHERE name = 'staged-manifest'");
+      this.#database.run('DELETE FROM staged_pages');
+      for (const digest of droppedPages) this.#database.run('DELETE FROM pages WHERE digest = ?', digest);
+      this.#forgetJournal();
+    });
+  }
+
+  /** The manifest of the point with this entry digest, if it is the one that is kept. */
+  manifest(entryDigest: Uint8Array): Manifest | null {
+    for (const name of ['manifest', 'staged-manifest']) {
+      const value = this.#sealedFact(name);
+      if (value === null || !sameBytes(value.subarray(0, entryDigest.length), entryDigest)) continue;
+      return parseManifest(value.subarray(entryDigest.length), `local ${name}`);
+    }
+    return null;
+  }
+
+  page(digest: Uint8Array): Uint8Array | null {
+    const sealed = this.#database.blob('SELECT page AS value FROM pages WHERE digest = ?', digest);
+    return sealed === null ? null : this.#seal.unseal(sealed, `page ${toHex(digest)}`);
+  }
+
+  hasPage(digest: Uint8Array): boolean {
+    return this.#database.rows('SELECT 1 FROM pages WHERE digest = ?', digest).length > 0;
+  }
+
+  addPage(digest: Uint8Array, page: Uint8Array): void {
+    const sealed = this.#seal.seal(page, `page ${toHex(digest)}`);
+    this.#database.run('INSERT OR REPLACE INTO pages (digest, page) VALUES (?, ?)', digest, sealed);
+  }
+
+  get machineKeys(): MachineKeys | null {
+    const keys = this.#sealedFact('machine-keys');
+    return keys === null ? null : new MachineKeys(keys.slice(0, 32), keys.slice(32, 64));
+  }
+
+  keepMachineKeys(keys: MachineKeys): void {
+    this.#setSealedFact('machine-keys', Buffer.concat([keys.digestKey, keys.saltKey]));
+  }
+
+  /** A segment of the unfinished run is durable in the bucket; `leaves` say which blocks it holds, as encoded leaf pages. */
+  journal(birth: Birth, leaves: readonly JournalLeaf[]): void {
+    this.#database.transaction(() => {
+      this.#database.run(
+        'INSERT OR REPLACE INTO journal_segments (tenure, number, size, units, sha256) VALUES (?, ?, ?, ?, ?)',
+        birth.tenure,
+        birth.number,
+        birth.size,
+        birth.units,
+        birth.sha256,
+      );
+      for (const leaf of leaves) {
+        this.#database.run(
+          'INSERT OR REPLACE INTO journal_runs (disk, generation, leaf, tenure, number, runs) VALUES (?, ?, ?, ?, ?, ?)',
+          leaf.disk,
+          leaf.generation,
+          leaf.leafIndex,
+          birth.tenure,
+          birth.number,
+          this.#seal.seal(leaf.page, journalBinding(leaf)),
+        );
+      }
+    });
+  }
+
+  journalSegments(): readonly Birth[] {
+    return this.#database.rows('SELECT tenure, number, size, units, sha256 FROM journal_segments').map((row) => ({
+      tenure: Number(row.tenure),
+      number: Number(row.number),
+      size: Number(row.size),
+      units: Number(row.units),
+      sha256: row.sha256 instanceof Uint8Array ? row.sha256 : new Uint8Array(),
+    }));
+  }
+
+  /** Leaf pages that the unfinished run sealed for this leaf. */
+  journalLeaves(disk: string, generation: number, leafIndex: number): readonly Uint8Array[] {
+    const rows = this.#database.rows(
+      'SELECT runs FROM journal_runs WHERE disk = ? AND generation = ? AND leaf = ?',
+      disk,
+      generation,
+      leafIndex,
+    );
+    const pages = rows.map(({ runs }) =>
+      runs instanceof Uint8Array ? this.#seal.unseal(runs, journalBinding({ disk, generation, leafIndex })) : null,
+    );
+    return pages.filter((page) => page !== null);
+  }
+
+  clearJournal(): void {
+    this.#database.transaction(() => this.#forgetJournal());
+  }
+
+  #forgetJournal(): void {
+    this.#database.run('DELETE FROM journal_runs');
+    this.#database.run('DELETE FROM journal_segments');
+  }
+
+  /** Forgets all but the identity: for a cache that is to be rebuilt. */
+  clearCache(): void {
+    this.#database.transaction(() => {
+      this.#forgetJournal();
+      this.#database.run('DELETE FROM pages');
+      this.#database.run('DELETE FROM staged_pages');
+      this.#database.run("DELETE FROM facts WHERE name IN ('manifest', 'staged-manifest', 'machine-keys')");
+    });
+  }
+
+  [Symbol.dispose](): void {
+    this.#database[Symbol.dispose]();
+  }
+
+  #fact(name: string): Uint8Array | null {
+    return this.#database.blob('SELECT value FROM facts WHERE name = ?', name);
+  }
+
+  #setFact(name: string, value: Uint8Array): void {
+    this.#database.run('INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)', name, value);
+  }
+
+  #sealedFact(name: string): Uint8Array | null {
+    const sealed = this.#fact(name);
+    return sealed === null ? null : this.#seal.unseal(sealed, name.replace('staged-', ''));
+  }
+
+  #setSealedFact(name: string, value: Uint8Array): void {
+    this.#setFact(name, this.#seal.seal(value, name.replace('staged-', '')));
+  }
+}
+
+export interface JournalLeaf {
+  readonly disk: string;
+  readonly generation: number;
+  readonly leafIndex: number;
+  /** Encoded as a leaf page. */
+  readonly page: Uint8Array;
+}
+
+function journalBinding(leaf: Omit<JournalLeaf, 'page'>): string {
+  return `journal ${leaf.disk} ${leaf.generation} ${leaf.leafIndex}`;
+}
+
+function encodeHead(head: ChainHead): Uint8Array {
+  return new ByteWriter().u64(head.seq).raw(head.digest).finish();
+}
+
+function parseHead(value: Uint8Array | null): ChainHead | null {
+  if (value === null) return null;
+  const reader = new ByteReader('local head mark', value);
+  const head = { seq: reader.u64(), digest: reader.raw(32).slice() };
+  reader.end();
+  return head;
+}
+
+/** A folder name that people recognise and that no two machines share. */
+function folderNameOf(machineName: string): string {
+  const readable = machineName.replace(/[^A-Za-z0-9._-]/g, '_').slice(0, 60);
+  return `${readable}-${createHash('sha256').update(machineName).digest('hex').slice(0, 8)}`;
+}

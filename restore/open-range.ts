@@ -1,0 +1,111 @@
+import { zstdDecompressSync } from 'node:zlib';
+import { DataKey } from '../crypto/data-key.ts';
+import { blockDigest, digestBytes } from '../crypto/suite.ts';
+import {
+  type Codec,
+  codec,
+  type RecordBinding,
+  recordType,
+  type SegmentHeader,
+  SegmentOpener,
+} from '../replica/segment.ts';
+
+/** Opening a fetched range of one segment: a worker's task; plain data in, plain data out. */
+
+/** Content that is not what the map says, or a frame that does not decompress: writer and reader disagree. */
+export class ContentMismatch extends Error {
+  readonly code = 'CONTENT_MISMATCH';
+  override readonly name = 'ContentMismatch';
+}
+
+/** Blocks of one record that are wanted. */
+export interface WantedRecord {
+  readonly record: number;
+  /** Offset of the sealed record in the fetched range. */
+  readonly offset: number;
+  readonly length: number;
+  readonly codec: Codec;
+  readonly recordFirstBlock: number;
+  readonly recordBlocks: number;
+  readonly pieces: readonly WantedPiece[];
+}
+
+export interface WantedPiece {
+  /** First block inside the record. */
+  readonly inside: number;
+  readonly count: number;
+  /** `count` digests of 16 bytes. */
+  readonly digests: Uint8Array;
+}
+
+export interface OpenRangeTask {
+  /** On shared memory: the main thread zeroes it for all. */
+  readonly dataKey: Uint8Array;
+  readonly digestKey: Uint8Array;
+  readonly header: SegmentHeader;
+  readonly preamble: Uint8Array;
+  readonly object: string;
+  readonly diskId: Uint8Array;
+  readonly blockSize: number;
+  readonly bytes: Uint8Array;
+  readonly records: readonly WantedRecord[];
+}
+
+export interface OpenedPiece {
+  readonly firstBlock: number;
+  readonly bytes: Uint8Array;
+}
+
+/** Nothing is returned before every tag and every digest was checked. */
+export function openRange(task: OpenRangeTask): readonly OpenedPiece[] {
+  using opener = SegmentOpener.open(new DataKey(task.dataKey), task.header, task.preamble, task.object);
+  return task.records.flatMap((record) => openWanted(task, opener, record));
+}
+
+function openWanted(task: OpenRangeTask, opener: SegmentOpener, wanted: WantedRecord): readonly OpenedPiece[] {
+  const plaintextLength = wanted.recordBlocks * task.blockSize;
+  const binding: RecordBinding = {
+    type: recordType.data,
+    codec: wanted.codec,
+    diskId: task.diskId,
+    firstBlock: wanted.recordFirstBlock,
+    blockCount: wanted.recordBlocks,
+    blockSize: task.blockSize,
+    plaintextLength,
+  };
+  const sealed = task.bytes.subarray(wanted.offset, wanted.offset + wanted.length);
+  const where = `${task.object} record ${wanted.record}`;
+  const plaintext = expand(opener.openBody(wanted.record, binding, sealed), wanted.codec, plaintextLength, where);
+  return wanted.pieces.map((piece) => {
+    checkDigests(task, piece, plaintext, where);
+    const bytes = plaintext.subarray(piece.inside * task.blockSize, (piece.inside + piece.count) * task.blockSize);
+    return { firstBlock: wanted.recordFirstBlock + piece.inside, bytes };
+  });
+}
+
+/** The plaintext of a body; throws ContentMismatch where it is not exactly `length` bytes. */
+export function expand(body: Uint8Array, used: Codec, length: number, where: string): Uint8Array {
+  const plaintext = used === codec.zstd ? decompress(body, length, where) : body;
+  if (plaintext.length !== length)
+    throw new ContentMismatch(`${where}: has ${plaintext.length} bytes instead of ${length}`);
+  return plaintext;
+}
+
+function decompress(frame: Uint8Array, length: number, where: string): Uint8Array {
+  try {
+    return zstdDecompressSync(frame, { maxOutputLength: length });
+  } catch (cause) {
+    throw new ContentMismatch(`${where}: its content does not decompress to ${length} bytes`, { cause });
+  }
+}
+
+function checkDigests(task: OpenRangeTask, piece: WantedPiece, plaintext: Uint8Array, where: string): void {
+  for (let i = 0; i < piece.count; i++) {
+    const at = (piece.inside + i) * task.blockSize;
+    const digest = blockDigest(task.digestKey, plaintext.subarray(at, at + task.blockSize));
+    const expected = piece.digests.subarray(i * digestBytes, (i + 1) * digestBytes);
+    if (Buffer.compare(digest, expected) !== 0) {
+      throw new ContentMismatch(`${where}: block ${piece.inside + i} of it is not the content that the map names`);
+    }
+  }
+}

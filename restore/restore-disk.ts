@@ -1,0 +1,169 @@
+import pLimit from 'p-limit';
+import { blockDigest, digestBytes } from '../crypto/suite.ts';
+import { BlockMap, blockCountOf } from '../replica/block-map.ts';
+import type { KeySource } from '../replica/key-ring.ts';
+import type { DiskState } from '../replica/manifest.ts';
+import { segmentKey } from '../replica/names.ts';
+import type { Run } from '../replica/page.ts';
+import { parseSegmentHeader, type RecordAddress } from '../replica/segment.ts';
+import { type CoalescedRange, coalesce, type SegmentReader } from '../replica/segment-reader.ts';
+import type { WantedPiece } from './open-range.ts';
+import type { RestoreWorkers } from './restore-workers.ts';
+import type { RestoreSink } from './sinks/sink.ts';
+
+/** chain → block map → plan → ranged gets → open → blocks → new disk. Memory is bounded by the window, whatever the disk size. */
+
+const windowBytes = 256 * 2 ** 20;
+const gapBytesMax = 512 * 1024;
+const rangeBytesMax = 8 * 2 ** 20;
+const zeroPieceBytes = 2 ** 20;
+
+export interface RestoreTools {
+  readonly reader: SegmentReader;
+  readonly keys: KeySource;
+  readonly workers: RestoreWorkers;
+  readonly rangesInFlightMax: number;
+  readonly progress: RestoreProgress;
+}
+
+export interface RestoreProgress {
+  capacityBytes: number;
+  fetchedBytes: number;
+  writtenBytes: number;
+  /** Found in place already, by digest. */
+  keptBytes: number;
+}
+
+/** A record with those of its blocks that are wanted. */
+interface PlannedRecord extends RecordAddress {
+  readonly run: Run;
+  readonly pieces: WantedPiece[];
+}
+
+/** Fills the sink with the disk's content; the caller completes it. */
+export async function restoreDisk(
+  disk: DiskState,
+  sink: RestoreSink,
+  tools: RestoreTools,
+  signal: AbortSignal,
+): Promise<void> {
+  const map = new BlockMap(disk, disk.root, tools.reader);
+  tools.progress.capacityBytes += disk.capacityBytes;
+  let window: Run[] = [];
+  let mappedBytes = 0;
+  let end = 0;
+  for await (const run of map.runs(signal)) {
+    await clear(disk, sink, end, run.first, signal);
+    end = run.first + run.count;
+    window.push(run);
+    mappedBytes += run.count * disk.blockSize;
+    if (mappedBytes < windowBytes) continue;
+    await restoreWindow(disk, window, sink, tools, signal);
+    window = [];
+    mappedBytes = 0;
+  }
+  await restoreWindow(disk, window, sink, tools, signal);
+  await clear(disk, sink, end, blockCountOf(disk), signal);
+}
+
+/** Blocks that read as zero: nothing to do on a new file, zeros where something else stands. */
+async function clear(
+  disk: DiskState,
+  sink: RestoreSink,
+  fromBlock: number,
+  toBlock: number,
+  signal: AbortSignal,
+): Promise<void> {
+  if (sink.startsZeroed) return;
+  const to = Math.min(toBlock * disk.blockSize, disk.capacityBytes);
+  const zeros = new Uint8Array(zeroPieceBytes);
+  const found = new Uint8Array(zeroPieceBytes);
+  for (let at = fromBlock * disk.blockSize; at < to; at += zeroPieceBytes) {
+    const length = Math.min(zeroPieceBytes, to - at);
+    await sink.read(at, found.subarray(0, length), signal);
+    if (Buffer.compare(found.subarray(0, length), zeros.subarray(0, length)) === 0) continue;
+    await sink.write(at, zeros.subarray(0, length), signal);
+  }
+}
+
+async function restoreWindow(
+  disk: DiskState,
+  runs: readonly Run[],
+  sink: RestoreSink,
+  tools: RestoreTools,
+  signal: AbortSignal,
+): Promise<void> {
+  const records = new Map<string, PlannedRecord>();
+  for (const run of runs) {
+    for (const { inside, count, digests } of await missingPieces(disk, run, sink, tools, signal)) {
+      const key = `${segmentKey(run.at)} ${run.at.record}`;
+      const planned = records.get(key) ?? { ...run.at, run, pieces: [] };
+      planned.pieces.push({ inside, count, digests });
+      records.set(key, planned);
+    }
+  }
+  const limit = pLimit(tools.rangesInFlightMax);
+  const ranges = coalesce([...records.values()], gapBytesMax, rangeBytesMax);
+  await Promise.all(ranges.map((range) => limit(() => restoreRange(disk, range, sink, tools, signal))));
+}
+
+/** The whole run; or, where an earlier try may have written it, only the blocks that are not in place. */
+async function missingPieces(
+  disk: DiskState,
+  run: Run,
+  sink: RestoreSink,
+  tools: RestoreTools,
+  signal: AbortSignal,
+): Promise<readonly WantedPiece[]> {
+  if (!sink.mayHoldContent) return [run];
+  const { machineKeys } = await tools.keys.epoch(await epochOf(run, tools, signal), signal);
+  const pieces: WantedPiece[] = [];
+  for (let i = 0; i < run.count; i++) {
+    const digest = run.digests.subarray(i * digestBytes, (i + 1) * digestBytes);
+    const block = new Uint8Array(disk.blockSize);
+    const at = (run.first + i) * disk.blockSize;
+    await sink.read(at, block.subarray(0, Math.min(disk.blockSize, disk.capacityBytes - at)), signal);
+    if (Buffer.compare(blockDigest(machineKeys.digestKey, block), digest) === 0)
+      tools.progress.keptBytes += disk.blockSize;
+    else pieces.push({ inside: run.inside + i, count: 1, digests: digest });
+  }
+  return pieces;
+}
+
+async function epochOf(run: Run, tools: RestoreTools, signal: AbortSignal): Promise<number> {
+  return parseSegmentHeader(await tools.reader.preamble(run.at, signal), tools.reader.nameOf(run.at)).context.epoch;
+}
+
+async function restoreRange(
+  disk: DiskState,
+  range: CoalescedRange<PlannedRecord>,
+  sink: RestoreSink,
+  tools: RestoreTools,
+  signal: AbortSignal,
+): Promise<void> {
+  const { reader, workers, keys, progress } = tools;
+  const object = reader.nameOf(range.id);
+  const [bytes, preamble] = await Promise.all([
+    reader.readRange(range.id, range.offset, range.length, signal),
+    reader.preamble(range.id, signal),
+  ]);
+  progress.fetchedBytes += bytes.length;
+  const epoch = await keys.epoch(parseSegmentHeader(preamble, object).context.epoch, signal);
+  const records = range.members.map(({ record, offset, length, run, pieces }) => ({
+    record,
+    offset: offset - range.offset,
+    length,
+    codec: run.codec,
+    recordFirstBlock: run.first - run.inside,
+    recordBlocks: run.recordBlocks,
+    pieces,
+  }));
+  const header = { ...range.id, context: epoch.context };
+  const task = { header, preamble, object, diskId: disk.diskId, blockSize: disk.blockSize, bytes, records };
+  for (const piece of await workers.open(epoch, task, signal)) {
+    const at = piece.firstBlock * disk.blockSize;
+    const content = piece.bytes.subarray(0, Math.min(piece.bytes.length, disk.capacityBytes - at));
+    await sink.write(at, content, signal);
+    progress.writtenBytes += content.length;
+  }
+}

@@ -1,0 +1,141 @@
+import { constants } from 'node:fs';
+import { type FileHandle, open, rename, stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import type { RestoreSink } from './sink.ts';
+
+/** Restoring into a raw file (sparse) or onto a block device. */
+
+/** The output exists, and nobody said that it may be overwritten. */
+export class OutputExists extends Error {
+  readonly code = 'OUTPUT_EXISTS';
+  override readonly name = 'OutputExists';
+}
+/** The output can't be written: full disk, missing folder, no permission, a device too small. */
+export class OutputUnusable extends Error {
+  readonly code = 'OUTPUT_UNUSABLE';
+  override readonly name = 'OutputUnusable';
+}
+
+export interface RawSinkOptions {
+  readonly path: string;
+  readonly capacityBytes: number;
+  /** Overwrite what is there; needed for every block device. */
+  readonly force: boolean;
+  /** Names the content, so that a later try knows its own partial file: `MACHINE-POINT-DISK`. */
+  readonly contentName: string;
+}
+
+export async function openRawSink(options: RawSinkOptions): Promise<RestoreSink> {
+  const found = await describeOutput(options.path);
+  if (found !== 'nothing' && !options.force) {
+    throw new OutputExists(`${options.path} exists: choose another name, or say --force to overwrite it`);
+  }
+  try {
+    return found === 'device' ? await openDevice(options) : await openPartialFile(options);
+  } catch (error) {
+    throw translate(error, options.path);
+  }
+}
+
+async function describeOutput(path: string): Promise<'nothing' | 'file' | 'device'> {
+  try {
+    const found = await stat(path);
+    if (found.isBlockDevice()) return 'device';
+    if (found.isFile()) return 'file';
+  } catch (error) {
+    if (isErrno(error, 'ENOENT')) return 'nothing';
+    throw translate(error, path);
+  }
+  throw new OutputUnusable(`${path} is neither a file nor a block device`);
+}
+
+async function openDevice(options: RawSinkOptions): Promise<RestoreSink> {
+  const file = await open(options.path, constants.O_RDWR | constants.O_EXCL);
+  const probe = Buffer.alloc(1);
+  const { bytesRead } = await file.read(probe, 0, 1, options.capacityBytes - 1);
+  if (bytesRead === 1) return rawSink(file, options, { path: options.path, isNew: false, isDevice: true });
+  await file.close();
+  throw new OutputUnusable(`${options.path} is smaller than the disk (${options.capacityBytes} bytes)`);
+}
+
+/** Everything goes to a partial file next to the output, which takes the output's name only when it is complete. */
+async function openPartialFile(options: RawSinkOptions): Promise<RestoreSink> {
+  const path = `${options.path}.${options.contentName}.partial`;
+  const file = await open(path, constants.O_RDWR | constants.O_CREAT, 0o600);
+  const { size } = await file.stat();
+  await file.truncate(options.capacityBytes);
+  return rawSink(file, options, { path, isNew: size === 0, isDevice: false });
+}
+
+function rawSink(
+  file: FileHandle,
+  options: RawSinkOptions,
+  at: { path: string; isNew: boolean; isDevice: boolean },
+): RestoreSink {
+  const guarded = async <T>(work: () => Promise<T>): Promise<T> => {
+    try {
+      return await work();
+    } catch (error) {
+      throw translate(error, at.path);
+    }
+  };
+  return {
+    description: options.path,
+    startsZeroed: !at.isDevice,
+    mayHoldContent: !at.isNew,
+    write: (offset, bytes, signal) => guarded(() => writeFully(file, offset, bytes, signal)),
+    read: (offset, into, signal) => guarded(() => readFully(file, offset, into, at.path, signal)),
+    complete: () =>
+      guarded(async () => {
+        await file.sync();
+        if (at.isDevice) return;
+        await rename(at.path, options.path);
+        await syncFolder(dirname(options.path));
+      }),
+    [Symbol.asyncDispose]: () => file.close(),
+  };
+}
+
+async function writeFully(file: FileHandle, offset: number, bytes: Uint8Array, signal: AbortSignal): Promise<void> {
+  for (let done = 0; done < bytes.length; ) {
+    signal.throwIfAborted();
+    done += (await file.write(bytes, done, bytes.length - done, offset + done)).bytesWritten;
+  }
+}
+
+async function readFully(
+  file: FileHandle,
+  offset: number,
+  into: Uint8Array,
+  path: string,
+  signal: AbortSignal,
+): Promise<void> {
+  for (let done = 0; done < into.length; ) {
+    signal.throwIfAborted();
+    const { bytesRead } = await file.read(into, done, into.length - done, offset + done);
+    if (bytesRead === 0) throw new OutputUnusable(`${path} ends at ${offset + done}, before the disk does`);
+    done += bytesRead;
+  }
+}
+
+async function syncFolder(path: string): Promise<void> {
+  const folder = await open(path, 'r');
+  try {
+    await folder.sync();
+  } finally {
+    await folder.close();
+  }
+}
+
+function translate(error: unknown, path: string): unknown {
+  if (!(error instanceof Error && 'syscall' in error && 'code' in error)) return error;
+  const why =
+    isErrno(error, 'ENOSPC') || isErrno(error, 'EDQUOT')
+      ? 'no space left: free some, and run the same restore again to go on'
+      : error.message;
+  return new OutputUnusable(`${path} can't be written: ${why}`, { cause: error });
+}
+
+function isErrno(error: unknown, code: string): boolean {
+  return error instanceof Error && 'code' in error && error.code === code;
+}

@@ -1,0 +1,15 @@
+/** Where a disk is restored to. Offsets and lengths in bytes. */
+export interface RestoreSink extends AsyncDisposable {
+  /** Shown to the operator. */
+  readonly description: string;
+  /** True when the whole sink reads as zero, so that free space needs no writing. */
+  readonly startsZeroed: boolean;
+  /** True when an earlier, interrupted restore of the same point may have left content worth comparing. */
+  readonly mayHoldContent: boolean;
+  /** Writes all bytes. Safe to call many times in parallel, never past the capacity. */
+  write(offset: number, bytes: Uint8Array, signal: AbortSignal): Promise<void>;
+  /** Fills `into` exactly. */
+  read(offset: number, into: Uint8Array, signal: AbortSignal): Promise<void>;
+  /** Everything is durable, and stands under its final name. Without it, disposing leaves the partial result for a later try. */
+  complete(signal: AbortSignal): Promise<void>;
+}
