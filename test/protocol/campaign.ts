@@ -1,0 +1,44 @@
+import type { simulate } from './simulate.ts';
+import type { Counters } from './world.ts';
+
+/** Runs of the quick lane, about 20 seconds; FAILKIT_PROTOCOL_RUNS says another number. */
+const runsDefault = 1_000;
+
+export function campaignRuns(): number {
+  const asked = Number(process.env.FAILKIT_PROTOCOL_RUNS ?? runsDefault);
+  if (!Number.isSafeInteger(asked) || asked < 1) throw new RangeError('FAILKIT_PROTOCOL_RUNS is not a number of runs');
+  return asked;
+}
+
+export interface Campaign {
+  /** What was found, by seed; the first few. */
+  readonly violations: readonly string[];
+  readonly totals: Counters;
+}
+
+const violationsMax = 5;
+
+/** Simulates the seeds from `first` on, and adds up what happened in them. */
+export async function runCampaign(run: typeof simulate, first: number, runs: number): Promise<Campaign> {
+  const violations: string[] = [];
+  let totals: Counters | null = null;
+  for (let seed = first; seed < first + runs && violations.length < violationsMax; seed++) {
+    const { violation, counters } = await run(seed);
+    if (violation !== null) violations.push(`seed ${seed}: ${violation.message}`);
+    totals = totals === null ? counters : added(totals, counters);
+  }
+  if (totals === null) throw new RangeError('a campaign without runs');
+  return { violations, totals };
+}
+
+function added(a: Counters, b: Counters): Counters {
+  return {
+    publishes: a.publishes + b.publishes,
+    adoptions: a.adoptions + b.adoptions,
+    fenced: a.fenced + b.fenced,
+    prunes: a.prunes + b.prunes,
+    swept: a.swept + b.swept,
+    readings: a.readings + b.readings,
+    pinnedAfterPrune: a.pinnedAfterPrune + b.pinnedAfterPrune,
+  };
+}

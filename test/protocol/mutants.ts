@@ -1,0 +1,227 @@
+import type { ViolationKind } from './truth.ts';
+import type { Edit } from './variants.ts';
+import type { Misdeed } from './world.ts';
+
+/** A rule that is broken on purpose, in the product's text or by an actor, and what must come to light. */
+export interface Mutant {
+  readonly rule: string;
+  readonly name: string;
+  readonly edits?: readonly Edit[];
+  readonly misdeeds?: readonly Misdeed[];
+  /** The harm, or the guard that stops it, is one of these. */
+  readonly shows: readonly ViolationKind[];
+}
+
+const state = 'replica/chain-state.ts';
+const tenure = 'replica/tenure.ts';
+
+const fence = 'if (foreign !== undefined || published || chain.state.tenure !== tenure) {';
+const ownBirths = 'if (tenure === this.tenure) return number > this.watermark && number <= watermark;';
+const adoptedBirths = 'return adopted !== undefined && number > adopted.watermark;';
+const ownersOnly = 'if (ownersOnly && !sameBytes(entry.signerKeyId, this.ownerKeyId)) {';
+
+const anyBirths: Edit = { file: state, find: adoptedBirths, replace: 'return true;' };
+
+export const mutants: readonly Mutant[] = [
+  {
+    rule: 'R1',
+    name: 'a writer that lost the race takes the next number',
+    edits: [
+      {
+        file: tenure,
+        find: '      await this.#rebase(signal);',
+        replace: '      this.#chain.head = { seq: this.#chain.head.seq + 1, digest: this.#chain.head.digest };',
+      },
+      { file: tenure, find: '  #chain: { state: ChainState; head: ChainHead };', replace: '  #chain;' },
+    ],
+    shows: ['chain torn', 'chain refused'],
+  },
+  {
+    rule: 'R1',
+    name: 'a name that is taken counts as put',
+    edits: [
+      {
+        file: 'replica/put-once.ts',
+        find: 'return sameBytes(await target.get(name, null, signal), bytes);',
+        replace: 'return true;',
+      },
+    ],
+    shows: ['two publishers of one entry', 'chain torn', 'segment lost', 'segment altered'],
+  },
+  {
+    rule: 'R2',
+    name: 'nobody is fenced: a writer goes on after somebody else’s begin',
+    edits: [
+      { file: tenure, find: fence, replace: 'if (Number.isNaN(tenure) && published) {' },
+      { file: state, find: ownBirths, replace: 'if (tenure === this.tenure) return true;' },
+      { file: state, find: ownersOnly, replace: 'if (ownersOnly && entry.seq < 0) {' },
+      anyBirths,
+    ],
+    shows: ['fenced writer published'],
+  },
+  {
+    rule: 'R2',
+    name: 'a writer whose begin lost the race goes on',
+    edits: [{ file: tenure, find: "    if ('conflict' in appended) {", replace: "    if ('nothing' in appended) {" }],
+    shows: ['fenced writer published', 'chain torn', 'chain refused'],
+  },
+  {
+    rule: 'R3',
+    name: 'a publish starts from an older point',
+    misdeeds: ['publishes from an old base'],
+    shows: ['segment lost', 'dead count', 'chain refused'],
+  },
+  {
+    rule: 'R4',
+    name: 'a writer goes on after a publish of its own tenure (its clone’s)',
+    edits: [{ file: tenure, find: fence, replace: 'if (chain.state.tenure !== tenure) {' }],
+    shows: ['segment lost', 'dead count', 'chain refused'],
+  },
+  {
+    rule: 'R5',
+    name: 'the newest point is pruned',
+    edits: [{ file: state, find: 'if (seq === this.newestPoint?.seq) throw', replace: 'if (seq === 0) throw' }],
+    misdeeds: ['prunes the newest point'],
+    shows: ['segment lost', 'dead count'],
+  },
+  {
+    rule: 'R5',
+    name: 'points are dropped without an entry',
+    misdeeds: ['prunes without an entry'],
+    shows: ['segment lost'],
+  },
+  {
+    rule: 'R5',
+    name: 'segments are deleted before the entry',
+    misdeeds: ['deletes before the entry'],
+    shows: ['segment lost'],
+  },
+  { rule: 'R6', name: 'the open tenure is swept', misdeeds: ['sweeps the open tenure'], shows: ['segment lost'] },
+  { rule: 'R6', name: 'adopted tenures are swept', misdeeds: ['sweeps adopted tenures'], shows: ['segment lost'] },
+  {
+    rule: 'R6',
+    name: 'a segment is taken for dead one point too early',
+    edits: [{ file: state, find: 'first.seq < life.death;', replace: 'first.seq + 1 < life.death;' }],
+    shows: ['segment lost'],
+  },
+  {
+    rule: 'R6',
+    name: 'a segment is kept one point too long',
+    edits: [{ file: state, find: 'first.seq < life.death;', replace: 'first.seq <= life.death;' }],
+    shows: ['garbage kept'],
+  },
+  {
+    rule: 'R6',
+    name: 'units that a birth brings unused are not counted',
+    edits: [
+      {
+        file: 'replica/unit-count.ts',
+        find: 'return [...unused, ...dropped]',
+        replace: 'return [...dropped, ...unused.slice(0, 0)]',
+      },
+    ],
+    shows: ['dead count'],
+  },
+  {
+    rule: 'R6',
+    name: 'a summary forgets what is adopted',
+    edits: [{ file: state, find: '      adopted: this.adopted,\n', replace: '      adopted: [],\n' }],
+    shows: ['segment lost', 'chain refused'],
+  },
+  {
+    rule: 'R6',
+    name: 'a summary forgets the watermark',
+    edits: [{ file: state, find: '      watermark: this.watermark,\n', replace: '      watermark: 0,\n' }],
+    shows: ['garbage kept'],
+  },
+  {
+    rule: 'R7',
+    name: 'any old tenure is adopted',
+    edits: [
+      {
+        file: tenure,
+        find: 'fields.adopt && chain !== null ? chain.state.tenure : null',
+        replace: '(fields as { adoptsTenure?: number }).adoptsTenure ?? null',
+      },
+      {
+        file: state,
+        find: 'if (adopts !== null && (adopts === 0 || adopts !== this.tenure))',
+        replace: 'if (adopts === 0)',
+      },
+    ],
+    misdeeds: ['adopts any old tenure'],
+    shows: ['segment lost'],
+  },
+  {
+    rule: 'R7',
+    name: 'adopted segments are used after the first publish',
+    edits: [anyBirths],
+    misdeeds: ['adopts after its first publish'],
+    shows: ['segment lost'],
+  },
+  {
+    rule: 'R7',
+    name: 'an adopter ignores the watermark',
+    edits: [{ file: state, find: adoptedBirths, replace: 'return adopted !== undefined;' }],
+    misdeeds: ['adopts below the watermark'],
+    shows: ['segment lost'],
+  },
+  {
+    rule: 'R7',
+    name: 'a begin forgets the watermark of the tenure that it adopts',
+    edits: [
+      {
+        file: state,
+        find: '{ tenure: adopts, watermark: this.watermark }',
+        replace: '{ tenure: adopts, watermark: 0 }',
+      },
+    ],
+    shows: ['segment lost', 'chain refused'],
+  },
+  {
+    rule: 'watermark',
+    name: 'a writer uses what it put before its last publish',
+    edits: [{ file: state, find: ownBirths, replace: 'if (tenure === this.tenure) return true;' }],
+    misdeeds: ['uses segments below its watermark'],
+    shows: ['segment lost'],
+  },
+  {
+    rule: 'R8',
+    name: 'a reader pins and does not look again',
+    misdeeds: ['reads without looking again'],
+    shows: ['reader lost a segment'],
+  },
+  { rule: 'R8', name: 'a sweeper ignores pins', misdeeds: ['sweeps what is pinned'], shows: ['reader lost a segment'] },
+  {
+    rule: 'R8',
+    name: 'a sweeper lists the pins before it reads the chain',
+    misdeeds: ['lists pins before the chain'],
+    shows: ['reader lost a segment'],
+  },
+  {
+    rule: 'R8',
+    name: 'a sweeper forgets that summaries leave out what only pinned points use',
+    misdeeds: ['forgets pinned points that a summary left out'],
+    shows: ['reader lost a segment'],
+  },
+  {
+    rule: 'R9',
+    name: 'the entry comes before its segments',
+    misdeeds: ['publishes before its segments are put'],
+    shows: ['segment lost'],
+  },
+  {
+    rule: 'P6',
+    name: 'a segment whose name is taken gets the next number',
+    edits: [
+      {
+        file: 'replica/put-once.ts',
+        find: '  if (await putOrCompare(target, name, bytes, sha256, signal)) return;',
+        replace: `  const after = (taken: string) => taken.replace(/\\d{10}$/, (n) => String(Number(n) + 1).padStart(10, '0'));
+  for (let free = name, tries = 0; tries < 9; free = after(free), tries++)
+    if (await putOrCompare(target, free, bytes, sha256, signal)) return;`,
+      },
+    ],
+    shows: ['segment altered'],
+  },
+];
