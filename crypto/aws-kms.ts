@@ -1,3 +1,4 @@
+import type { Agent as HttpsAgent } from 'node:https';
 import {
   DecryptCommand,
   type DecryptCommandOutput,
@@ -6,7 +7,7 @@ import {
   KMSClient,
   type KMSClientConfig,
 } from '@aws-sdk/client-kms';
-import { fromTemporaryCredentials } from '@aws-sdk/credential-providers';
+import { fromNodeProviderChain, fromTemporaryCredentials } from '@aws-sdk/credential-providers';
 import { errorFromKms, type KmsCall } from './aws-kms-errors.ts';
 import { DataKey, dataKeyBytes } from './data-key.ts';
 import { KeyRefused, KeyServiceUnavailable } from './errors.ts';
@@ -29,6 +30,10 @@ export interface AwsKmsOptions {
     readonly secretAccessKey: Secret;
     readonly sessionToken?: Secret;
   };
+  /** A profile of ~/.aws instead of the chain's default. */
+  readonly profile?: string;
+  /** Connections with a private CA or through a proxy; absent: the SDK's own. */
+  readonly httpsAgent?: HttpsAgent;
   readonly assumeRole?: { readonly roleArn: string; readonly externalId?: string; readonly stsEndpoint?: string };
   /** Bound on one call, finding credentials included. */
   readonly timeoutMs?: number;
@@ -74,21 +79,35 @@ export function awsKms(options: AwsKmsOptions): KeyProvider & Disposable {
   };
 }
 
-function clientConfig({ region, endpoint, credentials, assumeRole }: AwsKmsOptions): KMSClientConfig {
-  const fixed = credentials && {
+function clientConfig({
+  region,
+  endpoint,
+  credentials,
+  profile,
+  httpsAgent,
+  assumeRole,
+}: AwsKmsOptions): KMSClientConfig {
+  const given = credentials && {
     accessKeyId: credentials.accessKeyId,
     secretAccessKey: credentials.secretAccessKey.reveal(),
     ...(credentials.sessionToken && { sessionToken: credentials.sessionToken.reveal() }),
   };
+  const own = given ?? (profile === undefined ? undefined : fromNodeProviderChain({ profile }));
   const temporary =
     assumeRole &&
     fromTemporaryCredentials({
-      ...(fixed && { masterCredentials: fixed }),
+      ...(own && { masterCredentials: own }),
       params: { RoleArn: assumeRole.roleArn, ...(assumeRole.externalId && { ExternalId: assumeRole.externalId }) },
       clientConfig: { region, maxAttempts: 1, ...(assumeRole.stsEndpoint && { endpoint: assumeRole.stsEndpoint }) },
     });
-  const chosen = temporary ?? fixed;
-  return { region, maxAttempts: 1, ...(endpoint && { endpoint }), ...(chosen && { credentials: chosen }) };
+  const chosen = temporary ?? own;
+  return {
+    region,
+    maxAttempts: 1,
+    ...(endpoint && { endpoint }),
+    ...(chosen && { credentials: chosen }),
+    ...(httpsAgent && { requestHandler: { httpsAgent } }),
+  };
 }
 
 /** What KMS answered, within the bound. Cancelled: throws the signal's reason. Else throws KeyRefused or KeyServiceUnavailable. */

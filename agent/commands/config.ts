@@ -25,7 +25,7 @@ function checkConfig(context: CommandContext): CommandAnswer {
     lines: [
       `${green('ok')} ${file}`,
       `repository  ${placeOf(config)}`,
-      `keys        ${config.keys.provider === 'local-key' ? config.keys.file : config.keys.keyId}`,
+      `keys        ${'file' in config.keys ? config.keys.file : config.keys.keyId}`,
       `machines    ${config.machines.length}`,
     ],
   };

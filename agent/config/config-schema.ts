@@ -1,5 +1,6 @@
 import * as z from 'zod';
 import type { Secret } from '../../crypto/redacted.ts';
+import { parseRootFingerprint } from '../../crypto/root-fingerprint.ts';
 import { path, proxyAddress, secret, text, textOrReference, webAddress } from './fields.ts';
 import type { References } from './references.ts';
 
@@ -34,6 +35,10 @@ export function configSchema(references: References) {
   return z
     .strictObject({
       repository: repository(references).describe('Where the replicas are kept.'),
+      rootFingerprint: rootFingerprintText()
+        .nullable()
+        .default(null)
+        .describe("Fingerprint of the repository's root key, from the recovery kit. The host that ran init knows it."),
       keys: keys(references).describe('Who keeps the key that wraps the data keys.'),
       access: z
         .enum(['full', 'write-only'])
@@ -76,6 +81,18 @@ function s3Repository(references: References) {
       ...connection(references),
     })
     .transform((s3) => ({ ...s3, pathStyle: s3.pathStyle ?? s3.endpoint !== null }));
+}
+
+/** Checked here, so that a slip of the pen is not taken for an attack. */
+function rootFingerprintText() {
+  return z.string().transform((typed, context) => {
+    try {
+      return parseRootFingerprint(typed);
+    } catch (error) {
+      context.addIssue({ code: 'custom', message: error instanceof Error ? error.message : 'is no fingerprint' });
+      return z.NEVER;
+    }
+  });
 }
 
 /** `a/b`, without slashes around it, or empty. */
@@ -143,6 +160,12 @@ function keys(references: References) {
       endpoint: webAddress().nullable().default(null),
       ...connection(references),
     }),
+    z
+      .strictObject({
+        provider: z.literal('recovery-key'),
+        file: path(references).describe('The private recovery key of the recovery kit (PEM, mode 0600).'),
+      })
+      .describe('For recovery from the bucket and the kit alone; such a host only reads.'),
   ]);
 }
 

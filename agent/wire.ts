@@ -1,0 +1,190 @@
+import { mkdirSync, readFileSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
+import { Agent as HttpsAgent } from 'node:https';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { getCACertificates } from 'node:tls';
+import { readKeyFile } from '../crypto/key-file.ts';
+import type { KeyProvider } from '../crypto/key-provider.ts';
+import { openLocalKey } from '../crypto/local-key.ts';
+import { recoveryKeyFromPem } from '../crypto/recovery-key.ts';
+import type { Secret } from '../crypto/redacted.ts';
+import { parseRootFingerprint } from '../crypto/root-fingerprint.ts';
+import type { SigningKey } from '../crypto/signing.ts';
+import { createSigningKeyFile, loadSigningKeyFile } from '../crypto/signing-key-file.ts';
+import { withKeyRetry } from '../crypto/with-key-retry.ts';
+import type { HypervisorConnection } from '../hypervisors/hypervisor.ts';
+import { connectImages } from '../hypervisors/image/image-connection.ts';
+import { type OpenRepository, openRepository } from '../replica/open-repository.ts';
+import { openFilesystemTarget } from '../storage-targets/filesystem.ts';
+import type { StorageTarget } from '../storage-targets/storage-target.ts';
+import { type WrappedTarget, wrapTarget } from '../storage-targets/wrap-target.ts';
+import { ConfigInvalid } from './config/config-invalid.ts';
+import type {
+  AwsCredentialsConfig,
+  Config,
+  KeysConfig,
+  MachineConfig,
+  S3RepositoryConfig,
+} from './config/config-schema.ts';
+
+type S3Options = Parameters<typeof import('../storage-targets/s3.ts')['openS3Target']>[0];
+type S3Credentials = NonNullable<S3Options['credentials']>;
+
+/** Builds what the configuration names, in order. A cloud's SDK is loaded only where that cloud is configured. */
+
+export async function openTarget(config: Config): Promise<WrappedTarget> {
+  const { inFlight, uploadBytesPerSecond, downloadBytesPerSecond } = config.limits;
+  return wrapTarget(await openStore(config), { inFlightMax: inFlight, uploadBytesPerSecond, downloadBytesPerSecond });
+}
+
+async function openStore(config: Config): Promise<StorageTarget> {
+  const { repository } = config;
+  if (repository.target === 'filesystem') return await openFilesystemTarget({ directory: repository.directory });
+  const { openS3Target } = await import('../storage-targets/s3.ts');
+  return await openS3Target({ ...s3Options(repository), socketsMax: config.limits.inFlight });
+}
+
+function s3Options(s3: S3RepositoryConfig): S3Options {
+  return {
+    bucket: s3.bucket,
+    prefix: s3.prefix,
+    region: s3.region,
+    pathStyle: s3.pathStyle,
+    ...(s3.endpoint === null ? {} : { endpoint: s3.endpoint }),
+    ...(s3.caFile === null ? {} : { caFile: s3.caFile }),
+    ...(s3.proxy === null ? {} : { proxy: s3.proxy.reveal() }),
+    ...s3Credentials(s3.credentials),
+  };
+}
+
+function s3Credentials(from: AwsCredentialsConfig): Pick<S3Options, 'credentials' | 'assumeRole'> {
+  switch (from.from) {
+    case 'chain':
+      return {};
+    case 'profile':
+      return { credentials: { kind: 'profile', profile: from.profile } };
+    case 'access-key': {
+      const { accessKeyId, secretAccessKey, sessionToken } = from;
+      const credentials: S3Credentials = {
+        kind: 'static',
+        accessKeyId,
+        secretAccessKey,
+        ...(sessionToken && { sessionToken }),
+      };
+      return { credentials };
+    }
+    case 'assume-role': {
+      const { roleArn, externalId, profile } = from;
+      return {
+        ...(profile && { credentials: { kind: 'profile' as const, profile } }),
+        assumeRole: { roleArn, ...(externalId && { externalId }) },
+      };
+    }
+  }
+}
+
+/** The provider, and what closes it. */
+export interface OpenKeyProvider extends Disposable {
+  readonly provider: KeyProvider;
+}
+
+export async function openKeyProvider(keys: KeysConfig): Promise<OpenKeyProvider> {
+  switch (keys.provider) {
+    case 'local-key':
+      return { provider: await openLocalKey(keys.file), [Symbol.dispose]: () => undefined };
+    case 'recovery-key':
+      return { provider: recoveryKeyFromPem(await readKeyFile(keys.file)), [Symbol.dispose]: () => undefined };
+    case 'aws-kms':
+      return await openAwsKms(keys);
+  }
+}
+
+async function openAwsKms(keys: Extract<KeysConfig, { provider: 'aws-kms' }>): Promise<OpenKeyProvider> {
+  const { awsKms } = await import('../crypto/aws-kms.ts');
+  const { credentials: from, keyId, region, endpoint, caFile, proxy } = keys;
+  const kms = awsKms({
+    keyId,
+    region,
+    ...(endpoint && { endpoint }),
+    ...((caFile ?? proxy) !== null && { httpsAgent: await privateAgent(caFile, proxy) }),
+    ...(from.from === 'access-key' && {
+      credentials: {
+        accessKeyId: from.accessKeyId,
+        secretAccessKey: from.secretAccessKey,
+        ...(from.sessionToken && { sessionToken: from.sessionToken }),
+      },
+    }),
+    ...((from.from === 'profile' || from.from === 'assume-role') && from.profile && { profile: from.profile }),
+    ...(from.from === 'assume-role' && {
+      assumeRole: { roleArn: from.roleArn, ...(from.externalId && { externalId: from.externalId }) },
+    }),
+  });
+  return { provider: withKeyRetry(kms), [Symbol.dispose]: () => kms[Symbol.dispose]() };
+}
+
+/** Connections that trust a private CA besides the system's, or go through a proxy. */
+async function privateAgent(caFile: string | null, proxy: Secret | null): Promise<HttpsAgent> {
+  return new HttpsAgent({
+    keepAlive: true,
+    ...(caFile !== null && { ca: [...getCACertificates('default'), await readFile(caFile, 'utf8')] }),
+    ...(proxy !== null && { proxyEnv: { HTTPS_PROXY: proxy.reveal() } }),
+  });
+}
+
+export function connectSource(machine: MachineConfig): HypervisorConnection {
+  return connectImages([{ name: machine.name, ...machine.source }]);
+}
+
+/** Threads for digest, compression and sealing. */
+export function workersOf(config: Config): number {
+  return config.limits.workers ?? availableParallelism();
+}
+
+/** Opens the repository under the root key that the configuration pins, or that `init` on this host left in the state folder. */
+export async function openPinnedRepository(
+  config: Config,
+  target: StorageTarget,
+  signal: AbortSignal,
+): Promise<OpenRepository> {
+  const pinned = config.rootFingerprint ?? readPin(config);
+  if (pinned === null) {
+    const what = 'is missing: give the fingerprint of the root key, from the recovery kit (fk-root-…)';
+    throw new ConfigInvalid('configuration', [{ line: null, key: 'rootFingerprint', what }]);
+  }
+  return await openRepository(target, pinned, signal);
+}
+
+export function pinFile(config: Config): string {
+  return join(config.state, 'root-fingerprint');
+}
+
+function readPin(config: Config): string | null {
+  try {
+    return parseRootFingerprint(readFileSync(pinFile(config), 'utf8'));
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return null;
+    throw error;
+  }
+}
+
+/** The agent's own signing key; made when it is first needed. */
+export async function openAgentKey(config: Config): Promise<SigningKey> {
+  const file = join(config.state, 'agent.key');
+  mkdirSync(config.state, { recursive: true, mode: 0o700 });
+  try {
+    return await loadSigningKeyFile(file);
+  } catch (error) {
+    if (await isMissing(file)) return await createSigningKeyFile(file);
+    throw error;
+  }
+}
+
+async function isMissing(file: string): Promise<boolean> {
+  try {
+    await readFile(file);
+    return false;
+  } catch (error) {
+    return error instanceof Error && 'code' in error && error.code === 'ENOENT';
+  }
+}
