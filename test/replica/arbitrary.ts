@@ -101,14 +101,16 @@ function anyDisk(index: number): fc.Arbitrary<DiskState> {
 }
 
 function anyAttachment(index: number): fc.Arbitrary<AttachmentState> {
-  return fc.tuple(anyText, fc.nat({ max: 4 * attachmentChunkBytes }), bytesOf(32)).chain(([name, length, sha256]) =>
-    fc
-      .array(fc.record({ codec: anyCodec, at: anyAddress }), {
-        minLength: Math.ceil(length / attachmentChunkBytes),
-        maxLength: Math.ceil(length / attachmentChunkBytes),
-      })
-      .map((chunks) => ({ name: `${name} ${index}`, length, sha256, chunks })),
-  );
+  return fc
+    .tuple(fc.stringMatching(/^[A-Za-z0-9._-]{0,90}$/), fc.nat({ max: 4 * attachmentChunkBytes }), bytesOf(32))
+    .chain(([name, length, sha256]) =>
+      fc
+        .array(fc.record({ codec: anyCodec, at: anyAddress }), {
+          minLength: Math.ceil(length / attachmentChunkBytes),
+          maxLength: Math.ceil(length / attachmentChunkBytes),
+        })
+        .map((chunks) => ({ name: `${name}-${index}`, length, sha256, chunks })),
+    );
 }
 
 export const anyManifest: fc.Arbitrary<Manifest> = fc.record({

@@ -56,11 +56,7 @@ export function refusal(read: () => unknown, what: string): string {
 }
 
 /** As `refusal`, but another value is fine where it is canonical: `encode` must give these very bytes again. */
-export function refusalOrCanonical<T>(
-  damage: Damage,
-  read: (bytes: Uint8Array) => T,
-  encode: (value: T) => Uint8Array,
-): void {
+function refusalOrCanonical<T>(damage: Damage, read: (bytes: Uint8Array) => T, encode: (value: T) => Uint8Array): void {
   let value: T;
   try {
     value = read(damage.bytes);
@@ -69,6 +65,16 @@ export function refusalOrCanonical<T>(
     return;
   }
   expect(Buffer.from(encode(value)).toString('hex'), damage.what).toBe(Buffer.from(damage.bytes).toString('hex'));
+}
+
+/** Hurt content either fails by name, or is another canonical encoding: it is the seal or the signature that tells. */
+export function expectStrict<T>(
+  whole: Uint8Array,
+  read: (bytes: Uint8Array) => T,
+  encode: (value: T) => Uint8Array,
+): void {
+  for (const damage of everyDamage(whole)) refusalOrCanonical(damage, read, encode);
+  for (const damage of everyLie(whole)) refusalOrCanonical(damage, read, encode);
 }
 
 function thrownBy(read: () => unknown): unknown {
