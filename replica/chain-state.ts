@@ -39,7 +39,7 @@ export class ChainState {
   readonly segments = new Map<string, SegmentLife>();
 
   /** The state after a summarised entry. `digest` is that entry's own. */
-  static fromSummary(entry: ChainEntry, summary: Summary): ChainState {
+  static fromSummary(entry: Pick<ChainEntry, 'seq' | 'digest'>, summary: Summary): ChainState {
     const state = new ChainState();
     state.seq = entry.seq;
     state.tenure = summary.tenure;
