@@ -29,7 +29,10 @@ export async function placeControl(
   control: Control,
   signal: AbortSignal,
 ): Promise<PlacedControl> {
-  const content = encodeControl(control, { publish, summary: isSummaryDue(owner.seq) });
+  const shape = { publish, summary: isSummaryDue(owner.seq) };
+  const content = encodeControl(control, shape);
+  // An entry whose control data no reader takes would end the chain for good, so it is read before it is put.
+  parseControl(content, shape, `${chainEntryName(owner.machineId, owner.seq)} control`);
   if (content.length <= inlineControlBytesMax) return { inline: content };
   const object = controlHeader(owner).raw(content).finish();
   const digest = sha256(object);
