@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { keyIdOf, type SigningKey } from '../crypto/signing.ts';
 import { sha256 } from '../crypto/suite.ts';
-import { type Chain, type ChainHead, openChain, ReplicaNotFound } from './chain.ts';
+import { type Chain, type ChainHead, checkKnownHead, openChain, ReplicaNotFound } from './chain.ts';
 import { type ChainEntry, type EntryBody, encodeEntry, parseEntry } from './chain-entry.ts';
 import { ChainState, isSummaryDue } from './chain-state.ts';
 import type { Birth, Death } from './control.ts';
@@ -10,11 +10,13 @@ import { toHex } from './encoding.ts';
 import { chainEntryName, type SegmentId, segmentName } from './names.ts';
 import type { OpenRepository } from './open-repository.ts';
 import { Fenced, putOnce, putOrCompare } from './put-once.ts';
+import { AgentNotTrusted, signerOf } from './trust.ts';
 
 /** Writing a machine's chain: one agent's span of ownership, from its `begin` entry until somebody else's. */
 
 const rebaseAttemptsMax = 32;
 const noDigest = new Uint8Array(32);
+const noControl = { births: [], deaths: [] };
 
 /** Remembers the head durably, so that the next run knows its own entries and notices a rolled-back store. */
 export interface HeadMark {
@@ -50,12 +52,20 @@ export interface PublishFields {
 /** An entry by another writer took our place in the chain. */
 type Appended = { readonly entry: ChainEntry } | { readonly conflict: true };
 
+/** An entry failed before, so that nobody knows where the chain ends. */
+export class TenureOver extends Error {
+  readonly code = 'TENURE_OVER';
+  override readonly name = 'TenureOver';
+}
+
 export class Tenure {
   readonly repo: OpenRepository;
   readonly machineId: Uint8Array;
   readonly #options: TenureOptions;
   #chain: { state: ChainState; head: ChainHead };
   #lastNumber = 0;
+  /** Set while an entry is under way, and for good when that failed: whether it exists is unknown, and so is the state. */
+  #isOver = false;
 
   private constructor(repo: OpenRepository, machineId: Uint8Array, options: TenureOptions, chain: Chain | null) {
     this.repo = repo;
@@ -64,7 +74,10 @@ export class Tenure {
     this.#chain = chain ?? { state: new ChainState(), head: { seq: 0, digest: noDigest } };
   }
 
-  /** Opens a tenure after `chain` (null: a machine without a chain). Throws Fenced when somebody else was quicker. */
+  /**
+   * Opens a tenure after `chain` (null: a machine without a chain), which is used up. Throws Fenced when somebody else was
+   * quicker, and AgentNotTrusted when this agent may not write.
+   */
   static async begin(
     repo: OpenRepository,
     machineId: Uint8Array,
@@ -76,12 +89,7 @@ export class Tenure {
     const tenure = new Tenure(repo, machineId, options, chain);
     const { epoch, keyRecordDigest } = fields;
     const adopts = fields.adopt && chain !== null ? chain.state.tenure : null;
-    const appended = await tenure.#append({ type: 'begin', adopts, epoch, keyRecordDigest }, [], [], signal);
-    if ('conflict' in appended) {
-      throw new Fenced(
-        `${chainEntryName(machineId, tenure.#chain.head.seq + 1)}: another agent opened a tenure at the same moment`,
-      );
-    }
+    await tenure.#appendOrRebase(() => ({ type: 'begin', adopts, epoch, keyRecordDigest }), noControl, signal);
     return tenure;
   }
 
@@ -109,7 +117,10 @@ export class Tenure {
     await putOnce(this.repo.target, segmentName(this.machineId, id), bytes, digest, signal);
   }
 
-  /** Every segment of `births` is durable before this is called. Throws Fenced, and then nothing was published. */
+  /**
+   * Every segment of `births` is durable before this is called. Throws Fenced, and then nothing was published; after any
+   * other error it may have been. Either way the tenure is over: open the chain again and begin another.
+   */
   async publish(fields: PublishFields, signal: AbortSignal): Promise<ChainEntry> {
     const tenure = this.id;
     return await this.#appendOrRebase(
@@ -127,11 +138,7 @@ export class Tenure {
 
   /** Announces a new key epoch inside the tenure. */
   async rekey(epoch: number, keyRecordDigest: Uint8Array, signal: AbortSignal): Promise<ChainEntry> {
-    return await this.#appendOrRebase(
-      () => ({ type: 'rekey', epoch, keyRecordDigest }),
-      { births: [], deaths: [] },
-      signal,
-    );
+    return await this.#appendOrRebase(() => ({ type: 'rekey', epoch, keyRecordDigest }), noControl, signal);
   }
 
   /** A writer that loses the race goes on after `prune` and `lock`, never after `begin`, `publish` or `rekey` (rule R4). */
@@ -140,10 +147,20 @@ export class Tenure {
     control: { readonly births: readonly Birth[]; readonly deaths: readonly Death[] },
     signal: AbortSignal,
   ): Promise<ChainEntry> {
+    if (this.#isOver) {
+      throw new TenureOver(
+        `machine ${toHex(this.machineId)}: an entry of tenure ${this.id} failed, so the tenure is over: begin another`,
+      );
+    }
+    this.#isOver = true;
+    const tenure = this.id;
     for (let attempt = 0; attempt < rebaseAttemptsMax; attempt++) {
       const appended = await this.#append(body(this.#chain.head.seq + 1), control.births, control.deaths, signal);
-      if ('entry' in appended) return appended.entry;
-      await this.#rebase(signal);
+      if ('entry' in appended) {
+        this.#isOver = false;
+        return appended.entry;
+      }
+      await this.#rebase(tenure, signal);
     }
     throw new Fenced(`machine ${toHex(this.machineId)}: lost ${rebaseAttemptsMax} races for the next chain entry`);
   }
@@ -159,6 +176,7 @@ export class Tenure {
     const seq = head.seq + 1;
     const tenure = body.type === 'begin' ? seq : state.tenure;
     const signerKeyId = keyIdOf(this.#options.agent.publicKey);
+    this.#checkOwnKey(signerKeyId, seq);
     const owner = { repositoryId, machineId: this.machineId, seq, tenure, timeMs: this.#options.now(), body };
     const place = { ...owner, signerKeyId, isVoid: false };
     state.apply(place, { births, deaths, summary: null });
@@ -184,12 +202,20 @@ export class Tenure {
     return { entry };
   }
 
-  async #rebase(signal: AbortSignal): Promise<void> {
-    const tenure = this.id;
+  /** An entry by a key that nobody certified would end the chain for good; one by a revoked key would count for nothing. */
+  #checkOwnKey(keyId: Uint8Array, seq: number): void {
+    if (!signerOf(this.repo.trust, keyId, this.machineId, seq).isVoid) return;
+    throw new AgentNotTrusted(
+      `agent ${toHex(keyId)} was revoked for machine ${toHex(this.machineId)}: give this host a new key, and certify that`,
+    );
+  }
+
+  async #rebase(tenure: number, signal: AbortSignal): Promise<void> {
     const ours = this.#chain.head.seq;
     const chain = await openChain(this.repo, this.machineId, signal);
     if (chain === null)
       throw new ReplicaNotFound(`machine ${toHex(this.machineId)}: its chain vanished from the store`);
+    if (ours > 0) await checkKnownHead(this.repo, chain, this.#chain.head, signal);
     const foreign = chain.recent.find(
       ({ seq, body, isVoid }) => seq > ours && !isVoid && body.type !== 'prune' && body.type !== 'lock',
     );

@@ -29,7 +29,7 @@ export const mutants: readonly Mutant[] = [
     edits: [
       {
         file: tenure,
-        find: '      await this.#rebase(signal);',
+        find: '      await this.#rebase(tenure, signal);',
         replace: '      this.#chain.head = { seq: this.#chain.head.seq + 1, digest: this.#chain.head.digest };',
       },
       { file: tenure, find: '  #chain: { state: ChainState; head: ChainHead };', replace: '  #chain;' },
@@ -58,12 +58,6 @@ export const mutants: readonly Mutant[] = [
       anyBirths,
     ],
     shows: ['fenced writer published'],
-  },
-  {
-    rule: 'R2',
-    name: 'a writer whose begin lost the race goes on',
-    edits: [{ file: tenure, find: "    if ('conflict' in appended) {", replace: "    if ('nothing' in appended) {" }],
-    shows: ['fenced writer published', 'chain torn', 'chain refused'],
   },
   {
     rule: 'R3',
