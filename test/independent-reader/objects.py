@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from primitives import Cursor, PublicKey, Signature, sha256
 
 EPOCH_MAX, NUMBER_MAX, BLOCK_SIZE_MAX = 99_999_999, 2**32 - 1, 2**32 - 1
-RECORDS_MAX, FAN_OUT, RUN_BYTES_MAX, CHUNK = 4096, 64, 262_144, 262_144
+RECORDS_MAX, FAN_OUT, BLOCKS_MAX, RUN_BYTES_MAX, CHUNK = 4096, 64, 2**26, 262_144, 262_144
 INLINE_CONTROL_MAX, SUMMARY_EVERY = 65_536, 64
 HEADER_BYTES, SEGMENT_START, TRAILER_BYTES, TAG = 96, 128, 12, 16
 DATA, PAGE, ATTACHMENT, FOOTER = 1, 2, 3, 4
@@ -23,17 +27,16 @@ class Repository:
     repository: bytes
     created: int
     root: PublicKey
-    recovery_key: bytes
 
 
 def parse_repository(data: bytes) -> Repository:
     c = Cursor(data, "repository")
     c.expect(b"FKRP\0\1", "magic and version")
-    repository, created, root, recovery = c.take(16), c.u64(), c.public_key(), c.bytes_()
+    repository, created, root = c.take(16), c.u64(), c.public_key()
     signature = c.signature()
     c.end()
     signature.verify(root, "failkit/v1/repository")
-    return Repository(repository, created, root, recovery)
+    return Repository(repository, created, root)
 
 
 # §4 trust statements
@@ -43,48 +46,66 @@ def parse_repository(data: bytes) -> Repository:
 class Agent:
     key: PublicKey
     revoked: bool
-    cut_offs: dict[bytes, int]
+    cut_offs: dict[bytes, tuple[int, bytes]]  # by machine: the last entry that counts, and its SHA-256
 
     def counts(self, machine: bytes, seq: int) -> bool:
-        return not self.revoked or seq <= self.cut_offs.get(machine, 0)
+        return not self.revoked or (machine in self.cut_offs and seq <= self.cut_offs[machine][0])
 
 
 @dataclass(frozen=True)
 class Trust:
     number: int
+    digest: bytes
     roots: list[PublicKey]  # oldest first, the last is in force
+    lineage: bytes  # as it stands in the statement, without its count
+    recovery_key: bytes
     agents: dict[bytes, Agent]
     retention_floor_days: int
 
 
-def parse_trust(data: bytes, name: str, number: int, descriptor: Repository) -> Trust:
+def parse_trust(data: bytes, name: str, number: int, descriptor: Repository, before: Trust | None) -> Trust:
+    """Statement `number`, which follows `before`."""
     c = Cursor(data, name)
     c.expect(b"FKTS\0\1", "magic and version")
     c.expect(descriptor.repository, "repository id")
     c.check(c.u64() == number, "the statement's number is not the one in its name")
-    previous = c.take(32)
-    c.check((previous == bytes(32)) == (number == 0), "previous is zeros in statement 0 only")
+    c.check(c.take(32) == (before.digest if before else bytes(32)), "does not follow the statement before it")
     c.u64()
     in_force = c.public_key()
-    replaced = [(c.public_key(), c.signature()) for _ in range(c.count())]
-    roots = [key for key, _ in replaced] + [in_force]
+    count, start = c.count(), c.at
+    replaced = [(c.public_key(), c.signature()) for _ in range(count)]
+    lineage, roots = data[start : c.at], [key for key, _ in replaced] + [in_force]
     c.check(roots[0] == descriptor.root, "the lineage does not start at the descriptor's root")
     c.check(len(set(roots)) == len(roots), "a root is repeated in the lineage")
     for (key, signature), following in zip(replaced, roots[1:]):
         signature.verify(key, "failkit/v1/root-replacement", descriptor.repository + following.encoded)
+    if before:
+        steps = len(roots) - len(before.roots)
+        c.check(steps in (0, 1) and roots[: len(before.roots)] == before.roots and lineage.startswith(before.lineage),
+                "the lineage is not the one before it, nor that with one step more")
+    recovery_key = c.bytes_()
+    check_recovery_key(c, recovery_key)
     agents = [_agent(c) for _ in range(c.count())]
     c.ascending((a.key.key_id for a in agents), "agents")
     floor = c.varint()
     signature = c.signature()
     c.end()
     signature.verify(in_force, "failkit/v1/trust")
-    return Trust(number, roots, {a.key.key_id: a for a in agents}, floor)
+    return Trust(number, sha256(data), roots, lineage, recovery_key, {a.key.key_id: a for a in agents}, floor)
+
+
+def check_recovery_key(c: Cursor, der: bytes) -> None:
+    try:
+        key = load_der_public_key(der)
+    except ValueError:
+        c.fail("the recovery public key is no SubjectPublicKeyInfo")
+    c.check(isinstance(key, RSAPublicKey) and key.key_size >= 3072, "the recovery public key is not RSA of 3072 bits or more")
 
 
 def _agent(c: Cursor) -> Agent:
     key, status = c.public_key(), c.u8()
     c.check(status in (1, 2), f"unknown agent status {status}")
-    cut_offs = [(c.take(16), c.varint(1)) for _ in range(c.count())] if status == 2 else []
+    cut_offs = [(c.take(16), (c.varint(1), c.take(32))) for _ in range(c.count())] if status == 2 else []
     c.ascending((machine for machine, _ in cut_offs), "cut-offs")
     return Agent(key, status == 2, dict(cut_offs))
 
@@ -157,6 +178,7 @@ def parse_segment_header(data: bytes, name: str, repository: bytes, machine: byt
     c.expect(machine, "machine id")
     c.check((c.u64(), c.u32()) == (tenure, number), "tenure and number are not those in the name")
     epoch = c.u32()
+    c.check(1 <= epoch <= EPOCH_MAX, f"no epoch has the number {epoch}")
     c.expect(bytes(8), "flags and reserved field")
     c.take(32)
     header = c.before()
@@ -174,6 +196,7 @@ class FooterRecord:
     offset: int
     stored: int
     digests: list[bytes]
+    length: int  # of the plaintext
 
 
 def parse_footer(c: Cursor, record_count: int) -> list[FooterRecord]:
@@ -198,7 +221,9 @@ def parse_footer(c: Cursor, record_count: int) -> list[FooterRecord]:
         else:
             c.check(size == CHUNK and first < count, "an attachment chunk is numbered below the chunk count, in chunks of 262144")
         digests = [c.take(16) for _ in range(count)] if kind == DATA else []
-        records.append(FooterRecord(kind, codec, disks[index], first, count, size, offset, stored, digests))
+        length = c.varint(1, CHUNK) if kind == ATTACHMENT else count * size if kind == DATA else stored - TAG
+        check_stored_length(c, codec, stored, length)
+        records.append(FooterRecord(kind, codec, disks[index], first, count, size, offset, stored, digests, length))
         offset += stored
     c.check(used == len(disks), "a disk id is not used")
     c.end()
@@ -273,8 +298,8 @@ def _runs(c: Cursor, page_first: int, block_size: int, blocks: int, segment: Cal
         ref = Ref(*segment(), *_place(c))
         codec, inside, record_blocks = c.u8(), c.varint(0, FAN_OUT), c.varint(1, FAN_OUT)
         c.check(codec in (0, 1), f"unknown codec {codec}")
-        c.check(inside + count <= record_blocks and page_first + inside <= first, "a run lies outside its record")
-        c.check(first - inside + record_blocks <= blocks, "a record passes the end of the disk")
+        c.check(inside + count <= record_blocks, "a run lies outside its record")
+        c.check(page_first + inside <= first and first - inside + record_blocks <= page_first + FAN_OUT, "a record lies outside the leaf")
         check_data_record(c, first - inside, record_blocks, block_size)
         check_stored_length(c, codec, ref.stored, record_blocks * block_size)
         last = runs[-1] if runs else None
@@ -286,7 +311,7 @@ def _runs(c: Cursor, page_first: int, block_size: int, blocks: int, segment: Cal
 
 
 def _children(c: Cursor, level: int, index: int, blocks: int, segment: Callable[[], tuple[int, int]]) -> list[Child]:
-    present = int.from_bytes(c.take(8), "big")  # a bitmap, so §1's limit of 2^53-1 cannot be meant
+    present = int.from_bytes(c.take(8), "big")
     c.check(present != 0, "an interior page without children")
     children = []
     for bit in (bit for bit in range(FAN_OUT) if present >> bit & 1):
@@ -372,7 +397,7 @@ def parse_entry(data: bytes, name: str, repository: bytes, machine: bytes, seq: 
     c.expect(machine, "machine id")
     c.check(c.u64() == seq, "the entry's seq is not the one in its name")
     previous = c.take(32)
-    c.check((previous == bytes(32)) == (seq == 1), "previous is zeros in entry 1 only")
+    c.check(seq > 1 or previous == bytes(32), "entry 1 follows another one")
     c.take(16)
     time, tenure, trust = c.u64(), c.u64(), c.u64()
     c.check(1 <= tenure <= seq, "the tenure is not a seq up to this one")
@@ -436,9 +461,10 @@ class SegmentState:
 @dataclass(frozen=True)
 class Summary:
     tenure: int
+    owner: bytes  # key id of the agent that signed the tenure's begin
     published: bool
     watermark: int
-    epoch: int
+    epochs: dict[int, bytes]  # SHA-256 of revision 0 of their key records; the greatest is in force
     adopted: dict[int, int]  # tenure, and its last watermark
     lock: tuple[int, int]
     points: dict[int, tuple[int, bytes]]
@@ -469,7 +495,9 @@ def _address(c: Cursor) -> tuple[int, int]:
 
 
 def _summary(c: Cursor, seq: int) -> Summary:
-    tenure, published, watermark, epoch = c.varint(1, seq), c.flag("has published"), c.varint(), c.varint(1, EPOCH_MAX)
+    tenure, owner, published, watermark = c.varint(1, seq), c.take(16), c.flag("has published"), c.varint()
+    epochs = [(c.varint(1, EPOCH_MAX), c.take(32)) for _ in range(c.count(1))]
+    c.ascending((e[0] for e in epochs), "epochs")
     adopted = [(c.varint(1, tenure - 1), c.varint()) for _ in range(c.count())]
     c.ascending((a[0] for a in adopted), "adopted tenures")
     lock = (c.varint(), c.varint())
@@ -478,7 +506,9 @@ def _summary(c: Cursor, seq: int) -> Summary:
     segments = [(_address(c), SegmentState(c.varint(1), c.varint(1), c.varint(), c.varint(1, seq), c.varint(0, seq), c.take(32)))
                 for _ in range(c.count())]
     c.ascending((s[0] for s in segments), "segments")
-    return Summary(tenure, published, watermark, epoch, dict(adopted), lock, dict(points), dict(segments))
+    for at, s in segments:
+        c.check(s.dead <= s.units and (s.dead == s.units) == (s.death > 0), f"segment {at} has a death that its units do not show")
+    return Summary(tenure, owner, published, watermark, dict(epochs), dict(adopted), lock, dict(points), dict(segments))
 
 
 # §8.1 manifest
@@ -539,8 +569,9 @@ def parse_manifest(c: Cursor) -> Manifest:
     c.check(consistency in CONSISTENCIES, f"unknown consistency {consistency}")
     read, changed, uploaded = c.varint(), c.varint(), c.varint()
     disks = [_disk(c) for _ in range(c.count())]
-    c.check(len({d.disk for d in disks}) == len(disks) == len({d.label for d in disks}), "a disk is repeated")
     excluded = [(c.text(), c.text()) for _ in range(c.count())]
+    labels = [d.label for d in disks] + [label for label, _ in excluded]
+    c.check(len({d.disk for d in disks}) == len(disks) and len(set(labels)) == len(labels), "a disk is repeated")
     attachments = [_attachment(c) for _ in range(c.count())]
     c.check(len({a.name for a in attachments}) == len(attachments), "an attachment is repeated")
     c.end()
@@ -555,12 +586,14 @@ def _disk(c: Cursor) -> Disk:
     reference = c.bytes_() if c.flag("has reference point") else None
     root = (parse_ref(c), c.take(16)) if c.flag("has root") else None
     result = Disk(disk, label, generation, block_size, capacity, full_read, reason, reference, root)
-    c.check(result.root_level <= 4, "the disk has more blocks than a record's u32 can count")
+    c.check(result.blocks <= BLOCKS_MAX, f"the disk has more than {BLOCKS_MAX} blocks")
     return result
 
 
 def _attachment(c: Cursor) -> Attachment:
-    name, length, digest = c.text(), c.varint(), c.take(32)
+    name = c.text()
+    c.check(name not in (".", "..") and re.fullmatch(r"[A-Za-z0-9._-]{1,100}", name) is not None, f"{name!r} is no name for an attachment")
+    length, digest = c.varint(), c.take(32)
     count, chunks = -(-length // CHUNK), []
     c.check(count <= len(c.data) - c.at, "the attachment has more chunks than the manifest has bytes")
     for index in range(count):

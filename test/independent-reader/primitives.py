@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import re
@@ -135,8 +136,12 @@ class PublicKey:
         return bytes([self.algorithm, len(self.key)]) + self.key
 
     @property
+    def hash(self) -> bytes:
+        return sha256(b"failkit/v1/public-key\0" + bytes([self.algorithm]) + self.key)
+
+    @property
     def key_id(self) -> bytes:
-        return sha256(b"failkit/v1/public-key\0" + bytes([self.algorithm]) + self.key)[:16]
+        return self.hash[:16]
 
 
 @dataclass(frozen=True)
@@ -156,7 +161,7 @@ class Signature:
 
 
 def fingerprint(key: PublicKey) -> str:
-    digits = key.key_id.hex()
+    digits = base64.b32encode(key.hash[:20]).decode().lower()
     return "fk-root-" + "-".join(digits[i : i + 4] for i in range(0, 32, 4))
 
 
@@ -255,15 +260,16 @@ class DirectoryBucket:
 
     def list(self, prefix: str) -> list[str]:
         """Names below a prefix that ends in `/`, sorted."""
-        return sorted(str(p.relative_to(self.root)) for p in (self.root / prefix).rglob("*") if p.is_file())
+        return sorted(p.relative_to(self.root).as_posix() for p in (self.root / prefix).rglob("*") if p.is_file())
 
 
-def number_in_name(name: str, pattern: str, inverted: bool = False) -> int:
-    """The number that the last part of a name holds."""
-    part = name.rsplit("/", 1)[1]
-    if not re.fullmatch(pattern, part):
-        raise FormatError(name, 0, "not a name that docs/format.md defines")
-    value = INTEGER_MAX - int(part) if inverted else int(part)
-    if not 0 <= value <= INTEGER_MAX:
-        raise FormatError(name, 0, "not a name that docs/format.md defines")
-    return value
+def numbered(bucket: Bucket, prefix: str, digits: int, inverted: bool = False) -> dict[int, str]:
+    """The names `prefix` + a number of so many digits, by number, in the bucket's order. Names of another form are ignored."""
+    names = {}
+    for name in bucket.list(prefix):
+        part = name[len(prefix) :]
+        value = int(part) if re.fullmatch(r"[0-9]+", part) and len(part) == digits else -1
+        value = INTEGER_MAX - value if inverted and value >= 0 else value
+        if 0 <= value <= INTEGER_MAX:
+            names[value] = name
+    return names

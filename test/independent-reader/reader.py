@@ -9,6 +9,7 @@ import argparse
 import base64
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -25,8 +26,8 @@ from replica import Machine, Unwrap, open_repository
 
 def recovery_key(pem: bytes) -> Unwrap:
     private = serialization.load_pem_private_key(pem, None)
-    if not isinstance(private, RSAPrivateKey):
-        raise ValueError("the recovery key is not an RSA key")
+    if not isinstance(private, RSAPrivateKey) or private.key_size < 3072:
+        raise ValueError("the recovery key is not an RSA key of 3072 bits or more")
 
     def unwrap(wrap: o.Wrap, context: bytes) -> bytes | None:
         if wrap.provider != "recovery-key":
@@ -41,8 +42,10 @@ def recovery_key(pem: bytes) -> Unwrap:
 
 
 def local_key(text: str) -> Unwrap:
-    """The page does not say how a key file looks; taken to be one line of base64."""
-    key = base64.b64decode(text.strip(), validate=True)
+    found = re.fullmatch(r"failkit-local-key 1\nkey-id (local:[0-9a-f]{16})\nkey ([A-Za-z0-9+/=]+)", meaningful(text))
+    key = base64.b64decode(found[2], validate=True) if found else b""
+    if len(key) != 32:
+        raise ValueError("not a local key file of version 1")
 
     def unwrap(wrap: o.Wrap, context: bytes) -> bytes | None:
         if wrap.provider != "local-key" or len(wrap.wrapped) != 61 or wrap.wrapped[0] != 1:
@@ -55,9 +58,14 @@ def local_key(text: str) -> Unwrap:
     return unwrap
 
 
+def meaningful(text: str) -> str:
+    """Without comments and empty lines."""
+    return "\n".join(line for line in text.splitlines() if line.strip() and not line.startswith("#"))
+
+
 def machines(bucket: Bucket) -> list[bytes]:
     names = {name.split("/")[1] for name in bucket.list("machines/")}
-    return [bytes.fromhex(name) for name in sorted(names)]
+    return [bytes.fromhex(name) for name in sorted(names) if re.fullmatch(r"[0-9a-f]{32}", name)]
 
 
 def describe(machine: Machine) -> dict[str, object]:
@@ -109,10 +117,6 @@ def attachments(machine: Machine, seq: int) -> dict[str, bytes]:
 
 
 def write_attachments(files: dict[str, bytes], out: Path) -> dict[str, int]:
-    """A name is one path element: a manifest must not choose where on the restoring machine it writes."""
-    for name in files:
-        if name in ("", ".", "..") or any(c in name for c in "/\\\0"):
-            raise FormatError("manifest", 0, f"attachment name {name!r} is not a file name")
     out.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
         (out / name).write_bytes(data)
@@ -133,34 +137,33 @@ def verify(machine: Machine) -> dict[str, object]:
 
 def rebuild(machine: Machine) -> dict[str, object]:
     """Every block in every segment by the footers alone; opens each record to see that the footer speaks the truth."""
-    digest_key, segments = machine.data_key(machine.state.epoch)[1], []
+    segments: list[dict[str, object]] = []
     blocks: dict[str, list[dict[str, object]]] = {}
     prefix = f"{machine.prefix}segments/"
     for name in machine.bucket.list(prefix):
-        tenure, number = (int(part) for part in name[len(prefix) :].split("/"))
-        if name != o.segment_name(machine.machine, tenure, number):
-            raise FormatError(name, 0, "not a name that docs/format.md defines")
+        found = re.fullmatch(r"([0-9]{16})/([0-9]{10})", name[len(prefix) :])
+        if not found:
+            continue
+        tenure, number = int(found[1]), int(found[2])
         data = machine.bucket.get(name)
         born = machine.state.segments.get((tenure, number))
-        records = machine.footer(tenure, number, data)
+        records, epoch = machine.footer(tenure, number, data), machine.segment(tenure, number)[0].epoch
         units = sum(r.count if r.type == o.DATA else 1 for r in records)
         if born and (born.size, born.units, born.digest) != (len(data), units, sha256(data)):
             raise FormatError(name, 0, "not the segment whose size, units and SHA-256 the chain gives")
         segments.append({"tenure": tenure, "number": number, "records": len(records), "units": units, "inChain": born is not None})
         for index, record in enumerate(records):
-            for block, digest in check_record(machine, o.Ref(tenure, number, index, record.offset, record.stored), record, digest_key):
+            ref = o.Ref(tenure, number, index, record.offset, record.stored)
+            for block, digest in check_record(machine, ref, record, machine.digest_key(epoch)):
                 blocks.setdefault(record.disk.hex(), []).append(
                     {"block": block, "tenure": tenure, "number": number, "record": index, "digest": digest.hex()})
     return {"machine": machine.machine.hex(), "segments": segments, "disks": blocks}
 
 
 def check_record(machine: Machine, ref: o.Ref, record: o.FooterRecord, digest_key: bytes) -> list[tuple[int, bytes]]:
-    """The blocks of a data record, and their digests. Chunks are skipped where the footer does not give their length."""
+    """The blocks of a data record, and their digests."""
     name = o.segment_name(machine.machine, ref.tenure, ref.number)
-    if record.type == o.ATTACHMENT and record.codec == 1:
-        return []
-    length = record.count * record.block_size if record.type == o.DATA else record.stored - o.TAG
-    plain = machine.open_record(ref, record.type, record.codec, record.disk, record.first, record.count, record.block_size, length)
+    plain = machine.open_record(ref, record.type, record.codec, record.disk, record.first, record.count, record.block_size, record.length)
     for at, digest in enumerate(record.digests):
         block = plain[at * record.block_size :][: record.block_size]
         if hmac_sha256(digest_key, block)[:16] != digest:

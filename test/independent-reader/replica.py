@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import objects as o
 from objects import Ref, SegmentState
 from primitives import Bucket, Cursor, DataKey, FormatError, decompress, dec, fingerprint, gcm_open, hmac_sha256, inv
-from primitives import number_in_name, same, sha256
+from primitives import numbered, same, sha256
 
 Unwrap = Callable[[o.Wrap, bytes], bytes | None]
 """Gives the data key of a wrap, for a key context; None where the wrap is for another key."""
@@ -19,13 +19,18 @@ Unwrap = Callable[[o.Wrap, bytes], bytes | None]
 def open_repository(bucket: Bucket, root: str) -> tuple[o.Repository, o.Trust]:
     """§9 step 1. Fails unless the customer's root key, known by its fingerprint, vouches for the bucket."""
     repository = o.parse_repository(bucket.get("repository"))
-    names = bucket.list("trust/")
-    if not names:
+    numbers = numbered(bucket, "trust/", 16, inverted=True)
+    trust: o.Trust | None = None
+    for number in range(max(numbers, default=-1) + 1):
+        name = f"trust/{inv(number)}"
+        trust = o.parse_trust(bucket.get(name), name, number, repository, trust)
+    if trust is None:
         raise FormatError("trust/", 0, "no trust statement")
-    number = number_in_name(names[0], r"\d{16}", inverted=True)
-    trust = o.parse_trust(bucket.get(names[0]), names[0], number, repository)
-    if root not in [fingerprint(key) for key in trust.roots]:
-        raise FormatError("repository", 0, f"neither its root key nor one that replaced it has the fingerprint {root}")
+    fingerprints = [fingerprint(key) for key in trust.roots]
+    if root not in fingerprints:
+        raise FormatError("repository", 0, f"neither the root key in force nor one that it replaced has the fingerprint {root}")
+    if root != fingerprints[-1]:
+        print(f"repository: the root key {root} was replaced; in force is {fingerprints[-1]}", file=sys.stderr)
     return repository, trust
 
 
@@ -35,13 +40,13 @@ class State:
 
     tenure: int = 0
     adopted: dict[int, int] = field(default_factory=dict)  # tenure, and its last watermark
+    owner: bytes = b""  # key id of the agent that signed the tenure's begin
     published: bool = False
     watermark: int = 0
-    epoch: int = 0
+    epochs: dict[int, bytes] = field(default_factory=dict)  # SHA-256 of revision 0 of their key records, ascending
     lock: tuple[int, int] = (0, 0)
     points: dict[int, tuple[int, bytes]] = field(default_factory=dict)
     segments: dict[tuple[int, int], SegmentState] = field(default_factory=dict)
-    key_records: dict[int, bytes] = field(default_factory=dict)  # of the epochs that the walked entries open
     newest_publish: int = 0  # pruned or not; 0 where the walk met none
 
     @staticmethod
@@ -49,8 +54,13 @@ class State:
         points = dict(summary.points)
         if entry.seq in points:
             points[entry.seq] = (entry.time, entry.digest)
-        return State(summary.tenure, dict(summary.adopted), summary.published, summary.watermark, summary.epoch, summary.lock, points,
-                     dict(summary.segments))
+        return State(summary.tenure, dict(summary.adopted), summary.owner, summary.published, summary.watermark, dict(summary.epochs),
+                     summary.lock, points, dict(summary.segments))
+
+    @property
+    def epoch(self) -> int:
+        """The one in force."""
+        return max(self.epochs, default=0)
 
     def apply(self, entry: o.Entry, control: o.Control) -> None:
         c = Cursor(b"", entry.name)
@@ -58,21 +68,24 @@ class State:
             case o.Begin(adopts, epoch, digest):
                 c.check(adopts in (None, self.tenure), f"adopts tenure {adopts}, tenure {self.tenure} was in force")
                 self.adopted = {} if adopts is None else {**self.adopted, adopts: self.watermark}
-                self.tenure, self.watermark, self.published = entry.seq, 0, False
+                self.tenure, self.owner, self.watermark, self.published = entry.seq, entry.signer, 0, False
                 self._key_record(c, epoch, digest)
             case o.Publish(epoch, watermark):
                 c.check(epoch == self.epoch, f"publishes in epoch {epoch}, epoch {self.epoch} is in force")
                 c.check(watermark >= self.watermark, "the watermark falls")
+                self._check_owner(c, entry)
                 self._count_segments(c, entry, control, watermark)
                 self.points[entry.seq] = (entry.time, entry.digest)
                 self.watermark, self.published, self.adopted = watermark, True, {}
                 self.newest_publish = entry.seq
             case o.Prune(seqs):
+                c.check(not self.points or max(self.points) not in seqs, "prunes the newest point")
                 for seq in seqs:
                     c.check(self.points.pop(seq, None) is not None, f"prunes {seq}, which is no retained point")
             case o.Lock(generation, until):
-                self.lock = (generation, until)
+                self.lock = (generation, max(self.lock[1], until))
             case o.Rekey(epoch, digest):
+                self._check_owner(c, entry)
                 c.check(epoch > self.epoch, "rekeys to an epoch that is not new")
                 self._key_record(c, epoch, digest)
         c.check(entry.tenure == self.tenure, f"carries tenure {entry.tenure}, tenure {self.tenure} is in force")
@@ -81,8 +94,10 @@ class State:
 
     def _key_record(self, c: Cursor, epoch: int, digest: bytes) -> None:
         c.check(epoch >= self.epoch, "the epoch falls")
-        c.check(self.key_records.setdefault(epoch, digest) == digest, f"another key record for epoch {epoch}")
-        self.epoch = epoch
+        c.check(self.epochs.setdefault(epoch, digest) == digest, f"another key record for epoch {epoch}")
+
+    def _check_owner(self, c: Cursor, entry: o.Entry) -> None:
+        c.check(entry.signer == self.owner, f"signed by {entry.signer.hex()}, but {self.owner.hex()} began the tenure")
 
     def _count_segments(self, c: Cursor, entry: o.Entry, control: o.Control, watermark: int) -> None:
         for at, (size, units, digest) in control.births.items():
@@ -98,8 +113,8 @@ class State:
 
     def check_summary(self, entry: o.Entry, summary: o.Summary) -> None:
         points = {seq: (time, bytes(32) if seq == entry.seq else digest) for seq, (time, digest) in self.points.items()}
-        mine = o.Summary(self.tenure, self.published, self.watermark, self.epoch, self.adopted, self.lock, points, self.segments)
-        for what in ("tenure", "published", "adopted", "watermark", "epoch", "lock", "points", "segments"):
+        mine = o.Summary(self.tenure, self.owner, self.published, self.watermark, self.epochs, self.adopted, self.lock, points, self.segments)
+        for what in ("tenure", "owner", "published", "adopted", "watermark", "epochs", "lock", "points", "segments"):
             if getattr(mine, what) != getattr(summary, what):
                 raise FormatError(entry.name, 0, f"the summary's {what} is not what the chain says")
 
@@ -116,24 +131,21 @@ class Machine:
 
     def _walk(self, whole_chain: bool) -> tuple[int, State]:
         """§9 step 2. From the head to the newest summary (or to entry 1), then forward again."""
-        names = self.bucket.list(f"{self.prefix}chain/")
-        if not names:
+        head = max(numbered(self.bucket, f"{self.prefix}chain/", 16, inverted=True), default=0)
+        if head == 0:
             raise FormatError(f"{self.prefix}chain/", 0, "no entry")
-        head = number_in_name(names[0], r"\d{16}", inverted=True)
         walked: list[o.Entry] = []
         for seq in range(head, 0, -1):
             walked.append(self._entry(seq, walked[-1] if walked else None))
             if not whole_chain and seq % o.SUMMARY_EVERY == 0 and self._counts(walked[-1]):
                 break
-        if not walked:
-            raise FormatError(names[0], 0, "entries count from 1")
         state = State()
         for entry in reversed(walked):
             if not self._counts(entry):
                 print(f"{entry.name}: written by a revoked agent after its cut-off; without effect", file=sys.stderr)
                 continue
             control = self._control(entry)
-            if entry is walked[-1] and entry.seq != 1 and control.summary:
+            if entry is walked[-1] and control.summary:
                 state = State.after(entry, control.summary)
                 continue
             state.apply(entry, control)
@@ -146,7 +158,10 @@ class Machine:
         entry = o.parse_entry(self.bucket.get(name), name, self.repository.repository, self.machine, seq)
         if following and following.previous != entry.digest:
             raise FormatError(name, 0, f"not the entry that entry {following.seq} follows")
-        entry.signature.verify(self._agent(entry.signer, name).key, "failkit/v1/chain-entry")
+        agent = self._agent(entry.signer, name)
+        entry.signature.verify(agent.key, "failkit/v1/chain-entry")
+        if agent.cut_offs.get(self.machine, (0, b""))[0] == seq and agent.cut_offs[self.machine][1] != entry.digest:
+            raise FormatError(name, 0, "not the entry at which the root key revoked its agent")
         if entry.trust > self.trust.number and self._counts(entry):
             raise FormatError(name, 0, f"knows trust statement {entry.trust}, the newest here is {self.trust.number}: the bucket was rolled back")
         return entry
@@ -178,9 +193,16 @@ class Machine:
             raise FormatError(name, 0, "published by a revoked agent after its cut-off")
         return entry, self._manifest(entry, entry.body)
 
-    def digest_key(self, entry: o.Entry) -> bytes:
-        """The key of block digests, from the key record of the entry's epoch."""
-        return self.data_key(entry.body.epoch if isinstance(entry.body, o.Publish) else self.state.epoch)[1]
+    def digest_key(self, epoch: int) -> bytes:
+        """The key of the block digests in segments of this epoch."""
+        return self.data_key(epoch)[1]
+
+    def _check_epoch(self, entry: o.Entry, ref: Ref) -> int:
+        """§9 step 3: no point uses a segment of an epoch above its own."""
+        epoch = self.segment(ref.tenure, ref.number)[0].epoch
+        if not isinstance(entry.body, o.Publish) or epoch > entry.body.epoch:
+            raise FormatError(o.segment_name(self.machine, ref.tenure, ref.number), 0, f"of epoch {epoch}, above that of point {entry.seq}")
+        return epoch
 
     def _manifest(self, entry: o.Entry, publish: o.Publish) -> o.Manifest:
         c = Cursor(publish.sealed, entry.name, publish.offset)
@@ -204,34 +226,40 @@ class Machine:
             raise FormatError(name, ref.offset, f"point {entry.seq} uses it, but by the chain it may be deleted")
 
     def data_key(self, epoch: int) -> tuple[DataKey, bytes]:
-        """§9 step 3: the data key of an epoch and the machine's digest key."""
+        """§9 step 3: the data key of an epoch and its digest key."""
         if epoch not in self.keys:
             self.keys[epoch] = self._open_key_record(epoch)
-            digest_keys = {digest_key for _, digest_key in self.keys.values()}
-            if len(digest_keys) != 1:
-                raise FormatError(f"{self.prefix}keys/{dec(epoch, 8)}/", 0, "the machine keys differ between epochs")
         return self.keys[epoch]
 
     def _open_key_record(self, epoch: int) -> tuple[DataKey, bytes]:
+        """§5: the highest revision that counts and that the key at hand opens."""
         prefix = f"{self.prefix}keys/{dec(epoch, 8)}/"
-        records = []
-        for name in self.bucket.list(prefix):
-            revision = number_in_name(name, r"\d{4}")
-            record = o.parse_key_record(self.bucket.get(name), name, self.repository.repository, self.machine, epoch, revision)
-            record.signature.verify(self._agent(record.signer, name).key, "failkit/v1/key-record")
-            records.append(record)
-        if not records or records[0].revision != 0:
-            raise FormatError(prefix, 0, "no key record of revision 0")
-        if self.state.key_records.get(epoch, records[0].digest) != records[0].digest:
-            raise FormatError(records[0].name, 0, "not the key record that the chain names")
-        if any(r.commitment != records[0].commitment for r in records):
-            raise FormatError(prefix, 0, "the revisions hold different data keys")
-        opened = [self._unwrap(r) for r in records]
-        if len({keys[1] for keys in opened if keys}) > 1:
-            raise FormatError(prefix, 0, "the machine keys differ between revisions")
-        if not any(opened):
-            raise FormatError(prefix, 0, "no wrap that this key opens")
-        return [key for key in opened if key][-1]
+        name = f"{prefix}0000"
+        if epoch not in self.state.epochs:
+            raise FormatError(name, 0, f"the chain names no epoch {epoch}")
+        first = o.parse_key_record(self.bucket.get(name), name, self.repository.repository, self.machine, epoch, 0)
+        if first.digest != self.state.epochs[epoch]:
+            raise FormatError(name, 0, "not the key record that the chain names")
+        names = numbered(self.bucket, prefix, 4)
+        later = (self._later_revision(first, names[revision], revision) for revision in sorted(names, reverse=True) if revision > 0)
+        for record in (*later, first):
+            opened = self._unwrap(record) if record else None
+            if opened:
+                return opened
+        raise FormatError(prefix, 0, "no wrap that this key opens")
+
+    def _later_revision(self, first: o.KeyRecord, name: str, revision: int) -> o.KeyRecord | None:
+        """None, and a warning, where it does not count: anybody who may write to the bucket can put such a thing there."""
+        try:
+            record = o.parse_key_record(self.bucket.get(name), name, self.repository.repository, self.machine, first.epoch, revision)
+            agent = self._agent(record.signer, name)
+            record.signature.verify(agent.key, "failkit/v1/key-record")
+            if agent.revoked or record.commitment != first.commitment:
+                raise FormatError(name, 0, "signed by a revoked agent, or for another data key")
+        except FormatError as error:
+            print(f"{error}; this revision of the key record does not count", file=sys.stderr)
+            return None
+        return record
 
     def _unwrap(self, record: o.KeyRecord) -> tuple[DataKey, bytes] | None:
         ids = self.repository.repository + self.machine + record.epoch.to_bytes(4, "big")
@@ -247,7 +275,7 @@ class Machine:
         if not same(record.mac, hmac_sha256(data_key.derive("failkit/v1/key-record-mac", b"", 32), record.maced)):
             raise FormatError(record.name, len(record.maced), "the mac is wrong")
         sealed, aad = record.sealed_machine_keys, ids + record.revision.to_bytes(4, "big")
-        keys = gcm_open(data_key.derive("failkit/v1/machine-keys", b"", 32), sealed[:12], sealed[12:], aad, record.name, 0)
+        keys = gcm_open(data_key.derive("failkit/v1/machine-keys", record.revision.to_bytes(4, "big"), 32), sealed[:12], sealed[12:], aad, record.name, 0)
         return data_key, keys[:32]
 
     def segment(self, tenure: int, number: int) -> tuple[o.SegmentHeader, bytes, bytes]:
@@ -256,6 +284,8 @@ class Machine:
             name = o.segment_name(self.machine, tenure, number)
             data = self.bucket.get_range(name, 0, o.SEGMENT_START)
             header = o.parse_segment_header(data, name, self.repository.repository, self.machine, tenure, number)
+            if header.epoch > self.state.epoch:
+                raise FormatError(name, 0, f"of epoch {header.epoch}, but {self.state.epoch} is in force")
             key, nonce, commitment = self.data_key(header.epoch)[0].derive_committed("failkit/v1/segment", header.header)
             if not same(commitment, header.commitment):
                 raise FormatError(name, o.HEADER_BYTES, "the segment's commitment is wrong: another data key, or another header")
@@ -286,6 +316,7 @@ class Machine:
 
     def _pages(self, entry: o.Entry, disk: o.Disk, level: int, index: int, ref: Ref, digest: bytes) -> Iterator[tuple[Ref, o.Page]]:
         self._check_kept(entry, ref)
+        self._check_epoch(entry, ref)
         covers = o.FAN_OUT ** (level + 1)
         plain = self.open_record(ref, o.PAGE, 0, disk.disk, index * covers, covers, disk.block_size, ref.stored - o.TAG, digest)
         where = f"page {level}/{index} in {o.segment_name(self.machine, ref.tenure, ref.number)} at {ref.offset}"
@@ -296,9 +327,10 @@ class Machine:
 
     def blocks(self, entry: o.Entry, disk: o.Disk) -> Iterator[tuple[int, bytes]]:
         """Every block that is not a hole, checked against its digest."""
-        record, opened, digest_key = None, b"", self.digest_key(entry)
+        record, opened = None, b""
         for run in (run for _, page in self.pages(entry, disk) for run in page.runs):
             self._check_kept(entry, run.ref)
+            digest_key = self.digest_key(self._check_epoch(entry, run.ref))
             if record != run.ref:
                 record, size = run.ref, disk.block_size
                 opened = self.open_record(run.ref, o.DATA, run.codec, disk.disk, run.first - run.inside, run.record_blocks, size,

@@ -123,7 +123,7 @@ class Segment:
         if disk not in self.disks:
             self.disks.append(disk)
         numbers = [self.disks.index(disk), first, count, size, len(sealed)]
-        entry = bytes([kind, codec]) + b"".join(varint(n) for n in numbers) + b"".join(digests)
+        entry = bytes([kind, codec]) + b"".join(varint(n) for n in numbers) + b"".join(digests) + (varint(len(plain)) if kind == 3 else b"")
         self.entries.append(self.writer.alter("footer entry", entry))
         self.units += count if kind == 1 else 1
         return Place(self.tenure, self.number, record, offset, len(sealed), sha256(sealed)[:16])
@@ -151,11 +151,10 @@ class RepositoryWriter:
         self.objects: dict[str, bytes] = {}
         self.alter = alter
         self.repository, self.local_key = os.urandom(16), os.urandom(32)
-        self.recovery = recovery or rsa.generate_private_key(65537, 2048)
+        self.recovery = recovery or rsa.generate_private_key(65537, 3072)
         self.roots, self.lineage, self.agents = [Signer()], list[bytes](), dict[bytes, bytes]()
         self.trust, self.previous = -1, bytes(32)
-        spki = self.recovery.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-        head = b"FKRP\0\1" + self.repository + u(NOW, 8) + self.roots[0].public.encoded + bytes_(spki)
+        head = b"FKRP\0\1" + self.repository + u(NOW, 8) + self.roots[0].public.encoded
         self.put("repository", self.roots[0].signed("failkit/v1/repository", self.alter("repository", head)))
 
     def put(self, name: str, data: bytes) -> None:
@@ -165,8 +164,8 @@ class RepositoryWriter:
     def certify(self, agent: Signer) -> None:
         self.agents[agent.public.key_id] = agent.public.encoded + b"\1"
 
-    def revoke(self, agent: Signer, cut_offs: dict[bytes, int]) -> None:
-        cuts = [machine + varint(seq) for machine, seq in sorted(cut_offs.items())]
+    def revoke(self, agent: Signer, cut_offs: dict[bytes, tuple[int, bytes]]) -> None:
+        cuts = [machine + varint(seq) + digest for machine, (seq, digest) in sorted(cut_offs.items())]
         self.agents[agent.public.key_id] = agent.public.encoded + b"\2" + listed(cuts)
 
     def replace_root(self) -> None:
@@ -178,8 +177,9 @@ class RepositoryWriter:
     def publish_trust(self) -> None:
         self.trust += 1
         agents = [self.agents[key_id] for key_id in sorted(self.agents)]
+        spki = self.recovery.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
         head = (b"FKTS\0\1" + self.repository + u(self.trust, 8) + self.previous + u(NOW, 8) + self.roots[-1].public.encoded
-                + listed(self.lineage) + listed(agents) + varint(30))
+                + listed(self.lineage) + bytes_(spki) + listed(agents) + varint(30))
         statement = self.roots[-1].signed("failkit/v1/trust", self.alter("trust", head))
         self.put(f"trust/{inv(self.trust)}", statement)
         self.previous = sha256(statement)
@@ -192,10 +192,12 @@ class MachineWriter:
         self.prefix = f"machines/{self.machine.hex()}/"
         self.machine_keys = os.urandom(64)
         self.data_keys: dict[int, DataKey] = {}
-        self.key_records: dict[int, bytes] = {}
+        self.key_records: dict[int, bytes] = {}  # of the epochs that the chain names
+        self.owner = agent.public.key_id
         self.seq = self.tenure = self.number = self.epoch = self.watermark = 0
         self.previous, self.adopted, self.lock_state, self.published = bytes(32), dict[int, int](), (0, 0), False
         self.points: dict[int, tuple[int, bytes]] = {}
+        self.digests: dict[int, bytes] = {}  # of all entries
         self.rows: dict[Address, SegmentRow] = {}
         self.fresh: dict[Address, tuple[Segment, bytes]] = {}  # sealed, not yet published
         self.used: dict[Address, int] = {}  # units that the newest point uses
@@ -211,7 +213,7 @@ class MachineWriter:
     def write_key_record(self, revision: int, **changes: bytes) -> bytes:
         key, ids = self.data_keys[self.epoch], self.repository + self.machine + u(self.epoch, 4)
         context, nonce, file_nonce = b"failkit/v1/key-context\0" + ids, os.urandom(12), os.urandom(12)
-        sealed = nonce + AESGCM(key.derive("failkit/v1/machine-keys", b"", 32)).encrypt(nonce, self.machine_keys, ids + u(revision, 4))
+        sealed = nonce + AESGCM(key.derive("failkit/v1/machine-keys", u(revision, 4), 32)).encrypt(nonce, self.machine_keys, ids + u(revision, 4))
         oaep = padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), context)
         wraps = [text("aws-kms") + text("arn:aws:kms:eu-central-1:1:key/1") + bytes_(b"opaque"),
                  text("local-key") + text("file") + bytes_(b"\1" + file_nonce + AESGCM(self.into.local_key).encrypt(file_nonce, key.key, context)),
@@ -267,11 +269,16 @@ class MachineWriter:
         """Opens a tenure; may adopt the one before, and what that one adopted."""
         self.adopted = {**self.adopted, self.tenure: self.watermark} if adopts else {}
         old, self.tenure, self.number, self.watermark, self.published = self.tenure, self.seq + 1, 0, 0, False
+        self.owner = self.agent.public.key_id
         body = (b"\1" + varint(old) if adopts else b"\0") + varint(self.epoch) + self.key_records[self.epoch]
         self.entry(1, body)
 
     def rekey(self) -> None:
         self.new_epoch()
+        self.rekey_to(self.epoch)
+
+    def rekey_to(self, epoch: int) -> None:
+        self.epoch = epoch
         self.entry(5, varint(self.epoch) + self.key_records[self.epoch])
 
     def lock(self) -> None:
@@ -324,7 +331,8 @@ class MachineWriter:
 
     def summary(self) -> bytes:
         live = {at: r for at, r in sorted(self.rows.items()) if not r.death or any(r.birth <= seq < r.death for seq in self.points)}
-        return (varint(self.tenure) + bytes([self.published]) + varint(self.watermark) + varint(self.epoch)
+        return (varint(self.tenure) + self.owner + bytes([self.published]) + varint(self.watermark)
+                + listed([varint(epoch) + digest for epoch, digest in sorted(self.key_records.items())])
                 + listed([varint(t) + varint(watermark) for t, watermark in sorted(self.adopted.items())])
                 + varint(self.lock_state[0]) + varint(self.lock_state[1])
                 + listed([varint(seq) + varint(time) + digest for seq, (time, digest) in sorted(self.points.items())])
@@ -346,7 +354,7 @@ class MachineWriter:
                 + u(NOW + self.seq, 8) + u(self.tenure, 8) + u(self.into.trust, 8) + bytes_(body) + field_ + signer.public.key_id)
         entry = signer.signed("failkit/v1/chain-entry", self.alter(f"entry {self.seq}", head))
         self.into.put(f"{self.prefix}chain/{inv(self.seq)}", entry)
-        self.previous = sha256(entry)
+        self.previous = self.digests[self.seq] = sha256(entry)
         if kind == 2:
             self.points[self.seq] = (NOW + self.seq, self.previous)
 
