@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.exceptions import InvalidTag
 
 import objects as o
+import segment as sg
 from primitives import Bucket, Cursor, DirectoryBucket, FormatError, hmac_sha256, sha256
 from replica import Machine, Unwrap, open_repository
 
@@ -108,8 +109,8 @@ def attachments(machine: Machine, seq: int) -> dict[str, bytes]:
     for attachment in machine.point(seq)[1].attachments:
         chunks, count = [], len(attachment.chunks)
         for index, (codec, ref) in enumerate(attachment.chunks):
-            length = min(o.CHUNK, attachment.length - index * o.CHUNK)
-            chunks.append(machine.open_record(ref, o.ATTACHMENT, codec, o.NO_DISK, index, count, o.CHUNK, length))
+            length = min(sg.CHUNK, attachment.length - index * sg.CHUNK)
+            chunks.append(machine.open_record(ref, sg.ATTACHMENT, codec, sg.NO_DISK, index, count, sg.CHUNK, length))
         files[attachment.name] = b"".join(chunks)
         if sha256(files[attachment.name]) != attachment.digest:
             raise FormatError(f"point {seq}", 0, f"the SHA-256 of attachment {attachment.name!r} is wrong")
@@ -148,30 +149,30 @@ def rebuild(machine: Machine) -> dict[str, object]:
         data = machine.bucket.get(name)
         born = machine.state.segments.get((tenure, number))
         records, epoch = machine.footer(tenure, number, data), machine.segment(tenure, number)[0].epoch
-        units = sum(r.count if r.type == o.DATA else 1 for r in records)
+        units = sum(r.count if r.type == sg.DATA else 1 for r in records)
         if born and (born.size, born.units, born.digest) != (len(data), units, sha256(data)):
             raise FormatError(name, 0, "not the segment whose size, units and SHA-256 the chain gives")
         segments.append({"tenure": tenure, "number": number, "records": len(records), "units": units, "inChain": born is not None})
         for index, record in enumerate(records):
-            ref = o.Ref(tenure, number, index, record.offset, record.stored)
+            ref = sg.Ref(tenure, number, index, record.offset, record.stored)
             for block, digest in check_record(machine, ref, record, machine.digest_key(epoch)):
                 blocks.setdefault(record.disk.hex(), []).append(
                     {"block": block, "tenure": tenure, "number": number, "record": index, "digest": digest.hex()})
     return {"machine": machine.machine.hex(), "segments": segments, "disks": blocks}
 
 
-def check_record(machine: Machine, ref: o.Ref, record: o.FooterRecord, digest_key: bytes) -> list[tuple[int, bytes]]:
+def check_record(machine: Machine, ref: sg.Ref, record: sg.FooterRecord, digest_key: bytes) -> list[tuple[int, bytes]]:
     """The blocks of a data record, and their digests."""
-    name = o.segment_name(machine.machine, ref.tenure, ref.number)
+    name = sg.segment_name(machine.machine, ref.tenure, ref.number)
     plain = machine.open_record(ref, record.type, record.codec, record.disk, record.first, record.count, record.block_size, record.length)
     for at, digest in enumerate(record.digests):
         block = plain[at * record.block_size :][: record.block_size]
         if hmac_sha256(digest_key, block)[:16] != digest:
             raise FormatError(name, ref.offset, f"the footer's digest of block {record.first + at} is wrong")
-    if record.type == o.PAGE:
-        level = next(n for n in range(5) if o.FAN_OUT ** (n + 1) == record.count)
+    if record.type == sg.PAGE:
+        level = next(n for n in range(5) if sg.FAN_OUT ** (n + 1) == record.count)
         page = Cursor(plain, f"page in {name} at {ref.offset}")
-        o.parse_page(page, level, record.first // record.count, record.block_size, 2**36)
+        sg.parse_page(page, level, record.first // record.count, record.block_size, 2**36)
     return [(record.first + at, digest) for at, digest in enumerate(record.digests)]
 
 

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 import objects as o
-from objects import Ref, SegmentState
+import segment as sg
+from objects import SegmentState
 from primitives import Bucket, Cursor, DataKey, FormatError, decompress, dec, fingerprint, gcm_open, hmac_sha256, inv
 from primitives import numbered, same, sha256
+from segment import Ref
 
 Unwrap = Callable[[o.Wrap, bytes], bytes | None]
 """Gives the data key of a wrap, for a key context; None where the wrap is for another key."""
@@ -102,7 +104,7 @@ class State:
     def _count_segments(self, c: Cursor, entry: o.Entry, control: o.Control, watermark: int) -> None:
         for at, (size, units, digest) in control.births.items():
             tenure, number = at
-            fresh = self.watermark < number <= watermark if tenure == self.tenure else number > self.adopted.get(tenure, o.NUMBER_MAX)
+            fresh = self.watermark < number <= watermark if tenure == self.tenure else number > self.adopted.get(tenure, sg.NUMBER_MAX)
             c.check(fresh and at not in self.segments, f"segment {at} cannot be born here")
             self.segments[at] = SegmentState(size, units, 0, entry.seq, 0, digest)
         for at, died in control.deaths.items():
@@ -126,7 +128,7 @@ class Machine:
         self.bucket, self.repository, self.trust, self.machine, self.unwrap = bucket, repository, trust, machine, unwrap
         self.prefix = f"machines/{machine.hex()}/"
         self.keys: dict[int, tuple[DataKey, bytes]] = {}
-        self.headers: dict[tuple[int, int], tuple[o.SegmentHeader, bytes, bytes]] = {}
+        self.headers: dict[tuple[int, int], tuple[sg.SegmentHeader, bytes, bytes]] = {}
         self.head, self.state = self._walk(whole_chain)
 
     def _walk(self, whole_chain: bool) -> tuple[int, State]:
@@ -201,7 +203,7 @@ class Machine:
         """§9 step 3: no point uses a segment of an epoch above its own."""
         epoch = self.segment(ref.tenure, ref.number)[0].epoch
         if not isinstance(entry.body, o.Publish) or epoch > entry.body.epoch:
-            raise FormatError(o.segment_name(self.machine, ref.tenure, ref.number), 0, f"of epoch {epoch}, above that of point {entry.seq}")
+            raise FormatError(sg.segment_name(self.machine, ref.tenure, ref.number), 0, f"of epoch {epoch}, above that of point {entry.seq}")
         return epoch
 
     def _manifest(self, entry: o.Entry, publish: o.Publish) -> o.Manifest:
@@ -222,7 +224,7 @@ class Machine:
         """§8.2: a point uses only segments that were born by then and have not died: others may be deleted."""
         state = self.state.segments.get((ref.tenure, ref.number))
         if state is None or state.birth > entry.seq or 0 < state.death <= entry.seq:
-            name = o.segment_name(self.machine, ref.tenure, ref.number)
+            name = sg.segment_name(self.machine, ref.tenure, ref.number)
             raise FormatError(name, ref.offset, f"point {entry.seq} uses it, but by the chain it may be deleted")
 
     def data_key(self, epoch: int) -> tuple[DataKey, bytes]:
@@ -278,24 +280,24 @@ class Machine:
         keys = gcm_open(data_key.derive("failkit/v1/machine-keys", record.revision.to_bytes(4, "big"), 32), sealed[:12], sealed[12:], aad, record.name, 0)
         return data_key, keys[:32]
 
-    def segment(self, tenure: int, number: int) -> tuple[o.SegmentHeader, bytes, bytes]:
+    def segment(self, tenure: int, number: int) -> tuple[sg.SegmentHeader, bytes, bytes]:
         """A segment's header, its AES key and its base nonce."""
         if (tenure, number) not in self.headers:
-            name = o.segment_name(self.machine, tenure, number)
-            data = self.bucket.get_range(name, 0, o.SEGMENT_START)
-            header = o.parse_segment_header(data, name, self.repository.repository, self.machine, tenure, number)
+            name = sg.segment_name(self.machine, tenure, number)
+            data = self.bucket.get_range(name, 0, sg.SEGMENT_START)
+            header = sg.parse_segment_header(data, name, self.repository.repository, self.machine, tenure, number)
             if header.epoch > self.state.epoch:
                 raise FormatError(name, 0, f"of epoch {header.epoch}, but {self.state.epoch} is in force")
             key, nonce, commitment = self.data_key(header.epoch)[0].derive_committed("failkit/v1/segment", header.header)
             if not same(commitment, header.commitment):
-                raise FormatError(name, o.HEADER_BYTES, "the segment's commitment is wrong: another data key, or another header")
+                raise FormatError(name, sg.HEADER_BYTES, "the segment's commitment is wrong: another data key, or another header")
             self.headers[tenure, number] = header, key, nonce
         return self.headers[tenure, number]
 
     def open_record(self, ref: Ref, kind: int, codec: int, disk: bytes, first: int, count: int, block_size: int,
                     length: int, digest: bytes | None = None) -> bytes:
         """Opens one record at its address; `length` is that of its plaintext."""
-        name = o.segment_name(self.machine, ref.tenure, ref.number)
+        name = sg.segment_name(self.machine, ref.tenure, ref.number)
         _, key, nonce = self.segment(ref.tenure, ref.number)
         sealed = self.bucket.get_range(name, ref.offset, ref.stored)
         if digest is not None and sha256(sealed)[:16] != digest:
@@ -309,18 +311,18 @@ class Machine:
             raise FormatError(name, ref.offset, f"holds {len(plain)} bytes, not {length}")
         return plain
 
-    def pages(self, entry: o.Entry, disk: o.Disk) -> Iterator[tuple[Ref, o.Page]]:
+    def pages(self, entry: o.Entry, disk: o.Disk) -> Iterator[tuple[Ref, sg.Page]]:
         """The disk's block map, a page before its children, runs in order of blocks."""
         if disk.root:
             yield from self._pages(entry, disk, disk.root_level, 0, *disk.root)
 
-    def _pages(self, entry: o.Entry, disk: o.Disk, level: int, index: int, ref: Ref, digest: bytes) -> Iterator[tuple[Ref, o.Page]]:
+    def _pages(self, entry: o.Entry, disk: o.Disk, level: int, index: int, ref: Ref, digest: bytes) -> Iterator[tuple[Ref, sg.Page]]:
         self._check_kept(entry, ref)
         self._check_epoch(entry, ref)
-        covers = o.FAN_OUT ** (level + 1)
-        plain = self.open_record(ref, o.PAGE, 0, disk.disk, index * covers, covers, disk.block_size, ref.stored - o.TAG, digest)
-        where = f"page {level}/{index} in {o.segment_name(self.machine, ref.tenure, ref.number)} at {ref.offset}"
-        page = o.parse_page(Cursor(plain, where), level, index, disk.block_size, disk.blocks)
+        covers = sg.FAN_OUT ** (level + 1)
+        plain = self.open_record(ref, sg.PAGE, 0, disk.disk, index * covers, covers, disk.block_size, ref.stored - sg.TAG, digest)
+        where = f"page {level}/{index} in {sg.segment_name(self.machine, ref.tenure, ref.number)} at {ref.offset}"
+        page = sg.parse_page(Cursor(plain, where), level, index, disk.block_size, disk.blocks)
         yield ref, page
         for child in page.children:
             yield from self._pages(entry, disk, level - 1, child.index, child.ref, child.digest)
@@ -333,9 +335,9 @@ class Machine:
             digest_key = self.digest_key(self._check_epoch(entry, run.ref))
             if record != run.ref:
                 record, size = run.ref, disk.block_size
-                opened = self.open_record(run.ref, o.DATA, run.codec, disk.disk, run.first - run.inside, run.record_blocks, size,
+                opened = self.open_record(run.ref, sg.DATA, run.codec, disk.disk, run.first - run.inside, run.record_blocks, size,
                                           run.record_blocks * size)
-            name = o.segment_name(self.machine, run.ref.tenure, run.ref.number)
+            name = sg.segment_name(self.machine, run.ref.tenure, run.ref.number)
             for at, digest in enumerate(run.digests):
                 block = opened[(run.inside + at) * disk.block_size :][: disk.block_size]
                 if hmac_sha256(digest_key, block)[:16] != digest:
@@ -353,20 +355,20 @@ class Machine:
                 used[run.ref.tenure, run.ref.number] += len(run.digests)
         for (tenure, number), state in self.state.segments.items():
             if state.units - state.dead != used[tenure, number]:
-                raise FormatError(o.segment_name(self.machine, tenure, number), 0, f"{used[tenure, number]} of its units are in use, "
+                raise FormatError(sg.segment_name(self.machine, tenure, number), 0, f"{used[tenure, number]} of its units are in use, "
                                   f"by the chain {state.units - state.dead} of {state.units} are")
 
-    def footer(self, tenure: int, number: int, data: bytes) -> list[o.FooterRecord]:
+    def footer(self, tenure: int, number: int, data: bytes) -> list[sg.FooterRecord]:
         """§6, from the trailer back: the records of a whole segment."""
-        name = o.segment_name(self.machine, tenure, number)
-        c = Cursor(data[-o.TRAILER_BYTES :], name, max(0, len(data) - o.TRAILER_BYTES))
+        name = sg.segment_name(self.machine, tenure, number)
+        c = Cursor(data[-sg.TRAILER_BYTES :], name, max(0, len(data) - sg.TRAILER_BYTES))
         stored, count = c.u32(), c.u32()
         c.expect(b"GSKF", "end of the trailer")
-        offset = len(data) - o.TRAILER_BYTES - stored
-        c.check(stored > o.TAG and offset > o.SEGMENT_START and 1 <= count <= o.RECORDS_MAX, "a trailer that does not fit the segment")
+        offset = len(data) - sg.TRAILER_BYTES - stored
+        c.check(stored > sg.TAG and offset > sg.SEGMENT_START and 1 <= count <= sg.RECORDS_MAX, "a trailer that does not fit the segment")
         ref = Ref(tenure, number, 0xFFFFFFFF, offset, stored)
-        plain = self.open_record(ref, o.FOOTER, 0, o.NO_DISK, 0, count, 0, stored - o.TAG)
-        records = o.parse_footer(Cursor(plain, f"footer of {name}"), count)
+        plain = self.open_record(ref, sg.FOOTER, 0, sg.NO_DISK, 0, count, 0, stored - sg.TAG)
+        records = sg.parse_footer(Cursor(plain, f"footer of {name}"), count)
         if records[-1].offset + records[-1].stored != offset:
             raise FormatError(name, offset, "the records do not end where the footer starts")
         return records
