@@ -1,0 +1,121 @@
+/** Bytes of a large disk of which little is written. Chunks are never changed in place, so that a copy costs next to nothing. */
+
+const chunkBytes = 64 * 1024;
+
+export interface Piece {
+  readonly offset: number;
+  readonly length: number;
+  readonly zero: boolean;
+}
+
+export class SparseBytes {
+  #capacityBytes: number;
+  readonly #chunks: Map<number, Uint8Array>;
+
+  constructor(capacityBytes: number, chunks: ReadonlyMap<number, Uint8Array> = new Map()) {
+    this.#capacityBytes = capacityBytes;
+    this.#chunks = new Map(chunks);
+  }
+
+  get capacityBytes(): number {
+    return this.#capacityBytes;
+  }
+
+  copy(): SparseBytes {
+    return new SparseBytes(this.#capacityBytes, this.#chunks);
+  }
+
+  /** The whole content; for disks that fit into memory. */
+  bytes(): Uint8Array {
+    const all = new Uint8Array(this.#capacityBytes);
+    this.read(0, all);
+    return all;
+  }
+
+  read(offset: number, into: Uint8Array): void {
+    if (offset < 0 || offset + into.length > this.#capacityBytes) throw new RangeError('a read beyond the disk');
+    for (const part of partsOf(offset, into.length)) {
+      const chunk = this.#chunks.get(part.chunk);
+      const target = into.subarray(part.at, part.at + part.length);
+      if (chunk === undefined) target.fill(0);
+      else target.set(chunk.subarray(part.inside, part.inside + part.length));
+    }
+  }
+
+  write(offset: number, bytes: Uint8Array): void {
+    if (offset < 0 || offset + bytes.length > this.#capacityBytes) throw new RangeError('a write beyond the disk');
+    for (const part of partsOf(offset, bytes.length)) {
+      const chunk = Uint8Array.from(this.#chunks.get(part.chunk) ?? new Uint8Array(chunkBytes));
+      chunk.set(bytes.subarray(part.at, part.at + part.length), part.inside);
+      this.#chunks.set(part.chunk, chunk);
+    }
+  }
+
+  clear(offset: number, length: number): void {
+    for (const part of partsOf(offset, Math.min(length, this.#capacityBytes - offset))) {
+      const old = this.#chunks.get(part.chunk);
+      if (old === undefined) continue;
+      const chunk = Uint8Array.from(old).fill(0, part.inside, part.inside + part.length);
+      if (chunk.every((byte) => byte === 0)) this.#chunks.delete(part.chunk);
+      else this.#chunks.set(part.chunk, chunk);
+    }
+  }
+
+  /** What a smaller disk loses does not come back when it grows again. */
+  resize(capacityBytes: number): void {
+    if (capacityBytes < this.#capacityBytes) this.clear(capacityBytes, this.#capacityBytes - capacityBytes);
+    this.#capacityBytes = capacityBytes;
+    for (const chunk of this.#chunks.keys()) if (chunk * chunkBytes >= capacityBytes) this.#chunks.delete(chunk);
+  }
+
+  /** Cuts a range into pieces that hold data or read as zero, on boundaries of `grain` bytes; neighbours of one kind are joined. */
+  *pieces(from: number, to: number, grain: number): Generator<Piece> {
+    let open: Piece | null = null;
+    for (let at = from; at < to; ) {
+      const next = Math.min(to, this.#nextBoundary(at, grain));
+      const zero = this.#isZero(at, next);
+      if (open !== null && open.zero === zero) open = { ...open, length: open.length + next - at };
+      else {
+        if (open !== null) yield open;
+        open = { offset: at, length: next - at, zero };
+      }
+      at = next;
+    }
+    if (open !== null) yield open;
+  }
+
+  /** Over unwritten chunks in one step. */
+  #nextBoundary(at: number, grain: number): number {
+    let chunk = Math.floor(at / chunkBytes);
+    if (this.#chunks.has(chunk)) return (Math.floor(at / grain) + 1) * grain;
+    while (!this.#chunks.has(chunk) && chunk * chunkBytes < this.#capacityBytes) chunk++;
+    return chunk * chunkBytes;
+  }
+
+  #isZero(from: number, to: number): boolean {
+    for (const part of partsOf(from, to - from)) {
+      const chunk = this.#chunks.get(part.chunk);
+      if (chunk === undefined) continue;
+      for (let i = part.inside; i < part.inside + part.length; i++) if (chunk[i] !== 0) return false;
+    }
+    return true;
+  }
+}
+
+interface Part {
+  readonly chunk: number;
+  /** Offset in the chunk. */
+  readonly inside: number;
+  /** Offset in the range. */
+  readonly at: number;
+  readonly length: number;
+}
+
+function* partsOf(offset: number, length: number): Generator<Part> {
+  for (let at = 0; at < length; ) {
+    const inside = (offset + at) % chunkBytes;
+    const part = Math.min(length - at, chunkBytes - inside);
+    yield { chunk: Math.floor((offset + at) / chunkBytes), inside, at, length: part };
+    at += part;
+  }
+}
