@@ -1,13 +1,10 @@
-import { randomBytes } from 'node:crypto';
-import { keyIdOf, type SigningKey } from '../../crypto/signing.ts';
-import { sha256 } from '../../crypto/suite.ts';
+import type { SigningKey } from '../../crypto/signing.ts';
 import { type Chain, openChain } from '../../replica/chain.ts';
-import { type EntryBody, encodeEntry } from '../../replica/chain-entry.ts';
-import { type ChainState, isNeeded, isSummaryDue } from '../../replica/chain-state.ts';
-import { placeControl } from '../../replica/control-object.ts';
-import { chainEntryName, machinePrefix, type SegmentId, segmentKey, segmentsPrefix } from '../../replica/names.ts';
+import type { EntryBody } from '../../replica/chain-entry.ts';
+import { type ChainState, isNeeded } from '../../replica/chain-state.ts';
+import { machinePrefix, type SegmentId, segmentKey, segmentsPrefix } from '../../replica/names.ts';
 import type { OpenRepository } from '../../replica/open-repository.ts';
-import { putOrCompare } from '../../replica/put-once.ts';
+import { appendEntry, effectOf } from './append-entry.ts';
 import type { AgentState, World } from './world.ts';
 
 /** Drops recovery points by an entry, and deletes what then nobody needs: two roles, often one process. */
@@ -22,13 +19,7 @@ export async function runPruner(world: World, repo: OpenRepository, agent: Agent
     const pruned = await prune(world, repo, chain, agent.key);
     if (!pruned) return;
   } else if (world.random.chance(0.3)) {
-    await append(
-      world,
-      repo,
-      chain,
-      { type: 'lock', generation: chain.state.lockGeneration + 1, untilMs: 5 },
-      agent.key,
-    );
+    await appendEntry(repo, chain, { type: 'lock', generation: chain.state.lockGeneration + 1, untilMs: 5 }, agent.key);
     return;
   }
   // The chain is read before the pins (rule R8): whoever saw its point there has a pin that is seen here.
@@ -44,7 +35,7 @@ async function prune(world: World, repo: OpenRepository, chain: Chain, key: Sign
   if (victims.length === 0) return true;
   const body: EntryBody = { type: 'prune', points: victims };
   if (world.does('prunes without an entry')) {
-    chain.state.apply(placeOf(world, chain, body, key), { births: [], deaths: [], summary: null });
+    chain.state.apply(effectOf(chain, body, key), { births: [], deaths: [], summary: null });
     return true;
   }
   if (world.does('deletes before the entry')) {
@@ -52,31 +43,9 @@ async function prune(world: World, repo: OpenRepository, chain: Chain, key: Sign
     for (const victim of victims) foreseen.points.delete(victim);
     await sweep(world, repo, foreseen, await listPins(world, repo));
   }
-  const appended = await append(world, repo, chain, body, key);
+  const appended = await appendEntry(repo, chain, body, key);
   if (appended) world.counters.prunes++;
   return appended;
-}
-
-function placeOf({ repositoryId, machineId }: World, { head, state }: Chain, body: EntryBody, key: SigningKey) {
-  const signer = { signerKeyId: keyIdOf(key.publicKey), isVoid: false };
-  return { repositoryId, machineId, seq: head.seq + 1, tenure: state.tenure, timeMs: 1, body, ...signer };
-}
-
-/** Rules R1 and R4 for an entry that belongs to no tenure: after the head that was read, or not at all. */
-async function append(
-  world: World,
-  repo: OpenRepository,
-  chain: Chain,
-  body: EntryBody,
-  key: SigningKey,
-): Promise<boolean> {
-  const place = placeOf(world, chain, body, key);
-  chain.state.apply(place, { births: [], deaths: [], summary: null });
-  const summary = isSummaryDue(place.seq) ? chain.state.summary() : null;
-  const control = await placeControl(repo.target, place, false, { births: [], deaths: [], summary }, never);
-  const fields = { ...place, previous: chain.head.digest, nonce: randomBytes(16), trust: repo.trust.n, control };
-  const bytes = encodeEntry(fields, key);
-  return await putOrCompare(repo.target, chainEntryName(world.machineId, place.seq), bytes, sha256(bytes), never);
 }
 
 export function pinName(world: World, seq: number, reader: string): string {
