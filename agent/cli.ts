@@ -1,7 +1,13 @@
 import { existsSync } from 'node:fs';
 import { Command, CommanderError, Option } from 'commander';
+import { register as registerCache } from './commands/cache.ts';
 import type { CommandContext, RegisterCommand, RunCommand } from './commands/command.ts';
 import { register as registerConfig } from './commands/config.ts';
+import { register as registerInit } from './commands/init.ts';
+import { register as registerPoints } from './commands/points.ts';
+import { register as registerProtect } from './commands/protect.ts';
+import { register as registerRestore } from './commands/restore.ts';
+import { register as registerRoot } from './commands/root.ts';
 import { ConfigInvalid } from './config/config-invalid.ts';
 import { type Config, type LogLevel, logLevels } from './config/config-schema.ts';
 import type { Environment } from './config/environment.ts';
@@ -13,7 +19,15 @@ import { type ExitCode, exitCodes } from './remedy.ts';
 import { agentVersion } from './version.ts';
 
 /** A new command is one file in commands/ and one line here; the order is that of the help. */
-const commands: readonly RegisterCommand[] = [registerConfig];
+const commands: readonly RegisterCommand[] = [
+  registerInit,
+  registerProtect,
+  registerPoints,
+  registerRestore,
+  registerRoot,
+  registerCache,
+  registerConfig,
+];
 
 /** The first that exists is used. The system's own comes first: a file in a folder of somebody else must not win. */
 const configFiles = ['/etc/failkit/failkit.yaml', 'failkit.yaml'];

@@ -6,6 +6,8 @@ const causesShownMax = 5;
 
 /** A thrown value as the operator gets to see it. */
 export interface Failure {
+  /** What was thrown. */
+  readonly error: unknown;
   readonly exitCode: ExitCode;
   /** For `--json`. */
   readonly document: { readonly error: FailureDocument };
@@ -30,6 +32,7 @@ export function describeFailure(error: unknown, signal: AbortSignal, options: { 
   const document = thrown instanceof CommanderError ? usageError(thrown) : namedError(thrown);
   const stack = options.stack || isBug(thrown) ? stackOf(thrown) : [];
   return {
+    error: thrown,
     exitCode: document.exitCode,
     document: { error: document },
     lines: ({ red, bold, dim }) => [

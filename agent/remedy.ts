@@ -72,6 +72,14 @@ const remedies: Readonly<Record<string, Remedy>> = {
   REPLICA_NOT_FOUND: stop('replica', 'check the name of the machine, or seed it first: failkit seed'),
   REPOSITORY_NOT_FOUND: stop('replica', 'check repository in the configuration, or begin with: failkit init'),
 
+  REPOSITORY_EXISTS: stop('replica', 'use the repository that is there, or another bucket, prefix or directory'),
+  TRUST_RACED: retry('replica', 'look at the trust in force with failkit root show, then run the command again'),
+  MACHINE_AMBIGUOUS: stop('replica', 'give the id instead of the name'),
+  TAKE_OVER_NEEDED: stop('replica', 'make sure that no other host protects this machine any more'),
+  WRONG_VERB: stop('usage', ''),
+  HEAD_MALFORMED: stop('usage', ''),
+  POINT_MALFORMED: stop('usage', ''),
+  KIT_EXISTS: stop('overwrite', ''),
   STATE_BUSY: retry('replica', 'wait for the other run to end, or stop it'),
   STATE_DISK_FULL: stop('replica', 'make room on the disk of the state folder; nothing that was published is lost'),
   STATE_UNUSABLE: stop(
@@ -80,6 +88,8 @@ const remedies: Readonly<Record<string, Remedy>> = {
   ),
 
   CHAIN_BROKEN: damaged(),
+  CONTENT_MISMATCH: damaged(),
+  TRUST_BROKEN: damaged(),
   CHAIN_INVALID: damaged(),
   COMMITMENT_MISMATCH: damaged(),
   CONTROL_TAMPERED: damaged(),
@@ -90,6 +100,10 @@ const remedies: Readonly<Record<string, Remedy>> = {
   RECORD_TAMPERED: damaged(),
   SEGMENT_MISPLACED: damaged(),
   SIGNATURE_INVALID: damaged(),
+
+  OUTPUT_EXISTS: stop('overwrite', ''),
+  OUTPUT_UNUSABLE: stop('source', 'make room or correct the path; the same restore goes on where it stopped'),
+  DISK_TOO_LARGE: stop('source', ''),
 
   OBJECT_EXISTS: stop('overwrite', 'nothing in a replica is ever overwritten'),
   NAME_INVALID: stop('unexpected', 'this is a defect of failkit: please report it'),

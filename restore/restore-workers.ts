@@ -5,7 +5,8 @@ import type { OpenedPiece, OpenRangeTask } from './open-range.ts';
 /** Worker threads that open fetched ranges, with the keys on shared memory. */
 export class RestoreWorkers implements AsyncDisposable {
   readonly #pool: Piscina;
-  readonly #keys = new Map<number, { readonly dataKey: Uint8Array; readonly digestKey: Uint8Array }>();
+  /** By the keys themselves: two machines have different ones under one epoch number. */
+  readonly #keys = new Map<EpochKeys, { readonly dataKey: Uint8Array; readonly digestKey: Uint8Array }>();
 
   constructor(threads: number) {
     const filename = new URL(`./restore-worker${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url)
@@ -25,10 +26,10 @@ export class RestoreWorkers implements AsyncDisposable {
   }
 
   #shared(keys: EpochKeys): { readonly dataKey: Uint8Array; readonly digestKey: Uint8Array } {
-    const known = this.#keys.get(keys.context.epoch);
+    const known = this.#keys.get(keys);
     if (known !== undefined) return known;
     const shared = { dataKey: share(keys.key.bytes), digestKey: share(keys.machineKeys.digestKey) };
-    this.#keys.set(keys.context.epoch, shared);
+    this.#keys.set(keys, shared);
     return shared;
   }
 

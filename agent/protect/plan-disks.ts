@@ -8,13 +8,13 @@ import type { DiskState } from '../../replica/manifest.ts';
 
 const tebibyte = 2 ** 40;
 const smallestBlockBytes = 64 * 1024;
-const blocksMax = 2 ** 26;
+const diskBlocksMax = 2 ** 26;
 
 /** No disk of a replica may be larger. */
 export const diskBytesMax = 64 * tebibyte;
 
-/** 64 KiB up to 4 TiB, so that no disk has more than 2^26 blocks. */
-export function blockSizeFor(capacityBytes: number): number {
+/** 64 KiB up to 4 TiB, so that no disk has more than 2^26 blocks. `blocksMax` is lower only in tests. */
+export function blockSizeFor(capacityBytes: number, blocksMax: number = diskBlocksMax): number {
   let blockSize = smallestBlockBytes;
   while (capacityBytes > blockSize * blocksMax) blockSize *= 2;
   return blockSize;
@@ -43,6 +43,7 @@ export interface DecideOptions {
   /** The operator asked for a full read. */
   readonly resync: boolean;
   readonly pages: PageSource;
+  readonly blocksMax?: number;
 }
 
 export function decideDisk(source: BlockSource, previous: DiskState | null, options: DecideOptions): DiskDecision {
@@ -50,7 +51,7 @@ export function decideDisk(source: BlockSource, previous: DiskState | null, opti
   if (capacityBytes > diskBytesMax) {
     throw new DiskTooLarge(`disk ${label} has ${capacityBytes} bytes: more than 64 TiB can't be protected`);
   }
-  const needed = blockSizeFor(capacityBytes);
+  const needed = blockSizeFor(capacityBytes, options.blocksMax);
   const sameGeneration = previous !== null && needed <= previous.blockSize;
   const blockSize = sameGeneration ? previous.blockSize : needed;
   const diskId = previous?.diskId ?? Uint8Array.from(randomBytes(16));

@@ -30,6 +30,8 @@ export interface ProtectOptions {
   readonly resync: boolean;
   /** The operator's word that this host is to protect the machine from now on. */
   readonly takeOver: boolean;
+  /** A disk with more blocks gets larger ones; the format's own limit where it is not given. */
+  readonly blocksMax?: number;
   readonly segmentBytes: number;
   readonly compressionLevel: number;
   readonly workers: number;
@@ -45,6 +47,8 @@ export interface ProtectContext {
   readonly agent: SigningKey;
   readonly state: MachineState;
   readonly options: ProtectOptions;
+  /** Shared by several runs; a run that is given none has its own. */
+  readonly workers?: PipelineWorkers;
   readonly progress: RunProgress;
   /** Milliseconds since 1970. */
   readonly now: () => number;
@@ -100,7 +104,8 @@ export async function protectMachine(context: ProtectContext, signal: AbortSigna
 
   using reader = new SegmentReader(repo, machineId, ring);
   using shared = new SharedKeys(keys);
-  await using workers = new PipelineWorkers(options.workers);
+  await using own = new AsyncDisposableStack();
+  const workers = context.workers ?? own.use(new PipelineWorkers(options.workers));
   const tools: ReplicateTools = {
     tenure,
     keys,

@@ -39,6 +39,7 @@ export interface ReplicateTools {
   readonly options: {
     readonly resync: boolean;
     readonly access: 'full' | 'write-only';
+    readonly blocksMax?: number;
     readonly segmentBytes: number;
     readonly compressionLevel: number;
     readonly workers: number;
@@ -98,7 +99,7 @@ export async function replicateSnapshot(
     const results: DiskResult[] = [];
     for (const source of snapshot.disks) {
       const before = previous?.disks.find(({ label }) => label === source.label) ?? null;
-      const decision = decideDisk(source, before, { resync: tools.options.resync, pages: tools.pages });
+      const decision = decideDisk(source, before, { ...tools.options, pages: tools.pages });
       generations.set(toHex(decision.geometry.diskId), decision.generation);
       results.push(await protectOrResync(decision, { data, pages }, tools, signal));
     }

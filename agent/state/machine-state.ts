@@ -47,6 +47,11 @@ export class MachineState implements Disposable {
     return parseHead(this.#fact('head'));
   }
 
+  /** Whether a recovery point was published from here. */
+  get hasPublished(): boolean {
+    return this.#fact('manifest') !== null;
+  }
+
   /** An entry of ours that may exist: its put was started, and its answer never seen. */
   get pendingHead(): ChainHead | null {
     return parseHead(this.#fact('pending-head'));

@@ -1,0 +1,151 @@
+import type { Command } from 'commander';
+import { KeyRefused } from '../../crypto/errors.ts';
+import { toHex } from '../../replica/encoding.ts';
+import type { Manifest } from '../../replica/manifest.ts';
+import { OpenReplica } from '../../restore/open-point.ts';
+import { findMachine, listReplicas } from '../find-machine.ts';
+import { describeFreshness, knownHead } from '../freshness.ts';
+import { formatBytes } from '../quantities.ts';
+import { openSession, type Session } from '../session.ts';
+import { formatTable } from '../table.ts';
+import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
+
+/** `failkit points`: what can be restored. */
+
+interface PointsOptions {
+  readonly expectHead?: string;
+}
+
+interface ListedPoint {
+  readonly point: number;
+  readonly publishedMs: number;
+  /** Null where this host may not open it. */
+  readonly manifest: Manifest | null;
+}
+
+interface ListedMachine {
+  readonly machineId: string;
+  readonly head: string;
+  readonly freshness: string;
+  readonly points: readonly ListedPoint[];
+}
+
+export function register(program: Command, run: RunCommand): void {
+  program
+    .command('points')
+    .description('list the recovery points of machines')
+    .argument('[machines...]', 'names or ids (default: every machine in the repository)')
+    .option('--expect-head <seq:digest>', 'the head that you noted: refuse a bucket that shows an older one')
+    .action((names: string[], options: PointsOptions, command: Command) =>
+      run(command, (context) => listPoints(names, options, context)),
+    );
+}
+
+async function listPoints(
+  names: readonly string[],
+  options: PointsOptions,
+  context: CommandContext,
+): Promise<CommandAnswer> {
+  await using session = await openSession(context);
+  const ids: Uint8Array[] = [];
+  for (const name of names) ids.push(await findMachine(session, name, context.signal));
+  if (names.length === 0) for await (const { machineId } of listReplicas(session, context.signal)) ids.push(machineId);
+  const machines: ListedMachine[] = [];
+  for (const machineId of ids) machines.push(await listMachine(machineId, options, session, context.signal));
+  return {
+    document: { machines: machines.map(documentOf) },
+    lines:
+      machines.length === 0
+        ? ['no machine has a replica here']
+        : machines.flatMap((machine) => linesOf(machine, context)),
+  };
+}
+
+async function listMachine(
+  machineId: Uint8Array,
+  options: PointsOptions,
+  session: Session,
+  signal: AbortSignal,
+): Promise<ListedMachine> {
+  using replica = await OpenReplica.open(session.repo, machineId, [session.provider], signal);
+  const freshness = await describeFreshness(replica, knownHead(session, machineId, options.expectHead), signal);
+  const points: ListedPoint[] = [];
+  for (const point of replica.points) points.push(await listPoint(replica, point, signal));
+  const { seq, digest } = replica.chain.head;
+  return { machineId: toHex(machineId), head: `${seq}:${toHex(digest)}`, freshness, points };
+}
+
+async function listPoint(replica: OpenReplica, point: number, signal: AbortSignal): Promise<ListedPoint> {
+  try {
+    return await replica.openPoint(point, signal);
+  } catch (error) {
+    if (!(error instanceof KeyRefused)) throw error;
+    return { point, publishedMs: replica.chain.state.points.get(point)?.timeMs ?? 0, manifest: null };
+  }
+}
+
+function documentOf(machine: ListedMachine): object {
+  return {
+    machineId: machine.machineId,
+    name: nameOf(machine),
+    head: machine.head,
+    freshness: machine.freshness,
+    points: machine.points.map(({ point, publishedMs, manifest }) => ({
+      point,
+      publishedTime: new Date(publishedMs).toISOString(),
+      ...(manifest !== null && {
+        snapshotTime: new Date(manifest.snapshotTimeMs).toISOString(),
+        consistency: manifest.consistency,
+        partial: manifest.excluded.length > 0,
+        readBytes: manifest.readBytes,
+        changedBytes: manifest.changedBytes,
+        uploadedBytes: manifest.uploadedBytes,
+        disks: manifest.disks.map(({ label, capacityBytes, generation, blockSize, fullReadReason }) => ({
+          label,
+          capacityBytes,
+          generation,
+          blockSize,
+          fullReadReason,
+        })),
+        excluded: manifest.excluded,
+        attachments: manifest.attachments.map(({ name, length }) => ({ name, bytes: length })),
+      }),
+    })),
+  };
+}
+
+function nameOf({ points }: ListedMachine): string | null {
+  return points.at(-1)?.manifest?.machineName ?? null;
+}
+
+function linesOf(machine: ListedMachine, context: CommandContext): readonly string[] {
+  const { bold, dim, yellow } = context.output.colours;
+  const rows = machine.points.map(({ point, publishedMs, manifest }) => {
+    const time = new Date(manifest?.snapshotTimeMs ?? publishedMs).toISOString().replace('T', ' ').slice(0, 19);
+    if (manifest === null) return [String(point), time, '', '', '', dim('may not be opened from here')];
+    const partial =
+      manifest.excluded.length > 0
+        ? yellow(` partial (without ${manifest.excluded.map(({ label }) => label).join(', ')})`)
+        : '';
+    const disks = manifest.disks.map(({ label, capacityBytes }) => `${label} ${formatBytes(capacityBytes)}`).join(', ');
+    return [
+      String(point),
+      time,
+      formatBytes(manifest.changedBytes),
+      formatBytes(manifest.uploadedBytes),
+      `${manifest.consistency}${partial}`,
+      disks,
+    ];
+  });
+  const titles = ['point', 'snapshot (UTC)', 'changed', 'sent', 'consistency', 'disks'];
+  const columns = titles.map((title, i) => ({
+    title,
+    align: i === 0 || i === 2 || i === 3 ? ('right' as const) : ('left' as const),
+  }));
+  return [
+    `${bold(nameOf(machine) ?? 'machine')}  ${dim(machine.machineId)}`,
+    ...formatTable(columns, rows),
+    dim(`head ${machine.head}  (${machine.freshness})`),
+    '',
+  ];
+}

@@ -1,0 +1,181 @@
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Command } from 'commander';
+import { ReplicaNotFound } from '../../replica/chain.ts';
+import { toHex } from '../../replica/encoding.ts';
+import type { DiskState } from '../../replica/manifest.ts';
+import { SegmentReader } from '../../replica/segment-reader.ts';
+import { type OpenPoint, OpenReplica } from '../../restore/open-point.ts';
+import { restoreAttachments } from '../../restore/restore-attachments.ts';
+import { type RestoreProgress, type RestoreTools, restoreDisk } from '../../restore/restore-disk.ts';
+import { RestoreWorkers } from '../../restore/restore-workers.ts';
+import { openRawSink } from '../../restore/sinks/raw-sink.ts';
+import { findMachine } from '../find-machine.ts';
+import { describeFreshness, knownHead } from '../freshness.ts';
+import { formatBytes, formatDuration, formatSpeed } from '../quantities.ts';
+import { openSession } from '../session.ts';
+import { workersOf } from '../wire.ts';
+import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
+
+/** `failkit restore`: a recovery point's disks into raw files or onto a block device. */
+
+interface RestoreOptions {
+  readonly to: string;
+  readonly point?: string;
+  readonly disk?: string;
+  readonly force?: boolean;
+  readonly expectHead?: string;
+}
+
+/** A point that can't be meant. */
+export class PointMalformed extends Error {
+  readonly code = 'POINT_MALFORMED';
+  override readonly name = 'PointMalformed';
+}
+
+export function register(program: Command, run: RunCommand): void {
+  program
+    .command('restore')
+    .description('restore the disks of a recovery point into raw files, or one disk to a file or block device')
+    .argument('<machine>', 'name or id')
+    .requiredOption(
+      '--to <path>',
+      'folder for all disks (LABEL.raw) and attachments; with --disk the file or block device itself',
+    )
+    .option('--point <point>', 'number, or a time (the newest point not after it); default: the newest')
+    .option('--disk <label>', 'restore this disk only')
+    .option('--force', 'overwrite what is there; needed for every block device')
+    .option('--expect-head <seq:digest>', 'the head that you noted: refuse a bucket that shows an older one')
+    .action((machine: string, options: RestoreOptions, command: Command) =>
+      run(command, (context) => restore(machine, options, context)),
+    );
+}
+
+async function restore(machine: string, options: RestoreOptions, context: CommandContext): Promise<CommandAnswer> {
+  const { signal } = context;
+  await using session = await openSession(context);
+  const machineId = await findMachine(session, machine, signal);
+  using replica = await OpenReplica.open(session.repo, machineId, [session.provider], signal);
+  const freshness = await describeFreshness(replica, knownHead(session, machineId, options.expectHead), signal);
+  const point = await replica.openPoint(choosePoint(replica, options.point), signal);
+  const disks = chooseDisks(point, options.disk);
+  using reader = new SegmentReader(session.repo, machineId, replica.keys);
+  await using workers = new RestoreWorkers(workersOf(session.config));
+  const progress: RestoreProgress = { capacityBytes: 0, fetchedBytes: 0, writtenBytes: 0, keptBytes: 0 };
+  const tools = { reader, keys: replica.keys, workers, rangesInFlightMax: session.config.limits.inFlight, progress };
+  const started = performance.now();
+  const timer = setInterval(() => context.output.progress(progressLine(progress, performance.now() - started)), 200);
+  try {
+    if (options.disk === undefined) mkdirSync(options.to, { recursive: true });
+    for (const disk of disks)
+      await restoreOne(disk, pathOf(disk, options), options, { machineId, point: point.point, tools }, signal);
+    if (options.disk === undefined)
+      await restoreAttachments(
+        point.manifest.attachments,
+        join(options.to, 'attachments'),
+        reader,
+        options.force === true,
+        signal,
+      );
+  } finally {
+    clearInterval(timer);
+  }
+  const durationMs = performance.now() - started;
+  return answer(point, disks, options, progress, durationMs, freshness, context);
+}
+
+async function restoreOne(
+  disk: DiskState,
+  path: string,
+  options: RestoreOptions,
+  from: { readonly machineId: Uint8Array; readonly point: number; readonly tools: RestoreTools },
+  signal: AbortSignal,
+): Promise<void> {
+  const contentName = `${toHex(from.machineId).slice(0, 8)}-${from.point}`;
+  await using sink = await openRawSink({
+    path,
+    capacityBytes: disk.capacityBytes,
+    force: options.force === true,
+    contentName,
+  });
+  await restoreDisk(disk, sink, from.tools, signal);
+  await sink.complete(signal);
+}
+
+function choosePoint(replica: OpenReplica, wanted: string | undefined): number {
+  const newest = replica.points.at(-1);
+  if (newest === undefined) throw new ReplicaNotFound('this machine has no recovery point yet');
+  if (wanted === undefined || wanted === 'latest') return newest;
+  if (/^\d+$/.test(wanted)) return Number(wanted);
+  const time = Date.parse(wanted);
+  if (Number.isNaN(time))
+    throw new PointMalformed(
+      `${JSON.stringify(wanted)} is no point: give its number, or a time like 2026-11-21T20:00:00Z`,
+    );
+  const before = [...replica.chain.state.points.values()].filter(({ timeMs }) => timeMs <= time).at(-1);
+  if (before === undefined) throw new ReplicaNotFound(`no recovery point is as old as ${new Date(time).toISOString()}`);
+  return before.seq;
+}
+
+function chooseDisks({ manifest, point }: OpenPoint, label: string | undefined): readonly DiskState[] {
+  if (label === undefined) return manifest.disks;
+  const disk = manifest.disks.find((candidate) => candidate.label === label);
+  if (disk !== undefined) return [disk];
+  throw new ReplicaNotFound(
+    `point ${point} has no disk ${label}; it has ${manifest.disks.map((candidate) => candidate.label).join(', ')}`,
+  );
+}
+
+function pathOf(disk: DiskState, options: RestoreOptions): string {
+  return options.disk === undefined ? join(options.to, `${fileNameOf(disk.label)}.raw`) : options.to;
+}
+
+/** A label may hold anything; a file name must not lead elsewhere. */
+function fileNameOf(label: string): string {
+  const name = label.replace(/[^A-Za-z0-9._ -]/g, '_');
+  return name.startsWith('.') ? `_${name}` : name;
+}
+
+function progressLine(progress: RestoreProgress, elapsedMs: number): string {
+  const { writtenBytes, keptBytes, fetchedBytes } = progress;
+  const kept = keptBytes > 0 ? `, ${formatBytes(keptBytes)} in place already` : '';
+  return `${formatBytes(writtenBytes)} written at ${formatSpeed((writtenBytes / elapsedMs) * 1000)}, ${formatBytes(fetchedBytes)} fetched${kept}`;
+}
+
+function answer(
+  { point, manifest }: OpenPoint,
+  disks: readonly DiskState[],
+  options: RestoreOptions,
+  progress: RestoreProgress,
+  durationMs: number,
+  freshness: string,
+  context: CommandContext,
+): CommandAnswer {
+  const { green, yellow, dim } = context.output.colours;
+  const snapshotTime = new Date(manifest.snapshotTimeMs).toISOString();
+  const restored = disks.map((disk) => ({
+    label: disk.label,
+    path: pathOf(disk, options),
+    capacityBytes: disk.capacityBytes,
+  }));
+  return {
+    document: {
+      machine: manifest.machineName,
+      point,
+      snapshotTime,
+      consistency: manifest.consistency,
+      freshness,
+      durationMs,
+      ...progress,
+      disks: restored,
+      excluded: manifest.excluded,
+    },
+    lines: [
+      `${green('ok')} ${manifest.machineName} as of ${snapshotTime} (point ${point}, ${manifest.consistency})`,
+      ...restored.map(({ label, path, capacityBytes }) => `   ${label}  ${formatBytes(capacityBytes)}  ${path}`),
+      ...manifest.excluded.map(({ label, reason }) => yellow(`   ${label} is not in this point: ${reason}`)),
+      `   ${formatBytes(progress.writtenBytes)} written, ${formatBytes(progress.fetchedBytes)} fetched in ${formatDuration(durationMs)} (${formatSpeed((progress.writtenBytes / durationMs) * 1000)}); every block checked`,
+      dim(`   ${freshness}`),
+    ],
+  };
+}

@@ -1,0 +1,229 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import type { Command } from 'commander';
+import { generateRecoveryKey } from '../../crypto/recovery-key.ts';
+import { rootFingerprint } from '../../crypto/root-fingerprint.ts';
+import { keyIdOf, type PublicKey, SigningKey } from '../../crypto/signing.ts';
+import { loadSigningKeyFile } from '../../crypto/signing-key-file.ts';
+import { openChain } from '../../replica/chain.ts';
+import { putTrust } from '../../replica/create-repository.ts';
+import { sameBytes, toHex } from '../../replica/encoding.ts';
+import { listMachineIds } from '../../replica/open-repository.ts';
+import {
+  type AgentTrust,
+  type RevocationCutoff,
+  RootMismatch,
+  replaceRoot,
+  type TrustStatement,
+} from '../../replica/trust.ts';
+import { ConfigInvalid } from '../config/config-invalid.ts';
+import { writeRecoveryKit } from '../recovery-kit.ts';
+import { openSession, type Session } from '../session.ts';
+import { formatTable } from '../table.ts';
+import { openAgentKey, pinFile } from '../wire.ts';
+import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
+
+/** `failkit root`: what the customer's root key certifies, revokes and hands over. The root key itself stays offline. */
+
+interface RootOptions {
+  readonly rootKey: string;
+}
+
+export function register(program: Command, run: RunCommand): void {
+  const root = program
+    .command('root')
+    .description('certify, revoke and replace keys with the root key of the recovery kit');
+  const signed = (name: string, description: string): Command =>
+    root.command(name).description(description).requiredOption('--root-key <file>', 'root.key of the recovery kit');
+  root
+    .command('show')
+    .description('show which keys the repository trusts')
+    .action((_options: unknown, command: Command) => run(command, showTrust));
+  root
+    .command('request')
+    .description("write this host's agent key (public half) to a file, for root certify")
+    .argument('<file>')
+    .action((file: string, _options: unknown, command: Command) =>
+      run(command, (context) => requestCertificate(file, context)),
+    );
+  signed('certify', 'let an agent publish recovery points')
+    .argument('[file]', 'what root request wrote on that host (default: the key of this host)')
+    .action((file: string | undefined, options: RootOptions, command: Command) =>
+      run(command, (context) => certify(file, options, context)),
+    );
+  signed('revoke', "end an agent's right to publish; what it has published until now stays valid")
+    .argument('<agent>', 'key id, as root show prints it')
+    .action((agent: string, options: RootOptions, command: Command) =>
+      run(command, (context) => revoke(agent, options, context)),
+    );
+  signed('replace', 'hand over to a new root key and a new recovery key, in a new recovery kit')
+    .requiredOption('--kit <folder>', 'new folder for the new kit')
+    .option('--keep-recovery-key', 'keep the recovery key of the former kit')
+    .action((options: RootOptions & { kit: string; keepRecoveryKey?: boolean }, command: Command) =>
+      run(command, (context) => replace(options, context)),
+    );
+}
+
+async function showTrust(context: CommandContext): Promise<CommandAnswer> {
+  await using session = await openSession(context);
+  const { trust } = session.repo;
+  const own = keyIdOf((await openAgentKey(session.config)).publicKey);
+  const agents = trust.agents.map(({ key, revoked }) => ({
+    keyId: toHex(keyIdOf(key)),
+    status: revoked === null ? 'certified' : 'revoked',
+    thisHost: sameBytes(keyIdOf(key), own),
+    cutoffs: (revoked ?? []).map(({ machineId, lastSeq }) => ({ machineId: toHex(machineId), lastSeq })),
+  }));
+  const rows = agents.map(({ keyId, status, thisHost }) => [keyId, status, thisHost ? 'this host' : '']);
+  return {
+    document: {
+      rootFingerprint: rootFingerprint(trust.root),
+      statement: trust.n,
+      rootsReplaced: trust.lineage.length,
+      retentionFloorDays: trust.retentionFloorDays,
+      agents,
+    },
+    lines: [
+      `root fingerprint  ${rootFingerprint(trust.root)}`,
+      `trust statement   ${trust.n}, of ${new Date(trust.createdMs).toISOString()}`,
+      ...formatTable([{ title: 'agent key' }, { title: 'status' }, { title: '' }], rows),
+    ],
+  };
+}
+
+async function requestCertificate(file: string, context: CommandContext): Promise<CommandAnswer> {
+  const { publicKey } = await openAgentKey(context.config());
+  writeFileSync(file, encodePublicKey(publicKey), { flag: 'wx' });
+  const keyId = toHex(keyIdOf(publicKey));
+  return {
+    document: { keyId, file },
+    lines: [
+      `agent key ${keyId}`,
+      `take ${file} to where the root key is, and run there: failkit root certify --root-key root.key ${file}`,
+    ],
+  };
+}
+
+async function certify(
+  file: string | undefined,
+  options: RootOptions,
+  context: CommandContext,
+): Promise<CommandAnswer> {
+  await using session = await openSession(context);
+  const key = file === undefined ? (await openAgentKey(session.config)).publicKey : decodePublicKey(file);
+  const keyId = keyIdOf(key);
+  const others = session.repo.trust.agents.filter((agent) => !sameBytes(keyIdOf(agent.key), keyId));
+  const known = session.repo.trust.agents.find((agent) => sameBytes(keyIdOf(agent.key), keyId));
+  if (known?.revoked === null) return said(`agent key ${toHex(keyId)} is certified already`, keyId);
+  if (known !== undefined)
+    throw keyProblem(
+      `agent key ${toHex(keyId)} was revoked: a revoked key never comes back; remove agent.key on that host, so that it makes a new one`,
+    );
+  await publishTrust(session, options, { agents: [...others, { key, revoked: null }] }, context.signal);
+  return said(`agent key ${toHex(keyId)} may publish from now on`, keyId);
+}
+
+async function revoke(agent: string, options: RootOptions, context: CommandContext): Promise<CommandAnswer> {
+  await using session = await openSession(context);
+  const { trust } = session.repo;
+  const known = trust.agents.find(({ key }) => toHex(keyIdOf(key)) === agent);
+  if (known === undefined) throw keyProblem(`no agent key ${agent}: failkit root show lists them`);
+  if (known.revoked !== null) return said(`agent key ${agent} is revoked already`, keyIdOf(known.key));
+  const revoked: AgentTrust = { key: known.key, revoked: await cutoffsNow(session, context.signal) };
+  await publishTrust(
+    session,
+    options,
+    { agents: trust.agents.map((each) => (each === known ? revoked : each)) },
+    context.signal,
+  );
+  return said(
+    `agent key ${agent} is revoked: what it published until now stays valid, nothing later does`,
+    keyIdOf(known.key),
+  );
+}
+
+/** Every machine's head at this moment: up to there a revoked key's entries count. */
+async function cutoffsNow(session: Session, signal: AbortSignal): Promise<readonly RevocationCutoff[]> {
+  const cutoffs: RevocationCutoff[] = [];
+  for await (const machineId of listMachineIds(session.store.target, signal)) {
+    const chain = await openChain(session.repo, machineId, signal);
+    if (chain !== null) cutoffs.push({ machineId, lastSeq: chain.head.seq, digest: chain.head.digest });
+  }
+  return cutoffs;
+}
+
+async function replace(
+  options: RootOptions & { kit: string; keepRecoveryKey?: boolean },
+  context: CommandContext,
+): Promise<CommandAnswer> {
+  await using session = await openSession(context);
+  const { trust, repository } = session.repo;
+  const oldRoot = await loadRoot(options, trust);
+  const newRoot = SigningKey.generate();
+  const recovery = options.keepRecoveryKey === true ? null : await generateRecoveryKey();
+  await writeRecoveryKit(options.kit, { root: newRoot, recovery }, session.config);
+  const step = replaceRoot(repository.repositoryId, oldRoot, newRoot.publicKey);
+  const next = nextStatement(trust, {
+    root: newRoot.publicKey,
+    lineage: [...trust.lineage, step],
+    recoveryPublicKey: recovery?.publicKey ?? trust.recoveryPublicKey,
+  });
+  await putTrust(session.store.target, next, newRoot, context.signal);
+  const fingerprint = rootFingerprint(newRoot.publicKey);
+  writeFileSync(pinFile(session.config), `${fingerprint}\n`, { mode: 0o600 });
+  return {
+    document: { rootFingerprint: fingerprint, kit: options.kit, newRecoveryKey: recovery !== null },
+    lines: [
+      `root fingerprint  ${fingerprint}`,
+      `recovery kit      ${options.kit}`,
+      'give every other host the new fingerprint (rootFingerprint)',
+      recovery === null
+        ? 'the recovery key is the same: keep the former kit, too'
+        : 'new key epochs are wrapped for the new recovery key; keep the former kit for as long as older points are kept',
+    ],
+  };
+}
+
+async function publishTrust(
+  session: Session,
+  options: RootOptions,
+  change: Partial<TrustStatement>,
+  signal: AbortSignal,
+): Promise<void> {
+  const { trust } = session.repo;
+  const root = await loadRoot(options, trust);
+  await putTrust(session.store.target, nextStatement(trust, change), root, signal);
+}
+
+function nextStatement(trust: Session['repo']['trust'], change: Partial<TrustStatement>): TrustStatement {
+  const { digest, ...fields } = trust;
+  return { ...fields, ...change, n: trust.n + 1, previous: digest, createdMs: Date.now() };
+}
+
+async function loadRoot({ rootKey }: RootOptions, trust: TrustStatement): Promise<SigningKey> {
+  const root = await loadSigningKeyFile(rootKey);
+  if (sameBytes(keyIdOf(root.publicKey), keyIdOf(trust.root))) return root;
+  throw new RootMismatch(
+    `${rootKey} is not the root key in force (${rootFingerprint(trust.root)}), but ${rootFingerprint(root.publicKey)}`,
+  );
+}
+
+const publicKeyForm = /^failkit-agent-key 1 ([0-9]{1,3}) ([A-Za-z0-9+/]+=*)\n?$/;
+
+function encodePublicKey(key: PublicKey): string {
+  return `failkit-agent-key 1 ${key.algorithm} ${Buffer.from(key.bytes).toString('base64')}\n`;
+}
+
+function decodePublicKey(file: string): PublicKey {
+  const match = publicKeyForm.exec(readFileSync(file, 'utf8'));
+  if (match === null)
+    throw keyProblem(`${file} is no agent key: make it with failkit root request on the agent's host`);
+  return { algorithm: Number(match[1]), bytes: Uint8Array.from(Buffer.from(match[2] ?? '', 'base64')) };
+}
+
+function keyProblem(what: string): ConfigInvalid {
+  return new ConfigInvalid('root', [{ line: null, key: '', what }]);
+}
+
+function said(line: string, keyId: Uint8Array): CommandAnswer {
+  return { document: { keyId: toHex(keyId), result: line }, lines: [line] };
+}

@@ -1,0 +1,63 @@
+import { mkdirSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { sha256 } from '../crypto/suite.ts';
+import { sameBytes } from '../replica/encoding.ts';
+import { type AttachmentState, attachmentChunkBytes } from '../replica/manifest.ts';
+import { recordType } from '../replica/segment.ts';
+import type { SegmentReader } from '../replica/segment-reader.ts';
+import { ContentMismatch, expand } from './open-range.ts';
+import { OutputExists } from './sinks/raw-sink.ts';
+
+/** Machine configuration and firmware state, as it was captured with the point. */
+
+const noDisk = new Uint8Array(16);
+
+/** Writes each into the folder under its own name; names are checked by the manifest's parser. */
+export async function restoreAttachments(
+  attachments: readonly AttachmentState[],
+  folder: string,
+  reader: SegmentReader,
+  force: boolean,
+  signal: AbortSignal,
+): Promise<void> {
+  if (attachments.length === 0) return;
+  mkdirSync(folder, { recursive: true });
+  for (const attachment of attachments) {
+    const path = join(folder, attachment.name);
+    try {
+      await writeFile(path, await readAttachment(attachment, reader, signal), {
+        flag: force ? 'w' : 'wx',
+        mode: 0o600,
+      });
+    } catch (error) {
+      if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error;
+      throw new OutputExists(`${path} exists: choose another folder, or say --force to overwrite it`, { cause: error });
+    }
+  }
+}
+
+export async function readAttachment(
+  attachment: AttachmentState,
+  reader: SegmentReader,
+  signal: AbortSignal,
+): Promise<Uint8Array> {
+  const parts: Uint8Array[] = [];
+  for (const [index, chunk] of attachment.chunks.entries()) {
+    const plaintextLength = Math.min(attachmentChunkBytes, attachment.length - index * attachmentChunkBytes);
+    const binding = {
+      type: recordType.attachment,
+      codec: chunk.codec,
+      diskId: noDisk,
+      firstBlock: index,
+      blockCount: attachment.chunks.length,
+      blockSize: attachmentChunkBytes,
+      plaintextLength,
+    };
+    const where = `${reader.nameOf(chunk.at)} record ${chunk.at.record}`;
+    parts.push(expand(await reader.readBody(chunk.at, binding, signal), chunk.codec, plaintextLength, where));
+  }
+  const bytes = Buffer.concat(parts);
+  if (sameBytes(sha256(bytes), attachment.sha256)) return bytes;
+  throw new ContentMismatch(`attachment ${attachment.name}: its content is not what the recovery point names`);
+}
