@@ -23,6 +23,7 @@ describe('a valid configuration', () => {
   it('gets its defaults, absolute paths, and sizes in bytes', async () => {
     expect(await load(validConfig)).toEqual({
       repository: { target: 'filesystem', directory: join(folder, 'bucket') },
+      rootFingerprint: null,
       keys: { provider: 'local-key', file: join(folder, 'keys/wrap.key') },
       access: 'full',
       state: '/var/lib/failkit',
