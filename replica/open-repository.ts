@@ -1,5 +1,6 @@
 import { ObjectNotFound } from '../storage-targets/errors.ts';
 import type { StorageTarget } from '../storage-targets/storage-target.ts';
+import { sameBytes } from './encoding.ts';
 import { invertedNumberOf, machinesPrefix, repositoryName, trustName, trustPrefix } from './names.ts';
 import { parseRepository, type Repository } from './repository.ts';
 import { checkRoot, checkTrustHistory, parseTrust, type SignedTrust, TrustBroken } from './trust.ts';
@@ -33,6 +34,17 @@ export async function openRepository(
   return { target, repository, trust, pinnedRootReplaced: checkRoot(trust, pinnedRoot) === 'replaced' };
 }
 
+/** The repository under the newest trust statement, which must follow from the one that `repo` was opened under. */
+export async function refreshTrust(repo: OpenRepository, signal: AbortSignal): Promise<OpenRepository> {
+  const statements = await readTrust(repo.target, repo.repository, signal);
+  const known = statements[repo.trust.n];
+  const trust = statements.at(-1);
+  if (known === undefined || trust === undefined || !sameBytes(known.digest, repo.trust.digest)) {
+    throw new TrustBroken(`${trustName(repo.trust.n)} is gone or another than when this run began: it was replaced`);
+  }
+  return { ...repo, trust };
+}
+
 async function readTrust(
   target: StorageTarget,
   repository: Repository,
@@ -47,7 +59,7 @@ async function readTrust(
   return statements;
 }
 
-async function readStatement(target: StorageTarget, n: number, signal: AbortSignal): Promise<Uint8Array> {
+export async function readStatement(target: StorageTarget, n: number, signal: AbortSignal): Promise<Uint8Array> {
   try {
     return await target.get(trustName(n), null, signal);
   } catch (cause) {
@@ -58,7 +70,7 @@ async function readStatement(target: StorageTarget, n: number, signal: AbortSign
   }
 }
 
-async function readDescriptor(target: StorageTarget, signal: AbortSignal): Promise<Uint8Array> {
+export async function readDescriptor(target: StorageTarget, signal: AbortSignal): Promise<Uint8Array> {
   try {
     return await target.get(repositoryName, null, signal);
   } catch (cause) {

@@ -8,7 +8,7 @@ import type { Birth, Death } from './control.ts';
 import { placeControl } from './control-object.ts';
 import { toHex } from './encoding.ts';
 import { chainEntryName, type SegmentId, segmentName } from './names.ts';
-import type { OpenRepository } from './open-repository.ts';
+import { type OpenRepository, refreshTrust } from './open-repository.ts';
 import { Fenced, putOnce, putOrCompare } from './put-once.ts';
 import { AgentNotTrusted, signerOf } from './trust.ts';
 
@@ -59,16 +59,16 @@ export class TenureOver extends Error {
 }
 
 export class Tenure {
-  readonly repo: OpenRepository;
   readonly machineId: Uint8Array;
   readonly #options: TenureOptions;
+  #repo: OpenRepository;
   #chain: { state: ChainState; head: ChainHead };
   #lastNumber = 0;
   /** Set while an entry is under way, and for good when that failed: whether it exists is unknown, and so is the state. */
   #isOver = false;
 
   private constructor(repo: OpenRepository, machineId: Uint8Array, options: TenureOptions, chain: Chain | null) {
-    this.repo = repo;
+    this.#repo = repo;
     this.machineId = machineId;
     this.#options = options;
     this.#chain = chain ?? { state: new ChainState(), head: { seq: 0, digest: noDigest } };
@@ -91,6 +91,10 @@ export class Tenure {
     const adopts = fields.adopt && chain !== null ? chain.state.tenure : null;
     await tenure.#appendOrRebase(() => ({ type: 'begin', adopts, epoch, keyRecordDigest }), noControl, signal);
     return tenure;
+  }
+
+  get repo(): OpenRepository {
+    return this.#repo;
   }
 
   /** Seq of our begin entry. */
@@ -212,6 +216,8 @@ export class Tenure {
 
   async #rebase(tenure: number, signal: AbortSignal): Promise<void> {
     const ours = this.#chain.head.seq;
+    // Whoever came before us may have written under a newer statement, and that may have revoked us.
+    this.#repo = await refreshTrust(this.#repo, signal);
     const chain = await openChain(this.repo, this.machineId, signal);
     if (chain === null)
       throw new ReplicaNotFound(`machine ${toHex(this.machineId)}: its chain vanished from the store`);

@@ -10,10 +10,10 @@ import {
   readPoint,
   verifyWholeChain,
 } from '../../replica/chain.ts';
-import { chainEntryName } from '../../replica/names.ts';
+import { chainEntryName, trustName } from '../../replica/names.ts';
 import { Fenced } from '../../replica/put-once.ts';
 import { TenureOver } from '../../replica/tenure.ts';
-import { AgentNotTrusted } from '../../replica/trust.ts';
+import { AgentNotTrusted, encodeTrust, TrustBroken } from '../../replica/trust.ts';
 import { newTargetMetrics, withMetrics } from '../../storage-targets/with-metrics.ts';
 import { type MemoryGate, openMemoryTarget } from '../fakes/memory-target.ts';
 import { beginTenure, machineId, never, publish, publishMany, SmallRepository } from './small-repository.ts';
@@ -192,6 +192,38 @@ describe('a tenure', () => {
       expect([last?.seq, chain.head.seq]).toEqual([3, kind === 'lost' ? 2 : 3]);
       if (kind === 'unanswered') expect(chain.head.digest).toEqual(last?.digest);
     }
+  });
+
+  it('goes on after an entry that was written under a newer trust statement', async () => {
+    const repository = new SmallRepository();
+    const tenure = await repository.begin();
+    repository.state({ retentionFloorDays: 30 });
+    await repository.append({ type: 'lock', generation: 1, untilMs: 1 });
+    const entry = await publish(tenure);
+    expect([entry.seq, entry.trust]).toEqual([3, 1]);
+  });
+
+  it('ends when its agent turns out to be revoked', async () => {
+    const repository = new SmallRepository();
+    const tenure = await repository.begin();
+    const cutoff = { machineId, lastSeq: tenure.head.seq, digest: tenure.head.digest };
+    const [own, other] = [repository.agent, repository.otherAgent].map(({ publicKey }) => ({
+      key: publicKey,
+      revoked: null,
+    }));
+    repository.state({ agents: own && other ? [{ ...own, revoked: [cutoff] }, other] : [] });
+    await repository.append({ type: 'lock', generation: 1, untilMs: 1 });
+    await expect(publish(tenure)).rejects.toThrow(AgentNotTrusted);
+    expect((await repository.chain()).chain.head.seq).toBe(2);
+  });
+
+  it('stops when the trust that it began under was replaced, be it by the root key itself', async () => {
+    const repository = new SmallRepository();
+    const tenure = await repository.begin();
+    await repository.append({ type: 'lock', generation: 1, untilMs: 1 });
+    const other = encodeTrust({ ...repository.trust, retentionFloorDays: 7 }, repository.root);
+    repository.store.replace(trustName(0), other);
+    await expect(publish(tenure)).rejects.toThrow(TrustBroken);
   });
 
   it('is not opened by an agent that the root key has not certified, and leaves no entry behind', async () => {
