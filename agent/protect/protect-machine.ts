@@ -1,12 +1,14 @@
 import type { KeyProvider } from '../../crypto/key-provider.ts';
-import type { SigningKey } from '../../crypto/signing.ts';
+import { keyIdOf, type SigningKey } from '../../crypto/signing.ts';
 import type { HypervisorConnection, MachineSnapshot, SnapshotOptions } from '../../hypervisors/hypervisor.ts';
 import { type Chain, type ChainHead, openChain } from '../../replica/chain.ts';
+import { toHex } from '../../replica/encoding.ts';
 import { KeyRing } from '../../replica/key-ring.ts';
 import { type Manifest, sealManifest } from '../../replica/manifest.ts';
 import type { OpenRepository } from '../../replica/open-repository.ts';
 import { SegmentReader } from '../../replica/segment-reader.ts';
 import { Tenure } from '../../replica/tenure.ts';
+import { AgentNotTrusted, signerOf } from '../../replica/trust.ts';
 import type { MachineState } from '../state/machine-state.ts';
 import { newestManifest } from './newest-manifest.ts';
 import { checkOwnership } from './ownership.ts';
@@ -70,6 +72,7 @@ export interface PublishedPoint {
 export async function protectMachine(context: ProtectContext, signal: AbortSignal): Promise<PublishedPoint> {
   const { repo, machineId, state, options } = context;
   const chain = await openChain(repo, machineId, signal);
+  requireTrusted(repo, context.agent, machineId, (chain?.head.seq ?? 0) + 1);
   await checkOwnership(repo, chain, state, options.takeOver, signal);
   using ring = new KeyRing(repo, { machineId, state: { epochs: chain?.state.epochs ?? new Map() } }, [
     context.provider,
@@ -135,6 +138,15 @@ export async function protectMachine(context: ProtectContext, signal: AbortSigna
   const publishedMs = context.now();
   const rpoMs = previous === null ? null : publishedMs - previous.snapshotTimeMs;
   return { point: entry.seq, head: tenure.head, manifest, publishedMs, rpoMs, adopted: adopt };
+}
+
+/** Found out before anything is made or sent: this host's key has to be certified first. */
+function requireTrusted(repo: OpenRepository, agent: SigningKey, machineId: Uint8Array, seq: number): void {
+  const keyId = keyIdOf(agent.publicKey);
+  if (!signerOf(repo.trust, keyId, machineId, seq).isVoid) return;
+  throw new AgentNotTrusted(
+    `the key of this host, ${toHex(keyId)}, was revoked: remove agent.key, so that it gets a new one, and certify that`,
+  );
 }
 
 /** Keeps the journal of an interrupted run if its segments may still be adopted; true when there is something to adopt. */
