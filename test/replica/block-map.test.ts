@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { blockCountOf } from '../../replica/block-map.ts';
+import { BlockMap, blockCountOf } from '../../replica/block-map.ts';
 import { placesOf, runsOf } from '../../replica/leaf.ts';
 import { MapWriter, type RecordPacker } from '../../replica/map-writer.ts';
 import { segmentKey } from '../../replica/names.ts';
@@ -150,6 +150,21 @@ describe('a disk that changes its size', () => {
     expect(now.size).toBe(before.size + 3);
     expect(history.newest.deaths).toEqual([]);
   });
+});
+
+it('a page that maps blocks beyond the end of its disk is refused', async () => {
+  const history = new MapHistory({ segmentBytes: 3000, pendingPagesMax: undefined, ownOverflow: false });
+  const read = async (written: number, capacity: number): Promise<void> => {
+    await history.publish({ blocks: written, writes: [{ first: 0, count: written, clear: false }] });
+    const { geometry, root } = history.newest.map;
+    const map = new BlockMap({ ...geometry, capacityBytes: capacity * blockSize }, root, history.segments);
+    for await (const _ of map.pages(signal));
+  };
+  await expect(read(40, 40)).resolves.toBeUndefined();
+  await expect(read(40, 39)).rejects.toMatchObject({ code: 'FORMAT_INVALID' });
+  await expect(read(200, 200)).resolves.toBeUndefined();
+  await expect(read(200, 192)).rejects.toMatchObject({ code: 'FORMAT_INVALID' });
+  await expect(read(200, 199)).rejects.toMatchObject({ code: 'FORMAT_INVALID' });
 });
 
 describe('a map writer', () => {

@@ -139,9 +139,12 @@ describe('a writer', () => {
     ['2^16 as two bytes', (writer: ByteWriter) => writer.u16(2 ** 16)],
     ['2^32 as four bytes', (writer: ByteWriter) => writer.u32(2 ** 32)],
     ['-1 as four bytes', (writer: ByteWriter) => writer.u32(-1)],
-    ['text that UTF-8 can not hold', (writer: ByteWriter) => writer.text('\ud800')],
   ])('refuses %s instead of writing another value', (_, writing) => {
     expect(() => writing(new ByteWriter())).toThrow(RangeError);
+  });
+
+  it('writes half a surrogate pair as the replacement character, for UTF-8 has no other place for it', () => {
+    expect(toHex(new ByteWriter().text('a\ud800').finish())).toBe('0461efbfbd');
   });
 
   it('hands out copies: what is written later changes nothing', () => {

@@ -65,6 +65,22 @@ describe('a leaf', () => {
     );
   });
 
+  it('has two places of one block only where segment, record, position and digest are the same', () => {
+    const place = { at, codec: 0, inside: 1, recordBlocks: 2, digest: filled(16, 1) } as const;
+    expect(samePlace(place, { ...place, digest: Buffer.from(place.digest) })).toBe(true);
+    expect(samePlace(null, null)).toBe(true);
+    const others = [
+      null,
+      { ...place, inside: 0 },
+      { ...place, digest: filled(16, 2) },
+      { ...place, at: { ...at, record: 1 } },
+      { ...place, at: { ...at, number: 2 } },
+      { ...place, at: { ...at, tenure: 2 } },
+    ];
+    for (const other of others) expect(samePlace(place, other)).toBe(false);
+    expect(samePlace(null, place)).toBe(false);
+  });
+
   const at = { tenure: 1, number: 1, record: 0, offset: 128, length: 100 };
   const run = (first: number, count: number, change: Partial<Run> = {}): Run => ({
     ...{ first, count, at, codec: 0, inside: 0, recordBlocks: count, digests: filled(16 * count, 1) },
