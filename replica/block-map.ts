@@ -33,7 +33,7 @@ export interface PageSource {
     firstBlock: number,
     signal: AbortSignal,
   ): Promise<Uint8Array>;
-  /** A hint: these pages of one level will be read next. */
+  /** A hint: these pages of one level will be read next. Pages that can't be fetched fail when they are read, not here. */
   prefetch(geometry: MapGeometry, pages: readonly PrefetchedPage[], signal: AbortSignal): Promise<void>;
 }
 
@@ -42,6 +42,27 @@ export interface PrefetchedPage {
   readonly level: number;
   readonly firstBlock: number;
 }
+
+/** Steers a walk over pages: around those that were seen before, and past those that can't be read. */
+export interface WalkGuide {
+  /** False leaves out this page and all below it. Called before it is read, parents first, in block order. */
+  enter(ref: PageRef, level: number): boolean;
+  /** Return to go on with the next page, or throw. */
+  unreadable(ref: PageRef, level: number, error: unknown): void;
+}
+
+interface VisitedPage {
+  readonly ref: PageRef;
+  readonly page: Leaf | InnerPage;
+  readonly firstBlock: number;
+}
+
+const wholeWalk: WalkGuide = {
+  enter: () => true,
+  unreadable(_ref, _level, error) {
+    throw error;
+  },
+};
 
 export function blockCountOf(geometry: MapGeometry): number {
   return Math.ceil(geometry.capacityBytes / geometry.blockSize);
@@ -89,16 +110,24 @@ export class BlockMap {
 
   /** Runs of the leaf that covers block `leafIndex` × 64; empty where nothing is mapped. */
   async leafRuns(leafIndex: number, signal: AbortSignal): Promise<readonly Run[]> {
-    const firstBlock = leafIndex * leafBlocks;
-    let ref = firstBlock < pageSpan(this.level) ? this.root : null;
+    const { page } = (await this.pathTo(leafIndex, signal)).at(-1) ?? {};
+    return page !== undefined && 'runs' in page ? page.runs : [];
+  }
+
+  /** The pages from the root down to that leaf, as far as there are any. */
+  async pathTo(leafIndex: number, signal: AbortSignal): Promise<readonly VisitedPage[]> {
+    const block = leafIndex * leafBlocks;
+    const path: VisitedPage[] = [];
+    let ref = block < pageSpan(this.level) ? this.root : null;
     for (let level = this.level; ref !== null; level--) {
-      const pageFirst = firstBlock - (firstBlock % pageSpan(level));
-      const page = await this.page(ref, level, pageFirst, signal);
-      if ('runs' in page) return page.runs;
-      const child = Math.floor((firstBlock - pageFirst) / pageSpan(level - 1));
+      const firstBlock = block - (block % pageSpan(level));
+      const page = await this.page(ref, level, firstBlock, signal);
+      path.push({ ref, page, firstBlock });
+      if ('runs' in page) break;
+      const child = Math.floor((block - firstBlock) / pageSpan(level - 1));
       ref = page.children.find((candidate) => candidate.child === child) ?? null;
     }
-    return [];
+    return path;
   }
 
   /** All runs of the disk in ascending order. Children of a page are fetched together. */
@@ -109,10 +138,8 @@ export class BlockMap {
   }
 
   /** Every page, parents before children, in block order. */
-  async *pages(
-    signal: AbortSignal,
-  ): AsyncGenerator<{ readonly ref: PageRef; readonly page: Leaf | InnerPage; readonly firstBlock: number }> {
-    if (this.root !== null) yield* this.subtree(this.root, this.level, 0, signal);
+  async *pages(signal: AbortSignal, guide: WalkGuide = wholeWalk): AsyncGenerator<VisitedPage> {
+    if (this.root !== null) yield* this.subtree(this.root, this.level, 0, signal, guide);
   }
 
   async *subtree(
@@ -120,14 +147,22 @@ export class BlockMap {
     level: number,
     firstBlock: number,
     signal: AbortSignal,
-  ): AsyncGenerator<{ readonly ref: PageRef; readonly page: Leaf | InnerPage; readonly firstBlock: number }> {
-    const page = await this.page(ref, level, firstBlock, signal);
+    guide: WalkGuide = wholeWalk,
+  ): AsyncGenerator<VisitedPage> {
+    if (!guide.enter(ref, level)) return;
+    let page: Leaf | InnerPage;
+    try {
+      page = await this.page(ref, level, firstBlock, signal);
+    } catch (error) {
+      guide.unreadable(ref, level, error);
+      return;
+    }
     yield { ref, page, firstBlock };
     if ('runs' in page) return;
     const at = (child: ChildRef): number => firstBlock + child.child * pageSpan(level - 1);
     const uncached = page.children.filter((child) => !this.#cache.has(toHex(child.digest)));
     const wanted = uncached.map((child) => ({ ref: child, level: level - 1, firstBlock: at(child) }));
     await this.#source.prefetch(this.geometry, wanted, signal);
-    for (const child of page.children) yield* this.subtree(child, level - 1, at(child), signal);
+    for (const child of page.children) yield* this.subtree(child, level - 1, at(child), signal, guide);
   }
 }

@@ -103,20 +103,34 @@ export async function readEntry(
   seq: number,
   signal: AbortSignal,
 ): Promise<CheckedEntry> {
+  const entry = await readSignedEntry(repo, machineId, seq, signal);
+  if (!entry.isVoid) checkTrustKnown(repo, entry);
+  return entry;
+}
+
+/** An entry by itself: parsed, and signed by an agent that may. */
+export async function readSignedEntry(
+  repo: OpenRepository,
+  machineId: Uint8Array,
+  seq: number,
+  signal: AbortSignal,
+): Promise<CheckedEntry> {
   const name = chainEntryName(machineId, seq);
   const entry = parseEntry(repo.repository.repositoryId, machineId, seq, await readEntryBytes(repo, name, signal));
   const signer = signerOf(repo.trust, entry.signerKeyId, machineId, seq);
   checkEntrySignature(entry, signer.key);
-  if (signer.isVoid) return { ...entry, isVoid: true };
-  if (signer.digest !== null && !sameBytes(signer.digest, entry.digest)) {
+  if (!signer.isVoid && signer.digest !== null && !sameBytes(signer.digest, entry.digest)) {
     throw new ChainBroken(`${name} is not the entry at which the root key revoked its agent: it was replaced`);
   }
-  if (entry.trust > repo.trust.n) {
-    throw new ReplicaRolledBack(
-      `${name} was written under trust statement ${entry.trust}, but the newest here is ${repo.trust.n}: newer ones were removed`,
-    );
-  }
-  return { ...entry, isVoid: false };
+  return { ...entry, isVoid: signer.isVoid };
+}
+
+/** Throws ReplicaRolledBack for an entry that was written under newer trust than the store shows. */
+export function checkTrustKnown(repo: OpenRepository, entry: ChainEntry): void {
+  if (entry.trust <= repo.trust.n) return;
+  throw new ReplicaRolledBack(
+    `${chainEntryName(entry.machineId, entry.seq)} was written under trust statement ${entry.trust}, but the newest here is ${repo.trust.n}: newer ones were removed`,
+  );
 }
 
 async function readEntryBytes(repo: OpenRepository, name: string, signal: AbortSignal): Promise<Uint8Array> {

@@ -1,14 +1,12 @@
 import type { DataKey } from '../crypto/data-key.ts';
 import { KeyRefused } from '../crypto/errors.ts';
 import type { KeyContext, KeyProvider } from '../crypto/key-provider.ts';
-import { keyIdOf } from '../crypto/signing.ts';
-import { sha256 } from '../crypto/suite.ts';
-import { ObjectNotFound } from '../storage-targets/errors.ts';
 import { ChainBroken } from './chain.ts';
-import { sameBytes, toHex } from './encoding.ts';
-import { checkKeyRecordSigner, type KeyRecord, type MachineKeys, openKeyRecord, parseKeyRecord } from './key-record.ts';
-import { keyRecordName, keyRecordPrefix } from './names.ts';
+import { toHex } from './encoding.ts';
+import { type KeyRecord, type MachineKeys, openKeyRecord } from './key-record.ts';
+import { keyRecordName } from './names.ts';
 import type { OpenRepository } from './open-repository.ts';
+import { readKeyRecords, salvageKeyRecords } from './read-key-records.ts';
 
 /** The opened keys of one epoch. */
 export interface EpochKeys {
@@ -40,13 +38,18 @@ export class KeyRing implements KeySource, Disposable {
   readonly #machineId: Uint8Array;
   readonly #digests: ReadonlyMap<number, Uint8Array>;
   readonly #providers: readonly KeyProvider[];
+  readonly #salvage: boolean;
   readonly #epochs = new Map<number, Promise<EpochKeys>>();
-  readonly #records = new Map<number, KeyRecord>();
+  readonly #records = new Map<number, readonly KeyRecord[]>();
   readonly #opened: EpochKeys[] = [];
 
-  /** `providers` are tried in this order: the KMS first, the recovery key last. */
-  constructor(repo: OpenRepository, chain: KeyedChain, providers: readonly KeyProvider[]) {
+  /**
+   * `providers` are tried in this order: the KMS first, the recovery key last. `salvage` takes signed key records that a damaged
+   * chain or a damaged first revision can't vouch for; every segment checks its key again.
+   */
+  constructor(repo: OpenRepository, chain: KeyedChain, providers: readonly KeyProvider[], salvage = false) {
     this.#repo = repo;
+    this.#salvage = salvage;
     this.#machineId = chain.machineId;
     this.#digests = chain.state.epochs;
     this.#providers = providers;
@@ -72,23 +75,31 @@ export class KeyRing implements KeySource, Disposable {
   }
 
   async #open(epoch: number, signal: AbortSignal): Promise<EpochKeys> {
-    const record = await this.record(epoch, signal);
-    const key = await unwrapKeyRecord(record, this.#providers, signal);
+    const { record, key } = await unwrapFirst(await this.#recordsOf(epoch, signal), this.#providers, signal);
     const keys = { createdMs: record.createdMs, context: record.context, key, machineKeys: openKeyRecord(record, key) };
     this.#opened.push(keys);
     return keys;
   }
 
-  /** The epoch's key record, read once: who wrapped the data key, and when. */
+  /** The epoch's key record that counts, read once: who wrapped the data key, and when. */
   async record(epoch: number, signal: AbortSignal): Promise<KeyRecord> {
+    const [record] = await this.#recordsOf(epoch, signal);
+    if (record === undefined) throw new Error(`no key record of epoch ${epoch}`);
+    return record;
+  }
+
+  async #recordsOf(epoch: number, signal: AbortSignal): Promise<readonly KeyRecord[]> {
     const known = this.#records.get(epoch);
     if (known !== undefined) return known;
-    const digest = this.#digests.get(epoch);
-    if (digest === undefined)
+    const digest = this.#digests.get(epoch) ?? null;
+    if (digest === null && !this.#salvage)
       throw new ChainBroken(`the chain of machine ${toHex(this.#machineId)} names no key record for epoch ${epoch}`);
-    const record = await readKeyRecord(this.#repo, this.#machineId, epoch, digest, signal);
-    this.#records.set(epoch, record);
-    return record;
+    const context = { repositoryId: this.#repo.repository.repositoryId, machineId: this.#machineId, epoch };
+    const records = this.#salvage
+      ? await salvageKeyRecords(this.#repo, context, digest, signal)
+      : await readKeyRecords(this.#repo, context, digest, signal);
+    this.#records.set(epoch, records);
+    return records;
   }
 
   [Symbol.dispose](): void {
@@ -100,70 +111,26 @@ export class KeyRing implements KeySource, Disposable {
   }
 }
 
-/** The key record that counts, with the highest revision: docs/format.md §5. */
-export async function readKeyRecord(
-  repo: OpenRepository,
-  machineId: Uint8Array,
-  epoch: number,
-  firstDigest: Uint8Array,
+/** The highest revision that one of the providers opens. Throws the last refusal when none opens. */
+async function unwrapFirst(
+  records: readonly KeyRecord[],
+  providers: readonly KeyProvider[],
   signal: AbortSignal,
-): Promise<KeyRecord> {
-  const context = { repositoryId: repo.repository.repositoryId, machineId, epoch };
-  const revisions = await listRevisions(repo, context, signal);
-  const first = await readRevision(repo, context, 0, signal);
-  if (!sameBytes(sha256(first.bytes), firstDigest)) {
-    throw new ChainBroken(
-      `${keyRecordName(machineId, epoch, 0)} is not the key record that the chain names: it was replaced`,
-    );
+): Promise<{ readonly record: KeyRecord; readonly key: DataKey }> {
+  let refusal: KeyRefused | null = null;
+  for (const record of records) {
+    try {
+      return { record, key: await unwrapKeyRecord(record, providers, signal) };
+    } catch (error) {
+      if (!(error instanceof KeyRefused)) throw error;
+      refusal = error;
+    }
   }
-  for (const revision of revisions.filter((candidate) => candidate > 0).sort((a, b) => b - a)) {
-    const record = await readRevision(repo, context, revision, signal);
-    if (counts(repo, first, record)) return record;
-  }
-  return first;
-}
-
-/** A later revision counts if an agent that is certified now signed it, and for the same data key. */
-function counts(repo: OpenRepository, first: KeyRecord, record: KeyRecord): boolean {
-  const agent = repo.trust.agents.find(({ key }) => sameBytes(keyIdOf(key), record.signerKeyId));
-  if (agent === undefined || agent.revoked !== null || !sameBytes(first.commitment, record.commitment)) return false;
-  checkKeyRecordSigner(record, agent.key);
-  return true;
-}
-
-async function readRevision(
-  repo: OpenRepository,
-  context: KeyContext,
-  revision: number,
-  signal: AbortSignal,
-): Promise<KeyRecord> {
-  const name = keyRecordName(context.machineId, context.epoch, revision);
-  try {
-    return parseKeyRecord(context, revision, await repo.target.get(name, null, signal));
-  } catch (cause) {
-    if (!(cause instanceof ObjectNotFound)) throw cause;
-    throw new ChainBroken(`${name} is missing: somebody removed it. Without it this key epoch can't be opened`, {
-      cause,
-    });
-  }
-}
-
-async function listRevisions(
-  repo: OpenRepository,
-  context: KeyContext,
-  signal: AbortSignal,
-): Promise<readonly number[]> {
-  const prefix = keyRecordPrefix(context.machineId, context.epoch);
-  const revisions: number[] = [];
-  for await (const { name } of repo.target.list(prefix, {}, signal)) {
-    const digits = name.slice(prefix.length);
-    if (/^\d{4}$/.test(digits)) revisions.push(Number(digits));
-  }
-  return revisions;
+  throw refusal ?? new KeyRefused('no key record to open');
 }
 
 /** Tries every wrap that one of the providers made. Throws KeyRefused when none opens, the providers' other errors untouched. */
-export async function unwrapKeyRecord(
+async function unwrapKeyRecord(
   record: KeyRecord,
   providers: readonly KeyProvider[],
   signal: AbortSignal,

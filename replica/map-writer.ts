@@ -1,5 +1,5 @@
 import { digestBytes } from '../crypto/suite.ts';
-import { type BlockMap, blockCountOf, type MapGeometry } from './block-map.ts';
+import { type BlockMap, blockCountOf, type MapGeometry, type WalkGuide } from './block-map.ts';
 import { placesOf, samePlace } from './leaf.ts';
 import { type SegmentId, segmentKey } from './names.ts';
 import {
@@ -56,11 +56,22 @@ interface NewInner {
   changed: boolean;
 }
 
+export interface MapWriterOptions {
+  readonly pendingPagesMax?: number | undefined;
+  /**
+   * Segments that a repair must leave behind. Each leaf that the newest map has is replaced then, with runs outside of these, and
+   * the pages follow by themselves.
+   */
+  readonly isDamaged?: ((id: SegmentId) => boolean) | undefined;
+}
+
 export class MapWriter {
   readonly #geometry: MapGeometry;
   readonly #level: number;
   readonly #old: BlockMap;
   readonly #units: UnitCount;
+  /** Pages of the newest map in these segments are written anew even where nothing changed. */
+  readonly #isDamaged: (id: SegmentId) => boolean;
   /** For pages that have to go before the end. */
   #overflow: RecordPacker;
   readonly #pendingPagesMax: number;
@@ -75,7 +86,7 @@ export class MapWriter {
     old: BlockMap,
     units: UnitCount,
     overflow: RecordPacker,
-    pendingPagesMax: number,
+    options: { readonly pendingPagesMax: number; readonly isDamaged: (id: SegmentId) => boolean },
     root: Node | null,
   ) {
     this.#geometry = geometry;
@@ -83,7 +94,8 @@ export class MapWriter {
     this.#old = old;
     this.#units = units;
     this.#overflow = overflow;
-    this.#pendingPagesMax = pendingPagesMax;
+    this.#pendingPagesMax = options.pendingPagesMax;
+    this.#isDamaged = options.isDamaged;
     this.#root = root;
   }
 
@@ -94,11 +106,11 @@ export class MapWriter {
     units: UnitCount,
     overflow: RecordPacker,
     signal: AbortSignal,
-    pendingPagesMax: number = pendingPagesDefault,
+    { pendingPagesMax = pendingPagesDefault, isDamaged = (): boolean => false }: MapWriterOptions = {},
   ): Promise<MapWriter> {
     const level = rootLevel(blockCountOf(geometry));
     const root = old.level > level ? await lowerRoot(old, level, units, signal) : raiseRoot(old, level);
-    return new MapWriter(geometry, old, units, overflow, pendingPagesMax, root);
+    return new MapWriter(geometry, old, units, overflow, { pendingPagesMax, isDamaged }, root);
   }
 
   /** `runs` is the whole new content of the leaf. Leaves come in ascending order; those left out stay as they are. */
@@ -110,11 +122,15 @@ export class MapWriter {
     }
     this.#lastLeaf = leafIndex;
     const firstBlock = leafIndex * leafBlocks;
-    const oldRuns = await this.#old.leafRuns(leafIndex, signal);
-    if (!this.#countChanges(oldRuns, runs, firstBlock)) return;
+    const oldPath = await this.#old.pathTo(leafIndex, signal);
+    const oldLeaf = oldPath.at(-1);
+    const oldRuns = oldLeaf !== undefined && 'runs' in oldLeaf.page ? oldLeaf.page.runs : [];
+    const contentChanged = this.#countChanges(oldRuns, runs, firstBlock);
+    const leafDamaged = oldRuns.length > 0 && oldLeaf !== undefined && this.#isDamaged(oldLeaf.ref);
+    if (!contentChanged && !oldPath.some(({ ref }) => this.#isDamaged(ref))) return;
     await this.#openPath(firstBlock, signal);
     this.#markPathChanged();
-    this.#setLeaf(firstBlock, runs);
+    if (contentChanged || leafDamaged) this.#setLeaf(firstBlock, runs);
     if (this.#pendingPages > this.#pendingPagesMax) await this.#placeClosed(signal);
   }
 
@@ -124,15 +140,18 @@ export class MapWriter {
    */
   async finish(packer: RecordPacker, signal: AbortSignal): Promise<RecordAddress | PageRef | null> {
     this.#overflow = packer;
-    await this.#clearBeyondCapacity(signal);
+    await this.clearBeyondCapacity(signal);
     this.#path = [];
     const root = this.#root === null ? null : await this.#place(this.#root, packer, signal);
     if (root === null) return null;
     return root.kind === 'kept' ? root.ref : root.at;
   }
 
-  /** Blocks that a smaller disk no longer has: left in the map, they would come back from the dead when it grows again. */
-  async #clearBeyondCapacity(signal: AbortSignal): Promise<void> {
+  /**
+   * After the last leaf: clears blocks that a smaller disk no longer has; left in the map, they would come back from the dead when
+   * it grows again. `finish` does it, too; whoever wants to know earlier that the old map can't be read calls it before.
+   */
+  async clearBeyondCapacity(signal: AbortSignal): Promise<void> {
     const blocks = blockCountOf(this.#geometry);
     const to = Math.min(blockCountOf(this.#old.geometry), pageSpan(this.#level));
     const from = Math.max(Math.floor(blocks / leafBlocks), this.#lastLeaf + 1);
@@ -268,7 +287,10 @@ export class MapWriter {
   }
 }
 
-/** Counts everything under a page as dropped: a removed disk, an ended generation, the far end of a disk that shrank. */
+/**
+ * Counts everything under a page as dropped: a removed disk, an ended generation, the far end of a disk that shrank. `guide` may
+ * step over pages that can't be read: what lies below them is not counted, so that a sweeper keeps it rather than too little.
+ */
 export async function dropSubtree(
   map: BlockMap,
   ref: PageRef,
@@ -276,8 +298,9 @@ export async function dropSubtree(
   firstBlock: number,
   units: UnitCount,
   signal: AbortSignal,
+  guide?: WalkGuide,
 ): Promise<void> {
-  for await (const visited of map.subtree(ref, level, firstBlock, signal)) {
+  for await (const visited of map.subtree(ref, level, firstBlock, signal, guide)) {
     units.dropPage(visited.ref);
     if ('runs' in visited.page) for (const run of visited.page.runs) units.drop(run.at, run.count);
   }

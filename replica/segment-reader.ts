@@ -1,5 +1,6 @@
 import { pageDigest, tagBytes } from '../crypto/suite.ts';
 import type { MapGeometry, PageSource, PrefetchedPage } from './block-map.ts';
+import { isDamage } from './damage.ts';
 import { sameBytes, toHex } from './encoding.ts';
 import type { KeySource } from './key-ring.ts';
 import { type SegmentId, segmentKey, segmentName } from './names.ts';
@@ -119,12 +120,19 @@ export class SegmentReader implements PageSource, Disposable {
     if (pages.length < 2) return;
     if (this.#prefetched.size > prefetchedPagesMax) this.#prefetched.clear();
     const wanted = pages.map(({ ref }) => ref).filter((ref) => !this.#prefetched.has(toHex(ref.digest)));
-    for (const group of coalesce(wanted, gapBytesMax, prefetchBytesMax)) {
+    for (const group of coalesce(wanted, gapBytesMax, prefetchBytesMax)) await this.#prefetchRange(group, signal);
+  }
+
+  async #prefetchRange(group: CoalescedRange<PageRef>, signal: AbortSignal): Promise<void> {
+    try {
       const bytes = await this.readRange(group.id, group.offset, group.length, signal);
       for (const ref of group.members) {
         const from = ref.offset - group.offset;
         this.#prefetched.set(toHex(ref.digest), bytes.slice(from, from + ref.length));
       }
+    } catch (error) {
+      // Each page is asked for by itself later, and then says exactly what is wrong with it.
+      if (!isDamage(error)) throw error;
     }
   }
 

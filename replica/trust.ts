@@ -180,8 +180,8 @@ export function checkTrustHistory(repository: Repository, statements: readonly S
   });
 }
 
-/** Follows the roots from the repository's first to the one in force. */
-function checkLineage(repository: Repository, trust: TrustStatement): void {
+/** Follows the roots from the repository's first to the one in force. Throws TrustBroken, SignatureInvalid. */
+export function checkLineage(repository: Repository, trust: TrustStatement): void {
   const roots = rootsOf(trust);
   if (new Set(roots.map((root) => toHex(keyIdOf(root)))).size !== roots.length) throw lineageBroken(trust.n);
   trust.lineage.forEach((step, i) => {

@@ -74,7 +74,7 @@ export class MapHistory {
     const pages = new MemoryPacker(this.segments, segmentBytes, (birth) => units.born(birth));
     const overflow = ownOverflow ? data : pages;
     const geometry = geometryOf(step.blocks);
-    const writer = await MapWriter.start(geometry, before.map, units, overflow, signal, pendingPagesMax);
+    const writer = await MapWriter.start(geometry, before.map, units, overflow, signal, { pendingPagesMax });
     const picture = await this.#write(step, before, writer, data);
     if (ownOverflow) data.flush();
     const placed = await writer.finish(pages, signal);
