@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import hashlib
 import json
 import os
 import re
@@ -104,6 +105,28 @@ def restore(machine: Machine, seq: int, label: str, out: Path) -> dict[str, obje
     return {"disk": label, "capacity": disk.capacity, "blocks": blocks}
 
 
+def checksums(machine: Machine) -> dict[str, object]:
+    """SHA-256 of every disk and every attachment of every retained point, without writing them anywhere."""
+    points: dict[str, object] = {}
+    for seq in sorted(machine.state.points):
+        entry, manifest = machine.point(seq)
+        disks = {disk.label: checksum(machine, entry, disk) for disk in manifest.disks}
+        files = {name: sha256(data).hex() for name, data in attachments(machine, seq).items()}
+        points[str(seq)] = {"disks": disks, "attachments": files}
+    return {"machine": machine.machine.hex(), "points": points}
+
+
+def checksum(machine: Machine, entry: o.Entry, disk: o.Disk) -> str:
+    hashed, end, zeros = hashlib.sha256(), 0, bytes(2**20)
+    for block, data in (*machine.blocks(entry, disk), (disk.blocks, b"")):
+        start = min(block * disk.block_size, disk.capacity)
+        for at in range(end, start, len(zeros)):
+            hashed.update(zeros[: start - at])
+        hashed.update(data[: disk.capacity - start])
+        end = start + len(data)
+    return hashed.hexdigest()
+
+
 def attachments(machine: Machine, seq: int) -> dict[str, bytes]:
     files = {}
     for attachment in machine.point(seq)[1].attachments:
@@ -179,7 +202,7 @@ def check_record(machine: Machine, ref: sg.Ref, record: sg.FooterRecord, digest_
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="reader.py", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in ("list", "restore", "attachments", "rebuild", "verify"):
+    for command in ("list", "restore", "attachments", "checksums", "rebuild", "verify"):
         sub = commands.add_parser(command)
         sub.add_argument("bucket", type=Path)
         keys = sub.add_mutually_exclusive_group(required=True)
@@ -209,6 +232,8 @@ def run(args: argparse.Namespace) -> object:
             return restore(opened[0], args.point, args.disk, args.out)
         case "attachments":
             return write_attachments(attachments(opened[0], args.point), args.out)
+        case "checksums":
+            return checksums(opened[0])
         case "verify":
             return verify(opened[0])
         case _:

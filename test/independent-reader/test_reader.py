@@ -14,7 +14,7 @@ import unittest
 from pathlib import Path
 
 import reader
-from primitives import fingerprint, inv
+from primitives import fingerprint, inv, sha256
 from scenario import PEM, MemoryBucket, Scenario
 
 
@@ -57,6 +57,14 @@ class Reads(unittest.TestCase):
                 out = Path(self.folder.name) / "disk.img"
                 reader.restore(machine, seq, label, out)
                 self.assertTrue(out.read_bytes() == disk.image(), f"point {seq}, disk {label}")
+
+    def test_the_command_gives_checksums(self) -> None:
+        result = self.run_reader("checksums", "--machine", self.scenario.machine.machine.hex())
+        self.assertEqual(result.returncode, 0, result.stderr)
+        points = json.loads(result.stdout)["points"]
+        for seq, point in points.items():
+            self.assertEqual(point["disks"], {label: sha256(d.image()).hex() for label, d in self.scenario.expected[int(seq)].items()})
+            self.assertEqual(point["attachments"], {name: sha256(data).hex() for name, data in self.scenario.files.items()})
 
     def test_the_command_restores_a_disk_and_attachments(self) -> None:
         common = ["--machine", self.scenario.machine.machine.hex(), "--point", "3"]
