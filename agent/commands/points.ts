@@ -2,8 +2,9 @@ import type { Command } from 'commander';
 import { KeyRefused } from '../../crypto/errors.ts';
 import { toHex } from '../../replica/encoding.ts';
 import type { Manifest } from '../../replica/manifest.ts';
+import { listMachineIds } from '../../replica/open-repository.ts';
 import { OpenReplica } from '../../restore/open-point.ts';
-import { findMachine, listReplicas } from '../find-machine.ts';
+import { findMachine } from '../find-machine.ts';
 import { describeFreshness, knownHead } from '../freshness.ts';
 import { formatBytes } from '../quantities.ts';
 import { openSession, type Session } from '../session.ts';
@@ -49,7 +50,8 @@ async function listPoints(
   await using session = await openSession(context);
   const ids: Uint8Array[] = [];
   for (const name of names) ids.push(await findMachine(session, name, context.signal));
-  if (names.length === 0) for await (const { machineId } of listReplicas(session, context.signal)) ids.push(machineId);
+  if (names.length === 0)
+    for await (const machineId of listMachineIds(session.store.target, context.signal)) ids.push(machineId);
   const machines: ListedMachine[] = [];
   for (const machineId of ids) machines.push(await listMachine(machineId, options, session, context.signal));
   return {

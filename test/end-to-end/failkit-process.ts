@@ -1,0 +1,43 @@
+/** The agent as its operator runs it: bin/failkit in a process of its own. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { text } from 'node:stream/consumers';
+import { recordOutput } from '../canary.ts';
+
+export const launcher = join(import.meta.dirname, '../../bin/failkit');
+
+export interface Outcome {
+  readonly exitCode: number;
+  readonly stdout: string;
+  readonly stderr: string;
+  /** What `--json` printed. */
+  json<Document>(): Document;
+}
+
+export interface ProcessOptions {
+  readonly folder: string;
+  /** Besides PATH and HOME. */
+  readonly environment?: Readonly<Record<string, string>>;
+}
+
+export interface FailkitProcess {
+  readonly ended: Promise<Outcome>;
+  kill(signal: 'SIGINT' | 'SIGKILL'): void;
+}
+
+export function startFailkit(args: readonly string[], { folder, environment = {} }: ProcessOptions): FailkitProcess {
+  const env = { PATH: process.env.PATH, HOME: folder, AWS_EC2_METADATA_DISABLED: 'true', ...environment };
+  const child = spawn(launcher, args, { cwd: folder, env, stdio: ['ignore', 'pipe', 'pipe'] });
+  const ended = Promise.all([text(child.stdout), text(child.stderr), once(child, 'close')]).then(
+    ([stdout, stderr, [code]]): Outcome => {
+      recordOutput(stdout + stderr);
+      return { exitCode: typeof code === 'number' ? code : -1, stdout, stderr, json: () => JSON.parse(stdout) };
+    },
+  );
+  return { ended, kill: (signal) => child.kill(signal) };
+}
+
+export function runFailkit(args: readonly string[], options: ProcessOptions): Promise<Outcome> {
+  return startFailkit(args, options).ended;
+}
