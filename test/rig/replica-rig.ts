@@ -1,24 +1,23 @@
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type ProtectOptions, type PublishedPoint, protectMachine } from '../../agent/protect/protect-machine.ts';
 import { MachineState } from '../../agent/state/machine-state.ts';
+import { KeyRefused } from '../../crypto/errors.ts';
 import type { KeyProvider } from '../../crypto/key-provider.ts';
 import { createLocalKeyFile, openLocalKey } from '../../crypto/local-key.ts';
-import { generateRecoveryKey, type RecoveryKeyPair } from '../../crypto/recovery-key.ts';
+import { generateRecoveryKey, type RecoveryKeyPair, recoveryKeyFromPem } from '../../crypto/recovery-key.ts';
 import { rootFingerprint } from '../../crypto/root-fingerprint.ts';
 import { SigningKey } from '../../crypto/signing.ts';
 import type { HypervisorConnection } from '../../hypervisors/hypervisor.ts';
 import { createRepository } from '../../replica/create-repository.ts';
 import { openRepository } from '../../replica/open-repository.ts';
-import { SegmentReader } from '../../replica/segment-reader.ts';
-import { OpenReplica } from '../../restore/open-point.ts';
-import { restoreDisk } from '../../restore/restore-disk.ts';
-import { RestoreWorkers } from '../../restore/restore-workers.ts';
 import { openRawSink } from '../../restore/sinks/raw-sink.ts';
 import { openFilesystemTarget } from '../../storage-targets/filesystem.ts';
 import type { StorageTarget } from '../../storage-targets/storage-target.ts';
+import { RigReader } from './rig-reader.ts';
+import { RigWorkers } from './rig-workers.ts';
 
 /** One repository and one machine in a temporary folder, with everything real: for tests that seed, sync and restore. */
 export class ReplicaRig implements AsyncDisposable {
@@ -30,9 +29,16 @@ export class ReplicaRig implements AsyncDisposable {
   readonly provider: KeyProvider;
   readonly machineId = Uint8Array.from(randomBytes(16));
   readonly signal = new AbortController().signal;
+  readonly workers: RigWorkers;
+  readonly #ownsWorkers: boolean;
   now: () => number = Date.now;
 
-  private constructor(parts: Pick<ReplicaRig, 'folder' | 'target' | 'root' | 'agent' | 'recovery' | 'provider'>) {
+  private constructor(
+    parts: Pick<ReplicaRig, 'folder' | 'target' | 'root' | 'agent' | 'recovery' | 'provider'>,
+    workers: RigWorkers | undefined,
+  ) {
+    this.workers = workers ?? new RigWorkers();
+    this.#ownsWorkers = workers === undefined;
     this.folder = parts.folder;
     this.target = parts.target;
     this.root = parts.root;
@@ -41,8 +47,10 @@ export class ReplicaRig implements AsyncDisposable {
     this.provider = parts.provider;
   }
 
-  static async create(target?: StorageTarget): Promise<ReplicaRig> {
-    const folder = mkdtempSync(join(tmpdir(), 'failkit-rig-'));
+  /** A target of its own where none is given. */
+  static async create(target?: StorageTarget, options: RigSetup = {}): Promise<ReplicaRig> {
+    const inMemory = options.inMemory === true && existsSync(memoryFolder);
+    const folder = mkdtempSync(join(inMemory ? memoryFolder : tmpdir(), 'failkit-rig-'));
     mkdirSync(join(folder, 'bucket'));
     const store = target ?? (await openFilesystemTarget({ directory: join(folder, 'bucket') }));
     const root = SigningKey.generate();
@@ -52,7 +60,7 @@ export class ReplicaRig implements AsyncDisposable {
     const provider = await openLocalKey(join(folder, 'local.key'));
     const fields = { root, recoveryPublicKey: recovery.publicKey, agents: [agent.publicKey], createdMs: Date.now() };
     await createRepository(store, fields, new AbortController().signal);
-    return new ReplicaRig({ folder, target: store, root, agent, recovery, provider });
+    return new ReplicaRig({ folder, target: store, root, agent, recovery, provider }, options.workers);
   }
 
   get stateFolder(): string {
@@ -80,10 +88,22 @@ export class ReplicaRig implements AsyncDisposable {
       provider,
       agent,
       state,
+      workers: this.workers.pipeline,
       progress,
       now: this.now,
     };
     return await protectMachine({ ...context, options: { ...defaults, ...rest } }, signal);
+  }
+
+  /** The recovery kit's key, which opens everything when the KMS is gone. */
+  get recoveryProvider(): KeyProvider {
+    return recoveryKeyFromPem(this.recovery.privatePem);
+  }
+
+  /** The replica as a restorer sees it now, from the bucket alone. */
+  async open(providers: readonly KeyProvider[] = [this.provider], target = this.target): Promise<RigReader> {
+    const repo = await openRepository(target, rootFingerprint(this.root.publicKey), this.signal);
+    return await RigReader.open(repo, this.machineId, providers, this.workers.restore, this.signal);
   }
 
   /** The disk's whole content at that point. */
@@ -92,29 +112,15 @@ export class ReplicaRig implements AsyncDisposable {
     label: string,
     providers: readonly KeyProvider[] = [this.provider],
   ): Promise<Uint8Array> {
-    const repo = await openRepository(this.target, rootFingerprint(this.root.publicKey), this.signal);
-    using replica = await OpenReplica.open(repo, this.machineId, providers, this.signal);
-    const { manifest } = await replica.openPoint(point, this.signal);
+    using reader = await this.open(providers);
+    const { manifest } = await reader.replica.openPoint(point, this.signal);
     const disk = manifest.disks.find((candidate) => candidate.label === label);
     if (disk === undefined) throw new Error(`point ${point} has no disk ${label}`);
-    using reader = new SegmentReader(repo, this.machineId, replica.keys);
-    await using workers = new RestoreWorkers(1);
     const path = join(this.folder, `restored-${point}-${label}`);
     {
-      await using sink = await openRawSink({
-        path,
-        capacityBytes: disk.capacityBytes,
-        force: true,
-        contentName: `${point}`,
-      });
-      const progress = { capacityBytes: 0, fetchedBytes: 0, writtenBytes: 0, keptBytes: 0 };
-      await restoreDisk(
-        disk,
-        sink,
-        { reader, keys: replica.keys, workers, rangesInFlightMax: 4, progress },
-        this.signal,
-      );
-      await sink.complete(this.signal);
+      const { capacityBytes } = disk;
+      await using sink = await openRawSink({ path, capacityBytes, force: true, contentName: `${point}` });
+      await reader.restoreInto(disk, sink);
     }
     const content = readFileSync(path);
     rmSync(path);
@@ -122,9 +128,27 @@ export class ReplicaRig implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#ownsWorkers) await this.workers[Symbol.asyncDispose]();
     await this.target[Symbol.asyncDispose]();
     rmSync(this.folder, { recursive: true, force: true });
   }
+}
+
+export interface RigSetup {
+  /** Not disposed with the rig. */
+  readonly workers?: RigWorkers;
+  /** Keep the folder in memory where the system has a place for that: most of a small run is waiting for the disk. */
+  readonly inMemory?: boolean;
+}
+
+const memoryFolder = '/dev/shm';
+
+/** The same key encryption key, for an agent whose credentials may not decrypt. */
+export function wrapOnly(provider: KeyProvider): KeyProvider {
+  return {
+    ...provider,
+    unwrap: () => Promise.reject(new KeyRefused(`${provider.keyId}: these credentials may not unwrap`)),
+  };
 }
 
 export interface RigOptions extends ProtectOptions {

@@ -1,0 +1,54 @@
+import type { KeyProvider } from '../../crypto/key-provider.ts';
+import type { DiskState } from '../../replica/manifest.ts';
+import type { OpenRepository } from '../../replica/open-repository.ts';
+import { SegmentReader } from '../../replica/segment-reader.ts';
+import { OpenReplica } from '../../restore/open-point.ts';
+import { restoreDisk } from '../../restore/restore-disk.ts';
+import type { RestoreWorkers } from '../../restore/restore-workers.ts';
+import type { RestoreSink } from '../../restore/sinks/sink.ts';
+import { MemorySink } from './memory-sink.ts';
+
+/** A replica that is open for reading, with all that a restore needs. */
+export class RigReader implements Disposable {
+  readonly replica: OpenReplica;
+  readonly segments: SegmentReader;
+  readonly #workers: RestoreWorkers;
+  readonly #signal: AbortSignal;
+
+  private constructor(replica: OpenReplica, segments: SegmentReader, workers: RestoreWorkers, signal: AbortSignal) {
+    this.replica = replica;
+    this.segments = segments;
+    this.#workers = workers;
+    this.#signal = signal;
+  }
+
+  static async open(
+    repo: OpenRepository,
+    machineId: Uint8Array,
+    providers: readonly KeyProvider[],
+    workers: RestoreWorkers,
+    signal: AbortSignal,
+  ): Promise<RigReader> {
+    const replica = await OpenReplica.open(repo, machineId, providers, signal);
+    return new RigReader(replica, new SegmentReader(repo, machineId, replica.keys), workers, signal);
+  }
+
+  /** The disk's whole content. */
+  async content(disk: DiskState): Promise<Uint8Array> {
+    const sink = new MemorySink(disk.capacityBytes);
+    await this.restoreInto(disk, sink);
+    return sink.bytes;
+  }
+
+  async restoreInto(disk: DiskState, sink: RestoreSink): Promise<void> {
+    const progress = { capacityBytes: 0, fetchedBytes: 0, writtenBytes: 0, keptBytes: 0 };
+    const tools = { reader: this.segments, keys: this.replica.keys, workers: this.#workers, rangesInFlightMax: 4 };
+    await restoreDisk(disk, sink, { ...tools, progress }, this.#signal);
+    await sink.complete(this.#signal);
+  }
+
+  [Symbol.dispose](): void {
+    this.segments[Symbol.dispose]();
+    this.replica[Symbol.dispose]();
+  }
+}
