@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import type { ChangeTrackingLost } from '../../hypervisors/errors.ts';
 import type { BlockSource, ReferencePoint } from '../../hypervisors/hypervisor.ts';
 import { BlockMap, type MapGeometry, type PageSource } from '../../replica/block-map.ts';
@@ -44,6 +43,8 @@ export interface DecideOptions {
   readonly resync: boolean;
   readonly pages: PageSource;
   readonly blocksMax?: number;
+  /** The id of a disk that no point has yet. */
+  readonly newDiskId: (label: string) => Uint8Array;
 }
 
 export function decideDisk(source: BlockSource, previous: DiskState | null, options: DecideOptions): DiskDecision {
@@ -54,7 +55,7 @@ export function decideDisk(source: BlockSource, previous: DiskState | null, opti
   const needed = blockSizeFor(capacityBytes, options.blocksMax);
   const sameGeneration = previous !== null && needed <= previous.blockSize;
   const blockSize = sameGeneration ? previous.blockSize : needed;
-  const diskId = previous?.diskId ?? Uint8Array.from(randomBytes(16));
+  const diskId = previous?.diskId ?? options.newDiskId(label);
   const geometry = { diskId, blockSize, capacityBytes };
   const oldGeometry = sameGeneration ? { ...geometry, capacityBytes: previous.capacityBytes } : geometry;
   const fullReadReason = reasonToReadAll(source, sameGeneration ? previous : null, options.resync);
@@ -97,6 +98,12 @@ export function resyncDecision(decision: DiskDecision, lost: ChangeTrackingLost)
 
 /** The same decision without the old map, which this host can't open: everything is sent again. */
 export function resendDecision(decision: DiskDecision, pages: PageSource): DiskDecision {
-  const fullReadReason = 'the local map is incomplete and this host may not unwrap keys: everything is sent again';
-  return { ...decision, since: null, fullReadReason, old: new BlockMap(decision.geometry, null, pages) };
+  const why = "this host lacks the newest point's map and may not unwrap keys";
+  return {
+    ...decision,
+    since: null,
+    fullReadReason: `${why}: everything is sent again`,
+    generationReason: decision.previous === null ? why : decision.generationReason,
+    old: new BlockMap(decision.geometry, null, pages),
+  };
 }

@@ -62,9 +62,33 @@ interface DiskResult {
   readonly units: UnitCount;
 }
 
+/** `previous` is what the newest point says; null where there is none, or where this host may not open it. */
 export async function replicateSnapshot(
   snapshot: MachineSnapshot,
   previous: Manifest | null,
+  tools: ReplicateTools,
+  signal: AbortSignal,
+): Promise<ReplicatedSnapshot> {
+  const startAnew = previous === null && tools.tenure.state.newestPoint !== null;
+  try {
+    return await replicateAgainst({ previous, startAnew }, snapshot, tools, signal);
+  } catch (error) {
+    const mayNotOpen = error instanceof KeyRefused && tools.options.access === 'write-only' && !startAnew;
+    if (!mayNotOpen) throw error;
+    // A page of the newest maps is missing here, and this host may not open it in the bucket.
+    return await replicateAgainst({ previous, startAnew: true }, snapshot, tools, signal);
+  }
+}
+
+interface Baseline {
+  readonly previous: Manifest | null;
+  /** The newest point's maps can't be opened: nothing of it is kept, and all that it used dies. */
+  readonly startAnew: boolean;
+}
+
+async function replicateAgainst(
+  { previous, startAnew }: Baseline,
+  snapshot: MachineSnapshot,
   tools: ReplicateTools,
   signal: AbortSignal,
 ): Promise<ReplicatedSnapshot> {
@@ -89,9 +113,10 @@ export async function replicateSnapshot(
   const pages = new SegmentPacker(next, tools.options.segmentBytes, uploader, sealedPages);
   try {
     tools.progress.capacityBytes = snapshot.disks.reduce((sum, disk) => sum + disk.capacityBytes, 0);
+    if (startAnew) tools.state.clearPages();
     const attachments = await protectAttachments(
       snapshot.attachments,
-      previous?.attachments ?? [],
+      startAnew ? [] : (previous?.attachments ?? []),
       data,
       units,
       signal,
@@ -99,9 +124,14 @@ export async function replicateSnapshot(
     const results: DiskResult[] = [];
     for (const source of snapshot.disks) {
       const before = previous?.disks.find(({ label }) => label === source.label) ?? null;
-      const decision = decideDisk(source, before, { ...tools.options, pages: tools.pages });
+      const decision = decideDisk(source, before, {
+        ...tools.options,
+        pages: tools.pages,
+        newDiskId: (label) => tools.state.newDiskId(label),
+      });
       generations.set(toHex(decision.geometry.diskId), decision.generation);
-      results.push(await protectOrResync(decision, { data, pages }, tools, signal));
+      const settled = startAnew ? resendDecision(decision, tools.pages) : decision;
+      results.push(await protectOrResync(settled, { data, pages }, tools, signal));
     }
     const consistency = await snapshot.settleConsistency(signal);
     await pages.flush();
@@ -110,7 +140,8 @@ export async function replicateSnapshot(
     await uploader.drain();
     const disks = await describeDisks(results, roots, data);
     for (const result of results) units.add(result.units);
-    await dropWhatIsGone(previous, results, tools, units, signal);
+    if (startAnew) units.dropAll(tools.tenure.state.segments.values());
+    else await dropWhatIsGone(previous, results, tools, units, signal);
     requireDurable(units);
     return { disks, attachments, consistency, units, uploadedBytes: uploader.uploadedBytes };
   } finally {
@@ -123,7 +154,7 @@ interface Packers {
   readonly pages: SegmentPacker;
 }
 
-/** A disk whose change tracking is lost is read in full; one whose map this host can't open is sent again. */
+/** A disk whose change tracking is lost is read in full. */
 async function protectOrResync(
   decision: DiskDecision,
   packers: Packers,
@@ -133,13 +164,8 @@ async function protectOrResync(
   try {
     return await protectOnce(decision, packers, tools, signal);
   } catch (error) {
-    if (error instanceof ChangeTrackingLost && decision.since !== null) {
-      return await protectOrResync(resyncDecision(decision, error), packers, tools, signal);
-    }
-    const mayNotOpen =
-      error instanceof KeyRefused && tools.options.access === 'write-only' && decision.old.root !== null;
-    if (mayNotOpen) return await protectOnce(resendDecision(decision, tools.pages), packers, tools, signal);
-    throw error;
+    if (!(error instanceof ChangeTrackingLost) || decision.since === null) throw error;
+    return await protectOnce(resyncDecision(decision, error), packers, tools, signal);
   }
 }
 

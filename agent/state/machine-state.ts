@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { chmodSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ChainHead } from '../../replica/chain.ts';
@@ -8,6 +8,9 @@ import { MachineKeys } from '../../replica/key-record.ts';
 import { encodeManifest, type Manifest, parseManifest } from '../../replica/manifest.ts';
 import { LocalSeal } from './local-seal.ts';
 import { StateDatabase } from './state-database.ts';
+
+/** Far more than the puts that can be under way when a run ends. */
+const pendingHeadsMax = 64;
 
 /**
  * What the agent remembers of one machine: who it is in the bucket, the newest head it knows, the sealed map of that head, and
@@ -44,7 +47,7 @@ export class MachineState implements Disposable {
 
   /** The newest entry that is known to exist. */
   get head(): ChainHead | null {
-    return parseHead(this.#fact('head'));
+    return parseHeads(this.#fact('head'))[0] ?? null;
   }
 
   /** Whether a recovery point was published from here. */
@@ -52,19 +55,21 @@ export class MachineState implements Disposable {
     return this.#fact('manifest') !== null;
   }
 
-  /** An entry of ours that may exist: its put was started, and its answer never seen. */
-  get pendingHead(): ChainHead | null {
-    return parseHead(this.#fact('pending-head'));
+  /** Entries of ours that may exist: their puts were started, and their answers never seen. The latest is last. */
+  get pendingHeads(): readonly ChainHead[] {
+    return parseHeads(this.#fact('pending-heads'));
   }
 
-  setPendingHead(head: ChainHead): void {
-    this.#setFact('pending-head', encodeHead(head));
+  /** A put may arrive after others were tried in its place, so that the earlier ones are remembered, too. */
+  addPendingHead(head: ChainHead): void {
+    const pending = [...this.pendingHeads, head].slice(-pendingHeadsMax);
+    this.#setFact('pending-heads', Buffer.concat(pending.map(encodeHead)));
   }
 
   setHead(head: ChainHead): void {
     this.#database.transaction(() => {
       this.#setFact('head', encodeHead(head));
-      this.#database.run("DELETE FROM facts WHERE name = 'pending-head'");
+      this.#database.run("DELETE FROM facts WHERE name = 'pending-heads'");
     });
   }
 
@@ -128,6 +133,14 @@ export class MachineState implements Disposable {
     this.#database.run('INSERT OR REPLACE INTO pages (digest, page) VALUES (?, ?)', digest, sealed);
   }
 
+  /** Forgets the map of the newest point. */
+  clearPages(): void {
+    this.#database.transaction(() => {
+      this.#database.run('DELETE FROM pages');
+      this.#database.run('DELETE FROM staged_pages');
+    });
+  }
+
   get machineKeys(): MachineKeys | null {
     const keys = this.#sealedFact('machine-keys');
     return keys === null ? null : new MachineKeys(keys.slice(0, 32), keys.slice(32, 64));
@@ -186,6 +199,16 @@ export class MachineState implements Disposable {
     return pages.filter((page) => page !== null);
   }
 
+  /** The id of a disk that no point has yet: the same until one has, or what an interrupted first copy sent would not be found again. */
+  newDiskId(label: string): Uint8Array {
+    const name = `new-disk ${label}`;
+    const known = this.#fact(name);
+    if (known !== null) return known;
+    const fresh = Uint8Array.from(randomBytes(16));
+    this.#setFact(name, fresh);
+    return fresh;
+  }
+
   clearJournal(): void {
     this.#database.transaction(() => this.#forgetJournal());
   }
@@ -193,6 +216,7 @@ export class MachineState implements Disposable {
   #forgetJournal(): void {
     this.#database.run('DELETE FROM journal_runs');
     this.#database.run('DELETE FROM journal_segments');
+    this.#database.run("DELETE FROM facts WHERE name GLOB 'new-disk *'");
   }
 
   /** Forgets all but the identity: for a cache that is to be rebuilt. */
@@ -243,12 +267,11 @@ function encodeHead(head: ChainHead): Uint8Array {
   return new ByteWriter().u64(head.seq).raw(head.digest).finish();
 }
 
-function parseHead(value: Uint8Array | null): ChainHead | null {
-  if (value === null) return null;
-  const reader = new ByteReader('local head mark', value);
-  const head = { seq: reader.u64(), digest: reader.raw(32).slice() };
-  reader.end();
-  return head;
+function parseHeads(value: Uint8Array | null): readonly ChainHead[] {
+  const reader = new ByteReader('local head mark', value ?? new Uint8Array());
+  const heads: ChainHead[] = [];
+  while (reader.remaining > 0) heads.push({ seq: reader.u64(), digest: reader.raw(32).slice() });
+  return heads;
 }
 
 /** A folder name that people recognise and that no two machines share. */
