@@ -1,0 +1,23 @@
+import { readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+
+/** The files of the clone itself, which fill the image: programs, sources, texts, as any server has. */
+
+export interface RealFile {
+  /** Relative to the folder. */
+  readonly path: string;
+  readonly bytes: number;
+}
+
+export const clone = join(import.meta.dirname, '..');
+export const packages = join(clone, 'node_modules');
+
+/** Plain files in a stable order. Odd names are left out: they would need quoting in a tool's script. */
+export function filesBelow(folder: string): readonly RealFile[] {
+  return readdirSync(folder, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name).slice(folder.length + 1))
+    .filter((path) => /^[A-Za-z0-9@._/+-]+$/.test(path))
+    .sort()
+    .map((path) => ({ path, bytes: statSync(join(folder, path)).size }));
+}
