@@ -157,14 +157,14 @@ export class Tenure {
       );
     }
     this.#isOver = true;
-    const tenure = this.id;
+    const before = { tenure: this.id, epoch: this.state.epoch };
     for (let attempt = 0; attempt < rebaseAttemptsMax; attempt++) {
       const appended = await this.#append(body(this.#chain.head.seq + 1), control.births, control.deaths, signal);
       if ('entry' in appended) {
         this.#isOver = false;
         return appended.entry;
       }
-      await this.#rebase(tenure, signal);
+      await this.#rebase(before, signal);
     }
     throw new Fenced(`machine ${toHex(this.machineId)}: lost ${rebaseAttemptsMax} races for the next chain entry`);
   }
@@ -214,7 +214,7 @@ export class Tenure {
     );
   }
 
-  async #rebase(tenure: number, signal: AbortSignal): Promise<void> {
+  async #rebase(before: { readonly tenure: number; readonly epoch: number }, signal: AbortSignal): Promise<void> {
     const ours = this.#chain.head.seq;
     // Whoever came before us may have written under a newer statement, and that may have revoked us.
     this.#repo = await refreshTrust(this.#repo, signal);
@@ -225,9 +225,11 @@ export class Tenure {
     const foreign = chain.recent.find(
       ({ seq, body, isVoid }) => seq > ours && !isVoid && body.type !== 'prune' && body.type !== 'lock',
     );
-    // A long absence: `recent` may begin after the entry in question, but the state still tells.
+    // After a long absence `recent` begins later than the entry in question, but the state tells of each kind.
     const published = (chain.state.newestPoint?.seq ?? 0) > ours;
-    if (foreign !== undefined || published || chain.state.tenure !== tenure) {
+    const rekeyed = chain.state.epoch !== before.epoch;
+    const isOurs = chain.state.tenure === before.tenure && !published && !rekeyed;
+    if (foreign !== undefined || !isOurs) {
       const who = foreign === undefined ? 'somebody' : `agent ${toHex(foreign.signerKeyId)}`;
       throw new Fenced(
         `machine ${toHex(this.machineId)}: ${who} wrote entry ${foreign?.seq ?? chain.head.seq}: another agent has taken this machine over. Nothing was published by this run`,

@@ -16,7 +16,15 @@ import { TenureOver } from '../../replica/tenure.ts';
 import { AgentNotTrusted, encodeTrust, TrustBroken } from '../../replica/trust.ts';
 import { newTargetMetrics, withMetrics } from '../../storage-targets/with-metrics.ts';
 import { type MemoryGate, openMemoryTarget } from '../fakes/memory-target.ts';
-import { beginTenure, machineId, never, publish, publishMany, SmallRepository } from './small-repository.ts';
+import {
+  beginTenure,
+  machineId,
+  never,
+  noKeyRecord,
+  publish,
+  publishMany,
+  SmallRepository,
+} from './small-repository.ts';
 
 describe('a bucket that shows another past than the one that is known', () => {
   it('is taken for rolled back when its newest entry is older', async () => {
@@ -149,6 +157,16 @@ describe('a tenure', () => {
       for (let i = 0; i < points; i++) await publish(other);
       await expect(beginTenure(repo, chain, repository.agent)).rejects.toThrow(Fenced);
     }
+  });
+
+  it('does not begin after a rekey either, though only locks are in sight', async () => {
+    const repository = new SmallRepository();
+    const owner = await repository.begin();
+    await publish(owner);
+    const { repo, chain } = await repository.chain();
+    await owner.rekey(2, noKeyRecord, never);
+    for (let i = 1; i <= 70; i++) await repository.append({ type: 'lock', generation: i, untilMs: i });
+    await expect(beginTenure(repo, chain, repository.otherAgent)).rejects.toThrow(Fenced);
   });
 
   it('goes on after two hundred locks, and is fenced by a begin that lies before them', async () => {

@@ -15,7 +15,7 @@ export interface Mutant {
 const state = 'replica/chain-state.ts';
 const tenure = 'replica/tenure.ts';
 
-const fence = 'if (foreign !== undefined || published || chain.state.tenure !== tenure) {';
+const fence = 'if (foreign !== undefined || !isOurs) {';
 const ownBirths = 'if (tenure === this.tenure) return number > this.watermark && number <= watermark;';
 const adoptedBirths = 'return adopted !== undefined && number > adopted.watermark;';
 const ownersOnly = 'if (ownersOnly && !sameBytes(entry.signerKeyId, this.ownerKeyId)) {';
@@ -29,7 +29,7 @@ export const mutants: readonly Mutant[] = [
     edits: [
       {
         file: tenure,
-        find: '      await this.#rebase(tenure, signal);',
+        find: '      await this.#rebase(before, signal);',
         replace: '      this.#chain.head = { seq: this.#chain.head.seq + 1, digest: this.#chain.head.digest };',
       },
       { file: tenure, find: '  #chain: { state: ChainState; head: ChainHead };', replace: '  #chain;' },
@@ -52,7 +52,7 @@ export const mutants: readonly Mutant[] = [
     rule: 'R2',
     name: 'nobody is fenced: a writer goes on after somebody else’s begin',
     edits: [
-      { file: tenure, find: fence, replace: 'if (Number.isNaN(tenure) && published) {' },
+      { file: tenure, find: fence, replace: 'if (foreign === undefined && Number.isNaN(ours) && isOurs) {' },
       { file: state, find: ownBirths, replace: 'if (tenure === this.tenure) return true;' },
       { file: state, find: ownersOnly, replace: 'if (ownersOnly && entry.seq < 0) {' },
       anyBirths,
@@ -68,7 +68,7 @@ export const mutants: readonly Mutant[] = [
   {
     rule: 'R4',
     name: 'a writer goes on after a publish of its own tenure (its clone’s)',
-    edits: [{ file: tenure, find: fence, replace: 'if (chain.state.tenure !== tenure) {' }],
+    edits: [{ file: tenure, find: fence, replace: 'if (chain.state.tenure !== before.tenure) {' }],
     shows: ['segment lost', 'dead count', 'chain refused'],
   },
   {
