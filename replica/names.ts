@@ -49,8 +49,12 @@ export function controlName(machineId: Uint8Array, seq: number, sha256: Uint8Arr
   return `${machinePrefix(machineId)}control/${decimal(seq, 16)}-${toHex(sha256).slice(0, 32)}`;
 }
 
+export function keyRecordsPrefix(machineId: Uint8Array): string {
+  return `${machinePrefix(machineId)}keys/`;
+}
+
 export function keyRecordPrefix(machineId: Uint8Array, epoch: number): string {
-  return `${machinePrefix(machineId)}keys/${decimal(epoch, 8)}/`;
+  return `${keyRecordsPrefix(machineId)}${decimal(epoch, 8)}/`;
 }
 
 export function keyRecordName(machineId: Uint8Array, epoch: number, revision: number): string {

@@ -1,4 +1,4 @@
-import type { Birth, Death } from './control.ts';
+import type { Birth, Death, SegmentLife } from './control.ts';
 import { compareSegments, type SegmentId, segmentKey } from './names.ts';
 import type { PageRef } from './page.ts';
 
@@ -29,6 +29,11 @@ export class UnitCount {
     const entry = this.#dropped.get(key) ?? { id: { tenure: id.tenure, number: id.number }, units: 0 };
     entry.units += units;
     this.#dropped.set(key, entry);
+  }
+
+  /** Everything that the newest point refers to: the chain counts it, so that no map needs to be opened. */
+  dropAll(segments: Iterable<SegmentLife>): void {
+    for (const life of segments) if (life.dead < life.units) this.drop(life, life.units - life.dead);
   }
 
   /** Takes over what was counted for one disk. */

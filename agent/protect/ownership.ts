@@ -6,6 +6,9 @@ import type { MachineState } from '../state/machine-state.ts';
 
 /** Whether this agent may go on writing a machine's chain, by what it remembers of it. */
 
+/** Only the owner of the tenure writes these. */
+const ownerTypes: ReadonlySet<string> = new Set(['begin', 'publish', 'rekey']);
+
 /** The replica exists, and this host has never written to it. */
 export class TakeOverNeeded extends Error {
   readonly code = 'TAKE_OVER_NEEDED';
@@ -31,19 +34,30 @@ export async function checkOwnership(
     );
   }
   if (known !== null) await checkKnownHead(repo, chain, known, signal);
-  if (takeOver) return;
+  if (takeOver) {
+    forgetOtherCache(chain, state);
+    return;
+  }
   if (known === null) {
     throw new TakeOverNeeded(
       `a replica of this machine exists (newest entry ${chain.head.seq}), and this host has never written to it: run with --take-over if this host is to protect the machine from now on`,
     );
   }
-  const foreign = chain.recent.find(
-    ({ seq, isVoid, body }) => seq > known.seq && !isVoid && body.type !== 'prune' && body.type !== 'lock',
-  );
-  if (foreign === undefined) return;
+  // The entries read may begin after the one in question, but the state tells of all of them.
+  const { tenure, newestPoint } = chain.state;
+  if (tenure <= known.seq && (newestPoint?.seq ?? 0) <= known.seq) return;
+  const foreign = chain.recent.find(({ seq, isVoid, body }) => seq > known.seq && !isVoid && ownerTypes.has(body.type));
+  const who = foreign === undefined ? 'another agent' : `agent ${toHex(foreign.signerKeyId)}`;
+  const when = foreign === undefined ? '' : ` with entry ${foreign.seq} at ${new Date(foreign.timeMs).toISOString()}`;
   throw new Fenced(
-    `agent ${toHex(foreign.signerKeyId)} took this machine over with entry ${foreign.seq} at ${new Date(foreign.timeMs).toISOString()}: this agent is fenced. Run with --take-over only if this host is to protect the machine`,
+    `${who} took this machine over${when}: this agent is fenced. Run with --take-over only if this host is to protect the machine`,
   );
+}
+
+/** What another agent made in the meantime is not what is kept here, its keys among it: all of it is fetched or made anew. */
+function forgetOtherCache(chain: Chain, state: MachineState): void {
+  const { newestPoint } = chain.state;
+  if (newestPoint !== null && state.manifest(newestPoint.digest) === null) state.clearCache();
 }
 
 /** An entry whose answer was lost may exist after all: then it is ours, and what was staged with it counts. */
@@ -53,13 +67,15 @@ async function settlePending(
   state: MachineState,
   signal: AbortSignal,
 ): Promise<ChainHead | null> {
-  const pending = state.pendingHead;
-  if (pending === null || chain === null || pending.seq > chain.head.seq) return state.head;
-  const stored =
-    chain.recent.find(({ seq }) => seq === pending.seq) ??
-    (await readEntry(repo, chain.machineId, pending.seq, signal));
-  if (!sameBytes(stored.digest, pending.digest)) return state.head;
-  if (stored.body.type === 'publish') state.settlePoint([]);
-  state.setHead(pending);
-  return pending;
+  for (const pending of state.pendingHeads.toReversed()) {
+    if (chain === null || pending.seq > chain.head.seq) continue;
+    const stored =
+      chain.recent.find(({ seq }) => seq === pending.seq) ??
+      (await readEntry(repo, chain.machineId, pending.seq, signal));
+    if (!sameBytes(stored.digest, pending.digest)) continue;
+    if (stored.body.type === 'publish') state.settlePoint([]);
+    state.setHead(pending);
+    return pending;
+  }
+  return state.head;
 }

@@ -89,7 +89,7 @@ export async function protectMachine(context: ProtectContext, signal: AbortSigna
   const mark = {
     pending(head: ChainHead): void {
       if (staging.manifest !== null) state.stageManifest(head.digest, staging.manifest);
-      state.setPendingHead(head);
+      state.addPendingHead(head);
     },
     confirmed(head: ChainHead): void {
       if (staging.manifest !== null) state.settlePoint(staging.droppedPages);

@@ -5,7 +5,7 @@ import { sha256 } from '../../crypto/suite.ts';
 import type { Chain } from '../../replica/chain.ts';
 import { encodeKeyRecord, MachineKeys } from '../../replica/key-record.ts';
 import type { EpochKeys, KeyRing } from '../../replica/key-ring.ts';
-import { keyRecordName } from '../../replica/names.ts';
+import { keyRecordName, keyRecordPrefix, keyRecordsPrefix } from '../../replica/names.ts';
 import type { OpenRepository } from '../../replica/open-repository.ts';
 import { Fenced, putOrCompare } from '../../replica/put-once.ts';
 import type { BeginFields } from '../../replica/tenure.ts';
@@ -42,7 +42,7 @@ export async function openRunKeys(
     options.access === 'full' && chain !== null ? await currentKeys(chain, ring, state, options, signal) : null;
   if (current !== null) return current;
   const machineKeys = state.machineKeys ?? MachineKeys.generate();
-  const firstEpoch = (chain?.state.epoch ?? 0) + 1;
+  const firstEpoch = await firstFreeEpoch(repo, machineId, chain?.state.epoch ?? 0, signal);
   for (let epoch = firstEpoch; epoch < firstEpoch + epochRacesMax; epoch++) {
     const context = { repositoryId: repo.repository.repositoryId, machineId, epoch };
     const keys = await newEpoch(repo, context, machineKeys, options, signal);
@@ -54,6 +54,24 @@ export async function openRunKeys(
   throw new Fenced(
     `${epochRacesMax} key epochs in a row were taken by others: another agent starts over and over on this machine`,
   );
+}
+
+/** Runs that ended before they began their tenure have left key records behind: their epochs are passed over, not asked the KMS for. */
+async function firstFreeEpoch(
+  repo: OpenRepository,
+  machineId: Uint8Array,
+  inForce: number,
+  signal: AbortSignal,
+): Promise<number> {
+  const prefix = keyRecordsPrefix(machineId);
+  let free = inForce + 1;
+  // '~' sorts after every character that names may have.
+  const startAfter = `${keyRecordPrefix(machineId, inForce)}~`;
+  for await (const { name } of repo.target.list(prefix, { startAfter }, signal)) {
+    if (name.startsWith(keyRecordPrefix(machineId, free))) free++;
+    else if (!name.startsWith(keyRecordPrefix(machineId, free - 1))) break;
+  }
+  return free;
 }
 
 async function currentKeys(
