@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { ChangeTrackingLost } from '../../hypervisors/errors.ts';
-import type { BlockSource, Extent } from '../../hypervisors/hypervisor.ts';
+import type { BlockSource, Extent, ReferencePoint } from '../../hypervisors/hypervisor.ts';
 import { SparseBytes } from './sparse-bytes.ts';
 
 /** A virtual disk in memory with exact changed block tracking. */
@@ -59,6 +59,11 @@ export class ModelDisk {
   /** Reference points from before are worth nothing. The next question about changes is refused after so many extents. */
   loseTracking(afterExtents: number): void {
     this.#loseAfterExtents = afterExtents;
+  }
+
+  /** Whether the next question about changes since then will be answered. */
+  knows(since: ReferencePoint): boolean {
+    return since !== null && this.#loseAfterExtents === null && countSince(since, this.#trackingId, this.#log) !== null;
   }
 
   freeze(gate: SourceGate): BlockSource {
@@ -136,10 +141,16 @@ function* changedExtents(disk: FrozenDisk, since: Uint8Array): Generator<Extent>
 }
 
 function decodeSince(disk: FrozenDisk, since: Uint8Array): number {
+  const count = countSince(since, disk.trackingId, disk.log);
+  if (count !== null) return count;
+  throw new ChangeTrackingLost(`disk ${disk.label}: the reference point is of another tracking`);
+}
+
+/** How much of the log was written by then; null where the reference point is not of this tracking. */
+function countSince(since: Uint8Array, trackingId: Uint8Array, log: readonly Touched[]): number | null {
   const reference = Buffer.from(since);
   const count = reference.readUInt32BE(8);
-  if (reference.subarray(0, 8).equals(disk.trackingId) && count <= disk.log.length) return count;
-  throw new ChangeTrackingLost(`disk ${disk.label}: the reference point is of another tracking`);
+  return reference.subarray(0, 8).equals(trackingId) && count <= log.length ? count : null;
 }
 
 function* pieces(content: SparseBytes, from: number, to: number, style: ModelDiskStyle): Generator<Extent> {

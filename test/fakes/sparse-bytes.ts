@@ -70,18 +70,18 @@ export class SparseBytes {
 
   /** Cuts a range into pieces that hold data or read as zero, on boundaries of `grain` bytes; neighbours of one kind are joined. */
   *pieces(from: number, to: number, grain: number): Generator<Piece> {
-    let open: Piece | null = null;
+    let open = { offset: from, length: 0, zero: false };
     for (let at = from; at < to; ) {
       const next = Math.min(to, this.#nextBoundary(at, grain));
       const zero = this.#isZero(at, next);
-      if (open !== null && open.zero === zero) open = { ...open, length: open.length + next - at };
-      else {
-        if (open !== null) yield open;
-        open = { offset: at, length: next - at, zero };
+      if (open.zero !== zero) {
+        if (open.length > 0) yield open;
+        open = { offset: at, length: 0, zero };
       }
+      open.length += next - at;
       at = next;
     }
-    if (open !== null) yield open;
+    if (open.length > 0) yield open;
   }
 
   /** Over unwritten chunks in one step. */
