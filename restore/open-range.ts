@@ -1,5 +1,6 @@
 import { zstdDecompressSync } from 'node:zlib';
 import { DataKey } from '../crypto/data-key.ts';
+import { CommitmentMismatch, RecordTampered } from '../crypto/errors.ts';
 import { blockDigest, digestBytes } from '../crypto/suite.ts';
 import {
   type Codec,
@@ -7,6 +8,7 @@ import {
   type RecordBinding,
   recordType,
   type SegmentHeader,
+  SegmentMisplaced,
   SegmentOpener,
 } from '../replica/segment.ts';
 
@@ -56,10 +58,80 @@ export interface OpenedPiece {
   readonly bytes: Uint8Array;
 }
 
-/** Nothing is returned before every tag and every digest was checked. */
-export function openRange(task: OpenRangeTask): readonly OpenedPiece[] {
-  using opener = SegmentOpener.open(new DataKey(task.dataKey), task.header, task.preamble, task.object);
-  return task.records.flatMap((record) => openWanted(task, opener, record));
+/** Why one record could not be opened: what an error keeps of itself on its way out of a worker thread. */
+export interface RecordFailure {
+  readonly record: number;
+  readonly code: RangeErrorCode;
+  readonly message: string;
+}
+
+type RangeErrorCode = keyof typeof rangeErrors;
+const rangeErrors = {
+  COMMITMENT_MISMATCH: CommitmentMismatch,
+  CONTENT_MISMATCH: ContentMismatch,
+  RECORD_TAMPERED: RecordTampered,
+  SEGMENT_MISPLACED: SegmentMisplaced,
+};
+
+export interface OpenedRange {
+  readonly pieces: readonly OpenedPiece[];
+  /** Records of which nothing is in `pieces`. */
+  readonly failures: readonly RecordFailure[];
+}
+
+/** Nothing of a record is returned before its tag and every digest was checked; one that fails does not keep the others. */
+export function openRange(task: OpenRangeTask): OpenedRange {
+  const failures: RecordFailure[] = [];
+  const fail = (records: readonly WantedRecord[], error: unknown): void => {
+    for (const { record } of records) failures.push({ record, code: codeOf(error), message: messageOf(error) });
+  };
+  using opener = openSegment(task, fail);
+  const pieces = task.records.flatMap((record) => {
+    if (opener === null) return [];
+    try {
+      return openWanted(task, opener, record);
+    } catch (error) {
+      fail([record], error);
+      return [];
+    }
+  });
+  return { pieces, failures };
+}
+
+function openSegment(
+  task: OpenRangeTask,
+  fail: (records: readonly WantedRecord[], error: unknown) => void,
+): SegmentOpener | null {
+  try {
+    return SegmentOpener.open(new DataKey(task.dataKey), task.header, task.preamble, task.object);
+  } catch (error) {
+    fail(task.records, error);
+    return null;
+  }
+}
+
+/** Rethrows what is no verdict on the stored bytes. */
+function codeOf(error: unknown): RangeErrorCode {
+  for (const [code, named] of Object.entries(rangeErrors))
+    if (error instanceof named && isRangeError(code)) return code;
+  throw error;
+}
+
+function isRangeError(code: string): code is RangeErrorCode {
+  return Object.hasOwn(rangeErrors, code);
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/** The error again, outside of the worker: threads hand over an error without its class and its code. */
+export function errorOf(failure: RecordFailure): Error {
+  return new rangeErrors[failure.code](failure.message);
+}
+
+export function wholeRun({ inside, count, digests }: WantedPiece): WantedPiece {
+  return { inside, count, digests };
 }
 
 function openWanted(task: OpenRangeTask, opener: SegmentOpener, wanted: WantedRecord): readonly OpenedPiece[] {

@@ -43,21 +43,32 @@ export async function readAttachment(
   signal: AbortSignal,
 ): Promise<Uint8Array> {
   const parts: Uint8Array[] = [];
-  for (const [index, chunk] of attachment.chunks.entries()) {
-    const plaintextLength = Math.min(attachmentChunkBytes, attachment.length - index * attachmentChunkBytes);
-    const binding = {
-      type: recordType.attachment,
-      codec: chunk.codec,
-      diskId: noDisk,
-      firstBlock: index,
-      blockCount: attachment.chunks.length,
-      blockSize: attachmentChunkBytes,
-      plaintextLength,
-    };
-    const where = `${reader.nameOf(chunk.at)} record ${chunk.at.record}`;
-    parts.push(expand(await reader.readBody(chunk.at, binding, signal), chunk.codec, plaintextLength, where));
-  }
+  for (const index of attachment.chunks.keys())
+    parts.push(await readAttachmentChunk(attachment, index, reader, signal));
   const bytes = Buffer.concat(parts);
   if (sameBytes(sha256(bytes), attachment.sha256)) return bytes;
   throw new ContentMismatch(`attachment ${attachment.name}: its content is not what the recovery point names`);
+}
+
+/** The plaintext of one chunk, its tag checked. */
+export async function readAttachmentChunk(
+  attachment: AttachmentState,
+  index: number,
+  reader: SegmentReader,
+  signal: AbortSignal,
+): Promise<Uint8Array> {
+  const chunk = attachment.chunks[index];
+  if (chunk === undefined) throw new RangeError(`attachment ${attachment.name} has no chunk ${index}`);
+  const plaintextLength = Math.min(attachmentChunkBytes, attachment.length - index * attachmentChunkBytes);
+  const binding = {
+    type: recordType.attachment,
+    codec: chunk.codec,
+    diskId: noDisk,
+    firstBlock: index,
+    blockCount: attachment.chunks.length,
+    blockSize: attachmentChunkBytes,
+    plaintextLength,
+  };
+  const where = `${reader.nameOf(chunk.at)} record ${chunk.at.record}`;
+  return expand(await reader.readBody(chunk.at, binding, signal), chunk.codec, plaintextLength, where);
 }

@@ -3,19 +3,19 @@ import { blockDigest, digestBytes } from '../crypto/suite.ts';
 import { BlockMap, blockCountOf } from '../replica/block-map.ts';
 import type { KeySource } from '../replica/key-ring.ts';
 import type { DiskState } from '../replica/manifest.ts';
-import { segmentKey } from '../replica/names.ts';
 import type { Run } from '../replica/page.ts';
-import { parseSegmentHeader, type RecordAddress } from '../replica/segment.ts';
-import { type CoalescedRange, coalesce, type SegmentReader } from '../replica/segment-reader.ts';
-import type { WantedPiece } from './open-range.ts';
+import { parseSegmentHeader } from '../replica/segment.ts';
+import type { CoalescedRange, SegmentReader } from '../replica/segment-reader.ts';
+import { fetchRange, type PlannedRecord, RecordPlan } from './fetch-range.ts';
+import { type WantedPiece, wholeRun } from './open-range.ts';
 import type { RestoreWorkers } from './restore-workers.ts';
 import type { RestoreSink } from './sinks/sink.ts';
 
 /** chain → block map → plan → ranged gets → open → blocks → new disk. Memory is bounded by the window, whatever the disk size. */
 
 const windowBytes = 256 * 2 ** 20;
-const gapBytesMax = 512 * 1024;
-const rangeBytesMax = 8 * 2 ** 20;
+/** Longest range that is asked for at once; what it holds decompressed may be several times that. */
+export const rangeBytesMax = 4 * 2 ** 20;
 const zeroPieceBytes = 2 ** 20;
 
 export interface RestoreTools {
@@ -32,12 +32,6 @@ export interface RestoreProgress {
   writtenBytes: number;
   /** Found in place already, by digest. */
   keptBytes: number;
-}
-
-/** A record with those of its blocks that are wanted. */
-interface PlannedRecord extends RecordAddress {
-  readonly run: Run;
-  readonly pieces: WantedPiece[];
 }
 
 /** Fills the sink with the disk's content; the caller completes it. */
@@ -93,17 +87,10 @@ async function restoreWindow(
   tools: RestoreTools,
   signal: AbortSignal,
 ): Promise<void> {
-  const records = new Map<string, PlannedRecord>();
-  for (const run of runs) {
-    for (const { inside, count, digests } of await missingPieces(disk, run, sink, tools, signal)) {
-      const key = `${segmentKey(run.at)} ${run.at.record}`;
-      const planned = records.get(key) ?? { ...run.at, run, pieces: [] };
-      planned.pieces.push({ inside, count, digests });
-      records.set(key, planned);
-    }
-  }
+  const plan = new RecordPlan();
+  for (const run of runs) plan.add(run, await missingPieces(disk, run, sink, tools, signal));
   const limit = pLimit(tools.rangesInFlightMax);
-  const ranges = coalesce([...records.values()], gapBytesMax, rangeBytesMax);
+  const ranges = plan.ranges(rangeBytesMax);
   await Promise.all(ranges.map((range) => limit(() => restoreRange(disk, range, sink, tools, signal))));
 }
 
@@ -115,7 +102,7 @@ async function missingPieces(
   tools: RestoreTools,
   signal: AbortSignal,
 ): Promise<readonly WantedPiece[]> {
-  if (!sink.mayHoldContent) return [run];
+  if (!sink.mayHoldContent) return [wholeRun(run)];
   const { machineKeys } = await tools.keys.epoch(await epochOf(run, tools, signal), signal);
   const pieces: WantedPiece[] = [];
   for (let i = 0; i < run.count; i++) {
@@ -141,29 +128,17 @@ async function restoreRange(
   tools: RestoreTools,
   signal: AbortSignal,
 ): Promise<void> {
-  const { reader, workers, keys, progress } = tools;
-  const object = reader.nameOf(range.id);
-  const [bytes, preamble] = await Promise.all([
-    reader.readRange(range.id, range.offset, range.length, signal),
-    reader.preamble(range.id, signal),
-  ]);
-  progress.fetchedBytes += bytes.length;
-  const epoch = await keys.epoch(parseSegmentHeader(preamble, object).context.epoch, signal);
-  const records = range.members.map(({ record, offset, length, run, pieces }) => ({
-    record,
-    offset: offset - range.offset,
-    length,
-    codec: run.codec,
-    recordFirstBlock: run.first - run.inside,
-    recordBlocks: run.recordBlocks,
-    pieces,
-  }));
-  const header = { ...range.id, context: epoch.context };
-  const task = { header, preamble, object, diskId: disk.diskId, blockSize: disk.blockSize, bytes, records };
-  for (const piece of await workers.open(epoch, task, signal)) {
+  const { workers, progress } = tools;
+  const { keys, task } = await fetchRange(disk, range, tools, signal);
+  progress.fetchedBytes += task.bytes.length;
+  const pieces = await workers.open(keys, task, signal);
+  for (const piece of pieces) {
     const at = piece.firstBlock * disk.blockSize;
     const content = piece.bytes.subarray(0, Math.min(piece.bytes.length, disk.capacityBytes - at));
     await sink.write(at, content, signal);
     progress.writtenBytes += content.length;
   }
+  // All pieces lie in one buffer. Garbage collection is late with buffers of this size.
+  const buffer = pieces[0]?.bytes.buffer;
+  if (buffer instanceof ArrayBuffer) buffer.transfer(0);
 }

@@ -1,6 +1,8 @@
 import { Piscina } from 'piscina';
 import type { EpochKeys } from '../replica/key-ring.ts';
-import type { OpenedPiece, OpenRangeTask } from './open-range.ts';
+import { errorOf, type OpenedPiece, type OpenedRange, type OpenRangeTask, type RecordFailure } from './open-range.ts';
+
+type RangeTask = Omit<OpenRangeTask, 'dataKey' | 'digestKey'>;
 
 /** Worker threads that open fetched ranges, with the keys on shared memory. */
 export class RestoreWorkers implements AsyncDisposable {
@@ -14,15 +16,25 @@ export class RestoreWorkers implements AsyncDisposable {
     this.#pool = new Piscina({ filename, minThreads: 1, maxThreads: threads, recordTiming: false });
   }
 
-  async open(
-    keys: EpochKeys,
-    task: Omit<OpenRangeTask, 'dataKey' | 'digestKey'>,
-    signal: AbortSignal,
-  ): Promise<readonly OpenedPiece[]> {
+  /** The wanted blocks, every one checked. Throws the first record's failure. */
+  async open(keys: EpochKeys, task: RangeTask, signal: AbortSignal): Promise<readonly OpenedPiece[]> {
+    const { pieces, failures }: OpenedRange = await this.#run('openRangeTask', keys, task, signal);
+    for (const failure of failures) throw errorOf(failure);
+    return pieces;
+  }
+
+  /** Opens and checks every record of the range; what fails is returned, not thrown. */
+  async check(keys: EpochKeys, task: RangeTask, signal: AbortSignal): Promise<readonly RecordFailure[]> {
+    return await this.#run('checkRangeTask', keys, task, signal);
+  }
+
+  /** The range's bytes are gone afterwards: they are moved to the worker where they can be. */
+  async #run<T>(name: string, keys: EpochKeys, task: RangeTask, signal: AbortSignal): Promise<T> {
     signal.throwIfAborted();
-    const opened: readonly OpenedPiece[] = await this.#pool.run({ ...task, ...this.#shared(keys) });
+    const transferList = ownedBuffers(task.bytes);
+    const result: T = await this.#pool.run({ ...task, ...this.#shared(keys) }, { name, transferList });
     signal.throwIfAborted();
-    return opened;
+    return result;
   }
 
   #shared(keys: EpochKeys): { readonly dataKey: Uint8Array; readonly digestKey: Uint8Array } {
@@ -40,6 +52,11 @@ export class RestoreWorkers implements AsyncDisposable {
       digestKey.fill(0);
     }
   }
+}
+
+/** A fetched range owns its buffer, which then moves to the worker instead of being copied. */
+function ownedBuffers({ buffer, byteLength }: Uint8Array): ArrayBuffer[] {
+  return buffer instanceof ArrayBuffer && buffer.byteLength === byteLength ? [buffer] : [];
 }
 
 function share(key: Uint8Array): Uint8Array {

@@ -1,0 +1,71 @@
+import type { MapGeometry } from '../replica/block-map.ts';
+import type { EpochKeys, KeySource } from '../replica/key-ring.ts';
+import { segmentKey } from '../replica/names.ts';
+import type { Run } from '../replica/page.ts';
+import { parseSegmentHeader, type RecordAddress } from '../replica/segment.ts';
+import { type CoalescedRange, coalesce, type SegmentReader } from '../replica/segment-reader.ts';
+import type { OpenRangeTask, WantedPiece } from './open-range.ts';
+
+/** plan → ranged gets: from the runs of a map to ranges of segments, with all that a worker needs to open them. */
+
+const gapBytesMax = 512 * 1024;
+
+/** A record with those of its blocks that are wanted. */
+export interface PlannedRecord extends RecordAddress {
+  readonly run: Run;
+  readonly pieces: readonly WantedPiece[];
+}
+
+/** Collects the runs of one window: those of one record are opened together. */
+export class RecordPlan {
+  readonly #records = new Map<string, PlannedRecord & { readonly pieces: WantedPiece[] }>();
+
+  add(run: Run, pieces: readonly WantedPiece[]): void {
+    if (pieces.length === 0) return;
+    const key = `${segmentKey(run.at)} ${run.at.record}`;
+    const planned = this.#records.get(key) ?? { ...run.at, run, pieces: [] };
+    planned.pieces.push(...pieces);
+    this.#records.set(key, planned);
+  }
+
+  get records(): readonly PlannedRecord[] {
+    return [...this.#records.values()];
+  }
+
+  /** Each at most `bytesMax` long, unless one record is longer. */
+  ranges(bytesMax: number): readonly CoalescedRange<PlannedRecord>[] {
+    return coalesce(this.records, gapBytesMax, bytesMax);
+  }
+}
+
+export interface FetchedRange {
+  readonly keys: EpochKeys;
+  readonly task: Omit<OpenRangeTask, 'dataKey' | 'digestKey'>;
+}
+
+/** Fetches a range, and unwraps the key of its segment if that was not done before. */
+export async function fetchRange(
+  disk: MapGeometry,
+  range: CoalescedRange<PlannedRecord>,
+  { reader, keys }: { readonly reader: SegmentReader; readonly keys: KeySource },
+  signal: AbortSignal,
+): Promise<FetchedRange> {
+  const object = reader.nameOf(range.id);
+  const [bytes, preamble] = await Promise.all([
+    reader.readRange(range.id, range.offset, range.length, signal),
+    reader.preamble(range.id, signal),
+  ]);
+  const epoch = await keys.epoch(parseSegmentHeader(preamble, object).context.epoch, signal);
+  const records = range.members.map(({ record, offset, length, run, pieces }) => ({
+    record,
+    offset: offset - range.offset,
+    length,
+    codec: run.codec,
+    recordFirstBlock: run.first - run.inside,
+    recordBlocks: run.recordBlocks,
+    pieces,
+  }));
+  const header = { ...range.id, context: epoch.context };
+  const { diskId, blockSize } = disk;
+  return { keys: epoch, task: { header, preamble, object, diskId, blockSize, bytes, records } };
+}
