@@ -6,6 +6,7 @@ import { ConfigInvalid } from '../config/config-invalid.ts';
 import type { Config, MachineConfig } from '../config/config-schema.ts';
 import { describeFailure } from '../failure.ts';
 import { findMachine, listReplicas } from '../find-machine.ts';
+import { segmentsInFlightMax } from '../memory-budget.ts';
 import { type PublishedPoint, protectMachine } from '../protect/protect-machine.ts';
 import type { RunProgress } from '../protect/replicate-snapshot.ts';
 import { formatBytes, formatDuration, formatSpeed } from '../quantities.ts';
@@ -168,7 +169,7 @@ async function publishPoint(
         segmentBytes: config.segmentBytes,
         compressionLevel: config.compression.level,
         workers: workersOf(config),
-        segmentsInFlightMax: config.limits.inFlight,
+        segmentsInFlightMax: segmentsInFlightMax(config),
       },
     },
     context.signal,

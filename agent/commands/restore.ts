@@ -12,6 +12,7 @@ import { RestoreWorkers } from '../../restore/restore-workers.ts';
 import { openRawSink } from '../../restore/sinks/raw-sink.ts';
 import { findMachine } from '../find-machine.ts';
 import { describeFreshness, knownHead } from '../freshness.ts';
+import { rangesInFlightMax } from '../memory-budget.ts';
 import { formatBytes, formatDuration, formatSpeed } from '../quantities.ts';
 import { openSession } from '../session.ts';
 import { workersOf } from '../wire.ts';
@@ -62,7 +63,7 @@ async function restore(machine: string, options: RestoreOptions, context: Comman
   using reader = new SegmentReader(session.repo, machineId, replica.keys);
   await using workers = new RestoreWorkers(workersOf(session.config));
   const progress: RestoreProgress = { capacityBytes: 0, fetchedBytes: 0, writtenBytes: 0, keptBytes: 0 };
-  const tools = { reader, keys: replica.keys, workers, rangesInFlightMax: session.config.limits.inFlight, progress };
+  const tools = { reader, keys: replica.keys, workers, rangesInFlightMax: rangesInFlightMax(session.config), progress };
   const started = performance.now();
   const timer = setInterval(() => context.output.progress(progressLine(progress, performance.now() - started)), 200);
   try {

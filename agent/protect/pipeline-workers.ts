@@ -14,7 +14,7 @@ export class PipelineWorkers implements AsyncDisposable {
   }
 
   async squeeze(task: SqueezeTask, signal: AbortSignal): Promise<Squeezed> {
-    return await this.#run('squeeze', task, signal);
+    return await this.#run('squeezeTask', task, signal);
   }
 
   async seal(task: SealTask, signal: AbortSignal): Promise<SealedSegment> {

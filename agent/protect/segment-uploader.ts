@@ -98,8 +98,9 @@ export class SegmentUploader implements SegmentStore {
     const birth: Birth = { ...id, size: sealed.bytes.length, units: unitsOf(records), sha256: sealed.sha256 };
     state.journal(birth, this.#journalLeaves(id, records));
     units.born(birth);
-    this.#uploadedBytes += sealed.bytes.length;
-    this.#context.onUploaded(sealed.bytes.length);
+    releaseBytes(sealed.bytes);
+    this.#uploadedBytes += birth.size;
+    this.#context.onUploaded(birth.size);
   }
 
   /** Which blocks the segment holds, leaf by leaf, so that an interrupted run does not send them again. */
@@ -129,6 +130,11 @@ export class SegmentUploader implements SegmentStore {
       return { disk: toHex(disk), generation, leafIndex, page: encodeLeaf(leafIndex * leafBlocks, runs) };
     });
   }
+}
+
+/** Frees the memory now: garbage collection is late with buffers of this size. */
+function releaseBytes({ buffer }: Uint8Array): void {
+  if (buffer instanceof ArrayBuffer) buffer.transfer(0);
 }
 
 function unitsOf(records: readonly UnsealedRecord[]): number {

@@ -74,7 +74,7 @@ function isZero(block: Uint8Array): boolean {
   return Buffer.compare(block, zeros) === 0;
 }
 
-/** Consecutive changed blocks become one record, up to the size limit. The bodies share one shared buffer. */
+/** Consecutive changed blocks become one record, up to the size limit. The bodies share one buffer, so that they move to the main thread at once. */
 function compressRuns(task: SqueezeTask, outcomes: Uint8Array): readonly SqueezedRecord[] {
   const blocksMax = Math.max(1, recordBytesMax / task.blockSize);
   const compressed: SqueezedRecord[] = [];
@@ -97,7 +97,7 @@ function compressRun(task: SqueezeTask, first: number, count: number): SqueezedR
 }
 
 function shareBodies(records: readonly SqueezedRecord[]): readonly SqueezedRecord[] {
-  const shared = new Uint8Array(new SharedArrayBuffer(records.reduce((sum, { body }) => sum + body.length, 0)));
+  const shared = new Uint8Array(records.reduce((sum, { body }) => sum + body.length, 0));
   let at = 0;
   return records.map((record) => {
     shared.set(record.body, at);
