@@ -157,8 +157,8 @@ class Verify {
 
   #report(): VerifyReport {
     const { level, chain, points } = this.#options;
-    const lost = this.#replica.lostPoints.filter((point) => points === null || points.includes(point));
-    const all = [...this.#points, ...lost].sort((a, b) => a - b);
+    const lost = lostIn(this.#replica).filter((point) => points === null || points.includes(point));
+    const all = [...new Set([...this.#points, ...lost])].sort((a, b) => a - b);
     const marks = this.#register.marks;
     const isHurt = (point: number): boolean =>
       marks.some((mark) => mark.certain && mark.kind === 'damaged' && mark.points.has(point));
@@ -189,7 +189,12 @@ class Verify {
 
 function choosePoints(replica: OpenReplica, wanted: readonly number[] | null): readonly number[] {
   if (wanted === null) return replica.points;
-  const unknown = wanted.find((point) => !replica.points.includes(point) && !replica.lostPoints.includes(point));
+  const unknown = wanted.find((point) => !replica.points.includes(point) && !lostIn(replica).includes(point));
   if (unknown !== undefined) throw new ReplicaNotFound(`there is no recovery point ${unknown}`);
   return replica.points.filter((point) => wanted.includes(point));
+}
+
+/** Points that are lost with their entries, or that damaged entries may have published. */
+function lostIn(replica: OpenReplica): readonly number[] {
+  return replica.damage.flatMap(({ points }) => points);
 }

@@ -60,6 +60,10 @@ export class BucketCopy implements AsyncDisposable {
     return paths.filter((path) => path.includes(part)).sort();
   }
 
+  bytes(name: string): Uint8Array {
+    return readFileSync(join(this.folder, name));
+  }
+
   /** Flips one bit; negative positions count from the end. */
   flip(name: string, at: number): void {
     this.rewrite(name, (bytes) => {
