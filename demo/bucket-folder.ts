@@ -9,16 +9,23 @@ export interface StoredObject {
   readonly bytes: number;
 }
 
+/** Everything that lies there, unfinished uploads of a killed process included. */
 export function objectsOf(bucket: string): readonly StoredObject[] {
-  return readdirSync(bucket, { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile())
-    .map((entry) => join(entry.parentPath, entry.name))
-    .map((path) => ({ name: path.slice(bucket.length + 1), bytes: statSync(path).size }))
-    .sort((a, b) => (a.name < b.name ? -1 : 1));
+  return list(bucket, () => true);
 }
 
+/** Segments, also while an agent writes. */
 export function segmentsOf(bucket: string): readonly StoredObject[] {
-  return objectsOf(bucket).filter(({ name }) => /^machines\/[0-9a-f]{32}\/segments\/\d{16}\/\d{10}$/.test(name));
+  return list(bucket, (name) => /^machines\/[0-9a-f]{32}\/segments\/\d{16}\/\d{10}$/.test(name));
+}
+
+function list(bucket: string, wanted: (name: string) => boolean): readonly StoredObject[] {
+  return readdirSync(bucket, { recursive: true, withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name).slice(bucket.length + 1))
+    .filter(wanted)
+    .sort()
+    .map((name) => ({ name, bytes: statSync(join(bucket, name)).size }));
 }
 
 export interface Flipped {

@@ -116,5 +116,5 @@ async function describe(path: string, cwd: string, signal: AbortSignal): Promise
 async function checkFileSystem(path: string, cwd: string, signal: AbortSignal): Promise<string> {
   // -n answers "no" to every question: the image is not altered, and anything to repair is an exit code above 0.
   await runProgram('e2fsck', ['-f', '-n', path], { cwd, signal });
-  return 'e2fsck finds nothing to repair';
+  return 'e2fsck: clean';
 }

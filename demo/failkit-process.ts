@@ -81,3 +81,14 @@ export const restoredPoint = z.object({
 export type RestoredPoint = z.output<typeof restoredPoint>;
 
 export const failedCommand = z.object({ error: z.object({ code: z.string(), message: z.string() }) });
+
+export const verifiedMachine = z.object({
+  machines: z.tuple([
+    z.object({
+      findings: z.array(z.object({ object: z.string(), code: z.string() })),
+      whole: z.array(z.number()),
+      hurt: z.array(z.number()),
+      readBytes: z.number(),
+    }),
+  ]),
+});

@@ -12,12 +12,15 @@ export interface RealFile {
 export const clone = join(import.meta.dirname, '..');
 export const packages = join(clone, 'node_modules');
 
-/** Plain files in a stable order. Odd names are left out: they would need quoting in a tool's script. */
+/**
+ * Plain files in a stable order. Odd names are left out, for they would need quoting in a tool's script; hidden folders too,
+ * because other tools keep caches there that come and go.
+ */
 export function filesBelow(folder: string): readonly RealFile[] {
   return readdirSync(folder, { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath, entry.name).slice(folder.length + 1))
-    .filter((path) => /^[A-Za-z0-9@._/+-]+$/.test(path))
+    .filter((path) => /^[A-Za-z0-9@._/+-]+$/.test(path) && !/(^|\/)\./.test(path))
     .sort()
     .map((path) => ({ path, bytes: statSync(join(folder, path)).size }));
 }

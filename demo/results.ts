@@ -45,7 +45,7 @@ function rowOf({ why, run }: TakenPoint): readonly string[] {
     inMebibytes(run.readBytes),
     inMebibytes(run.changedBytes),
     inMebibytes(run.uploadedBytes),
-    `${(run.changedBytes / run.uploadedBytes).toFixed(1)}×`,
+    run.uploadedBytes === 0 ? '–' : `${(run.changedBytes / run.uploadedBytes).toFixed(1)}×`,
     run.rpoMs === null ? '–' : formatDuration(run.rpoMs),
     formatDuration(run.durationMs),
     inMebibytes((run.readBytes / run.durationMs) * 1000),

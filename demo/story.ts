@@ -1,4 +1,4 @@
-import { damageOneBit } from './chapters/damage.ts';
+import { damageOneBit, repair } from './chapters/damage.ts';
 import { searchForPlaintext } from './chapters/plaintext.ts';
 import { changeAndSync, initialise, prepareDisk, releaseAndKill, seed } from './chapters/protect.ts';
 import { restoreBoth } from './chapters/restore.ts';
@@ -12,8 +12,9 @@ export async function tellStory(folder: string, screen: Screen, signal: AbortSig
   const first = await seed(site);
   const second = await changeAndSync(site);
   const third = await releaseAndKill(site, [first, second]);
-  await damageOneBit(site, third);
-  const restores = await restoreBoth(site, first, second);
+  await damageOneBit(site, [first, second], third);
+  const last = await repair(site, third);
+  const restores = await restoreBoth(site, first, last);
   await searchForPlaintext(site);
-  showResults(site, [first, second, third], restores);
+  showResults(site, [first, second, third, last], restores);
 }

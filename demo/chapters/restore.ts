@@ -43,7 +43,7 @@ async function restoreAt(site: Site, cwd: string, global: readonly string[], tak
 }
 
 function sayEqual({ screen }: Site, { sha256, inOrder }: Checked): void {
-  screen.held(`sha256 ${sha256.slice(0, 16)}… equals the disk at that moment${inOrder === null ? '' : `; ${inOrder}`}`);
+  screen.held(`sha256 ${sha256.slice(0, 16)}… is that of the disk then${inOrder === null ? '' : `; ${inOrder}`}`);
 }
 
 /** Everything of the site is out of reach; returns the folder of the new machine. */
