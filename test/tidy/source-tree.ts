@@ -40,7 +40,7 @@ export interface Rule {
 }
 
 const sourcePattern = /\.(ts|mts|js|mjs|cjs)$/;
-const textPattern = /\.(ts|mts|js|mjs|cjs|json|jsonc|md|py|sh|ya?ml|toml|txt|service)$|(^|\/)[A-Za-z-]+$/;
+const textPattern = /\.(ts|mts|js|mjs|cjs|json|jsonc|md|svg|py|sh|ya?ml|toml|txt|service)$|(^|\/)[A-Za-z-]+$/;
 const generatedPattern = /(^|\/)package-lock\.json$|^fixtures\//;
 
 export function parseSource(path: string, text: string): SourceFile {
