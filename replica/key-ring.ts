@@ -26,6 +26,8 @@ export interface KeyedChain {
 
 /** Where a reader gets a machine's keys from, by epoch. */
 export interface KeySource {
+  /** False for an epoch that this machine can't have: no segment of ours names it. */
+  mayHave(epoch: number): boolean;
   epoch(epoch: number, signal: AbortSignal): Promise<EpochKeys>;
 }
 
@@ -59,6 +61,10 @@ export class KeyRing implements KeySource, Disposable {
   add(keys: EpochKeys): void {
     this.#opened.push(keys);
     this.#epochs.set(keys.context.epoch, Promise.resolve(keys));
+  }
+
+  mayHave(epoch: number): boolean {
+    return this.#salvage || this.#digests.has(epoch) || this.#epochs.has(epoch);
   }
 
   async epoch(epoch: number, signal: AbortSignal): Promise<EpochKeys> {

@@ -154,9 +154,8 @@ async function readRevision(
     return parseKeyRecord(context, revision, await repo.target.get(name, null, signal));
   } catch (cause) {
     if (!(cause instanceof ObjectNotFound)) throw cause;
-    throw new ChainBroken(`${name} is missing: somebody removed it. Without it this key epoch can't be opened`, {
-      cause,
-    });
+    const consequence = revision === 0 ? ". Without it this key epoch can't be opened" : '';
+    throw new ChainBroken(`${name} is missing: somebody removed it${consequence}`, { cause });
   }
 }
 

@@ -2,7 +2,7 @@ import { pageDigest, tagBytes } from '../crypto/suite.ts';
 import type { MapGeometry, PageSource, PrefetchedPage } from './block-map.ts';
 import { isDamage } from './damage.ts';
 import { sameBytes, toHex } from './encoding.ts';
-import type { KeySource } from './key-ring.ts';
+import type { EpochKeys, KeySource } from './key-ring.ts';
 import { type SegmentId, segmentKey, segmentName } from './names.ts';
 import type { OpenRepository } from './open-repository.ts';
 import { type PageRef, pageSpan } from './page.ts';
@@ -12,6 +12,7 @@ import {
   type RecordAddress,
   type RecordBinding,
   recordType,
+  SegmentMisplaced,
   SegmentOpener,
   segmentPreambleBytes,
 } from './segment.ts';
@@ -136,12 +137,17 @@ export class SegmentReader implements PageSource, Disposable {
     }
   }
 
-  async #open(id: SegmentId, signal: AbortSignal): Promise<SegmentOpener> {
-    const preamble = await this.preamble(id, signal);
+  /** The keys of the epoch that a segment's header names. Throws SegmentMisplaced for one that its machine never had. */
+  async keysOf(id: SegmentId, signal: AbortSignal): Promise<EpochKeys> {
     const object = this.nameOf(id);
-    const { epoch } = parseSegmentHeader(preamble, object).context;
-    const { key, context } = await this.#keys.epoch(epoch, signal);
-    return SegmentOpener.open(key, { ...id, context }, preamble, object);
+    const { epoch } = parseSegmentHeader(await this.preamble(id, signal), object).context;
+    if (this.#keys.mayHave(epoch)) return await this.#keys.epoch(epoch, signal);
+    throw new SegmentMisplaced(`${object}: names key epoch ${epoch}, which its chain does not know: it was altered`);
+  }
+
+  async #open(id: SegmentId, signal: AbortSignal): Promise<SegmentOpener> {
+    const { key, context } = await this.keysOf(id, signal);
+    return SegmentOpener.open(key, { ...id, context }, await this.preamble(id, signal), this.nameOf(id));
   }
 
   [Symbol.dispose](): void {

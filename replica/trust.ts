@@ -2,7 +2,7 @@ import { hasRootFingerprint, rootFingerprint } from '../crypto/root-fingerprint.
 import { keyIdOf, type PublicKey, type SigningKey } from '../crypto/signing.ts';
 import { sha256 } from '../crypto/suite.ts';
 import { ByteReader, ByteWriter, sameBytes, toHex } from './encoding.ts';
-import { trustName } from './names.ts';
+import { chainEntryName, trustName } from './names.ts';
 import type { Repository } from './repository.ts';
 import {
   checkSignature,
@@ -236,7 +236,7 @@ export interface Signer {
 export function signerOf(trust: TrustStatement, keyId: Uint8Array, machineId: Uint8Array, seq: number): Signer {
   const agent = trust.agents.find(({ key }) => sameBytes(keyIdOf(key), keyId));
   if (agent === undefined) {
-    const where = `chain entry ${seq} of machine ${toHex(machineId)}`;
+    const where = chainEntryName(machineId, seq);
     throw new AgentNotTrusted(`${where} is signed by agent ${toHex(keyId)}, which the root key has not certified`);
   }
   if (agent.revoked === null) return { key: agent.key, isVoid: false, digest: null };

@@ -1,8 +1,8 @@
 import type { MapGeometry } from '../replica/block-map.ts';
-import type { EpochKeys, KeySource } from '../replica/key-ring.ts';
+import type { EpochKeys } from '../replica/key-ring.ts';
 import { segmentKey } from '../replica/names.ts';
 import type { Run } from '../replica/page.ts';
-import { parseSegmentHeader, type RecordAddress } from '../replica/segment.ts';
+import type { RecordAddress } from '../replica/segment.ts';
 import { type CoalescedRange, coalesce, type SegmentReader } from '../replica/segment-reader.ts';
 import type { OpenRangeTask, WantedPiece } from './open-range.ts';
 
@@ -47,7 +47,7 @@ export interface FetchedRange {
 export async function fetchRange(
   disk: MapGeometry,
   range: CoalescedRange<PlannedRecord>,
-  { reader, keys }: { readonly reader: SegmentReader; readonly keys: KeySource },
+  { reader }: { readonly reader: SegmentReader },
   signal: AbortSignal,
 ): Promise<FetchedRange> {
   const object = reader.nameOf(range.id);
@@ -55,7 +55,7 @@ export async function fetchRange(
     reader.readRange(range.id, range.offset, range.length, signal),
     reader.preamble(range.id, signal),
   ]);
-  const epoch = await keys.epoch(parseSegmentHeader(preamble, object).context.epoch, signal);
+  const epoch = await reader.keysOf(range.id, signal);
   const records = range.members.map(({ record, offset, length, run, pieces }) => ({
     record,
     offset: offset - range.offset,

@@ -1,10 +1,8 @@
 import pLimit from 'p-limit';
 import { blockDigest, digestBytes } from '../crypto/suite.ts';
 import { BlockMap, blockCountOf } from '../replica/block-map.ts';
-import type { KeySource } from '../replica/key-ring.ts';
 import type { DiskState } from '../replica/manifest.ts';
 import type { Run } from '../replica/page.ts';
-import { parseSegmentHeader } from '../replica/segment.ts';
 import type { CoalescedRange, SegmentReader } from '../replica/segment-reader.ts';
 import { fetchRange, type PlannedRecord, RecordPlan } from './fetch-range.ts';
 import { type WantedPiece, wholeRun } from './open-range.ts';
@@ -20,7 +18,6 @@ const zeroPieceBytes = 2 ** 20;
 
 export interface RestoreTools {
   readonly reader: SegmentReader;
-  readonly keys: KeySource;
   readonly workers: RestoreWorkers;
   readonly rangesInFlightMax: number;
   readonly progress: RestoreProgress;
@@ -103,7 +100,7 @@ async function missingPieces(
   signal: AbortSignal,
 ): Promise<readonly WantedPiece[]> {
   if (!sink.mayHoldContent) return [wholeRun(run)];
-  const { machineKeys } = await tools.keys.epoch(await epochOf(run, tools, signal), signal);
+  const { machineKeys } = await tools.reader.keysOf(run.at, signal);
   const pieces: WantedPiece[] = [];
   for (let i = 0; i < run.count; i++) {
     const digest = run.digests.subarray(i * digestBytes, (i + 1) * digestBytes);
@@ -115,10 +112,6 @@ async function missingPieces(
     else pieces.push({ inside: run.inside + i, count: 1, digests: digest });
   }
   return pieces;
-}
-
-async function epochOf(run: Run, tools: RestoreTools, signal: AbortSignal): Promise<number> {
-  return parseSegmentHeader(await tools.reader.preamble(run.at, signal), tools.reader.nameOf(run.at)).context.epoch;
 }
 
 async function restoreRange(

@@ -13,6 +13,10 @@ export class CheckedKeys implements KeySource {
     this.#machineId = machineId;
   }
 
+  mayHave(epoch: number): boolean {
+    return this.#ring.mayHave(epoch);
+  }
+
   async epoch(epoch: number, signal: AbortSignal): Promise<EpochKeys> {
     const known = this.#epochs.get(epoch);
     if (known !== undefined) return await known;
