@@ -3,11 +3,14 @@ import { ReplicaNotFound } from '../replica/chain.ts';
 import { toHex } from '../replica/encoding.ts';
 import { listMachineIds } from '../replica/open-repository.ts';
 import { OpenReplica } from '../restore/open-point.ts';
+import { exitCodes, remedyFor } from './remedy.ts';
 import type { Session } from './session.ts';
 import { StateBusy } from './state/errors.ts';
 import { MachineState } from './state/machine-state.ts';
 
 /** From a machine's name, which is encrypted in the bucket, to the id of its replica. */
+
+const pointsTriedMax = 3;
 
 /** Two replicas carry this name. */
 export class MachineAmbiguous extends Error {
@@ -60,12 +63,18 @@ export async function* listReplicas(session: Session, signal: AbortSignal): Asyn
 }
 
 async function nameOf(session: Session, machineId: Uint8Array, signal: AbortSignal): Promise<string | null> {
-  try {
-    using replica = await OpenReplica.open(session.repo, machineId, [session.provider], signal);
-    const newest = replica.points.at(-1);
-    return newest === undefined ? null : (await replica.openPoint(newest, signal)).manifest.machineName;
-  } catch (error) {
-    if (error instanceof KeyRefused || error instanceof ReplicaNotFound) return null;
-    throw error;
+  using replica = await OpenReplica.open(session.repo, machineId, [session.provider], signal, { salvage: true });
+  return await machineNameOf(replica, signal);
+}
+
+/** The name in the newest recovery point that opens here; null where none of the newest few does. */
+export async function machineNameOf(replica: OpenReplica, signal: AbortSignal): Promise<string | null> {
+  for (const point of replica.points.slice(-pointsTriedMax).reverse()) {
+    try {
+      return (await replica.openPoint(point, signal)).manifest.machineName;
+    } catch (error) {
+      if (remedyFor(error)?.exitCode !== exitCodes.damage && !(error instanceof KeyRefused)) throw error;
+    }
   }
+  return null;
 }

@@ -76,7 +76,7 @@ const remedies: Readonly<Record<string, Remedy>> = {
   TRUST_RACED: retry('replica', 'look at the trust in force with failkit root show, then run the command again'),
   MACHINE_AMBIGUOUS: stop('replica', 'give the id instead of the name'),
   TAKE_OVER_NEEDED: stop('replica', 'make sure that no other host protects this machine any more'),
-  TENURE_OVER: stop('replica', 'start the run again: it opens a tenure of its own'),
+  TENURE_OVER: retry('replica', 'start the run again: it opens a tenure of its own'),
   WRONG_VERB: stop('usage', ''),
   HEAD_MALFORMED: stop('usage', ''),
   POINT_MALFORMED: stop('usage', ''),

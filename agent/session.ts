@@ -1,5 +1,6 @@
 import type { KeyProvider } from '../crypto/key-provider.ts';
-import type { OpenRepository } from '../replica/open-repository.ts';
+import { type OpenRepository, openRepository } from '../replica/open-repository.ts';
+import { openRepositorySalvage } from '../replica/salvage-repository.ts';
 import { ClockSkewed } from '../storage-targets/errors.ts';
 import { probeRefusal } from '../storage-targets/probe.ts';
 import type { WrappedTarget } from '../storage-targets/wrap-target.ts';
@@ -19,13 +20,15 @@ const clockSkewMaxMs = 5 * 60 * 1000;
 /** A fixed name that every start tries to put again. */
 const probedName = 'probe/fixed';
 
-export async function openSession(context: CommandContext): Promise<Session> {
+/** `salvage`: read around a damaged descriptor or trust statement; for listing, verifying and restoring only. */
+export async function openSession(context: CommandContext, { salvage = false } = {}): Promise<Session> {
   const config = context.config();
   await using opened = new AsyncDisposableStack();
   const store = await openTarget(config);
   opened.use(store.target);
   const { provider } = opened.use(await openKeyProvider(config.keys));
-  const repo = await openPinnedRepository(config, store.target, context.signal);
+  const open = salvage ? openRepositorySalvage : openRepository;
+  const repo = await openPinnedRepository(config, store.target, open, context.signal);
   if (repo.pinnedRootReplaced) {
     context.output.note(
       'the pinned root key was replaced: take the new fingerprint from the new recovery kit into rootFingerprint',

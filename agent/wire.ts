@@ -1,4 +1,4 @@
-import { mkdirSync, readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { Agent as HttpsAgent } from 'node:https';
 import { availableParallelism } from 'node:os';
@@ -15,7 +15,7 @@ import { createSigningKeyFile, loadSigningKeyFile } from '../crypto/signing-key-
 import { withKeyRetry } from '../crypto/with-key-retry.ts';
 import type { HypervisorConnection } from '../hypervisors/hypervisor.ts';
 import { connectImages } from '../hypervisors/image/image-connection.ts';
-import { type OpenRepository, openRepository } from '../replica/open-repository.ts';
+import type { OpenRepository } from '../replica/open-repository.ts';
 import { openFilesystemTarget } from '../storage-targets/filesystem.ts';
 import type { StorageTarget } from '../storage-targets/storage-target.ts';
 import { type WrappedTarget, wrapTarget } from '../storage-targets/wrap-target.ts';
@@ -27,6 +27,7 @@ import type {
   MachineConfig,
   S3RepositoryConfig,
 } from './config/config-schema.ts';
+import { inStateFolder, makeStateFolder, stateError } from './state/state-folder.ts';
 
 type S3Options = Parameters<typeof import('../storage-targets/s3.ts')['openS3Target']>[0];
 type S3Credentials = NonNullable<S3Options['credentials']>;
@@ -145,6 +146,7 @@ export function workersOf(config: Config): number {
 export async function openPinnedRepository(
   config: Config,
   target: StorageTarget,
+  open: (target: StorageTarget, pinned: string, signal: AbortSignal) => Promise<OpenRepository>,
   signal: AbortSignal,
 ): Promise<OpenRepository> {
   const pinned = config.rootFingerprint ?? readPin(config);
@@ -152,10 +154,15 @@ export async function openPinnedRepository(
     const what = 'is missing: give the fingerprint of the root key, from the recovery kit (fk-root-…)';
     throw new ConfigInvalid('configuration', [{ line: null, key: 'rootFingerprint', what }]);
   }
-  return await openRepository(target, pinned, signal);
+  return await open(target, pinned, signal);
 }
 
-export function pinFile(config: Config): string {
+/** For this host's own next commands; others are told the fingerprint by their operator. */
+export function pinRoot(config: Config, fingerprint: string): void {
+  inStateFolder(config.state, () => writeFileSync(pinFile(config), `${fingerprint}\n`, { mode: 0o600 }));
+}
+
+function pinFile(config: Config): string {
   return join(config.state, 'root-fingerprint');
 }
 
@@ -164,19 +171,27 @@ function readPin(config: Config): string | null {
     return parseRootFingerprint(readFileSync(pinFile(config), 'utf8'));
   } catch (error) {
     if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return null;
-    throw error;
+    throw stateError(error, config.state);
   }
 }
 
 /** The agent's own signing key; made when it is first needed. */
 export async function openAgentKey(config: Config): Promise<SigningKey> {
   const file = join(config.state, 'agent.key');
-  mkdirSync(config.state, { recursive: true, mode: 0o700 });
+  makeStateFolder(config.state);
   try {
     return await loadSigningKeyFile(file);
   } catch (error) {
-    if (await isMissing(file)) return await createSigningKeyFile(file);
+    if (await isMissing(file)) return await makeAgentKey(file, config);
     throw error;
+  }
+}
+
+async function makeAgentKey(file: string, { state }: Config): Promise<SigningKey> {
+  try {
+    return await createSigningKeyFile(file);
+  } catch (error) {
+    throw stateError(error, state);
   }
 }
 

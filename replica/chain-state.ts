@@ -104,6 +104,8 @@ export class ChainState {
         this.#prune(entry, body.points);
         return;
       case 'lock':
+        if (body.generation < this.lockGeneration)
+          throw invalid(entry, `goes back to lock generation ${body.generation}`);
         this.lockGeneration = body.generation;
         this.lockUntilMs = Math.max(this.lockUntilMs, body.untilMs);
         return;

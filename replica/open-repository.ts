@@ -45,6 +45,31 @@ export async function refreshTrust(repo: OpenRepository, signal: AbortSignal): P
   return { ...repo, trust };
 }
 
+/**
+ * Checks the history of trust against the newest statement that is remembered from before: its number and SHA-256. Throws TrustBroken
+ * when the store shows less or other: a revocation may have been taken back. One GET, where there are newer statements.
+ */
+export async function checkKnownTrust(repo: OpenRepository, known: KnownTrust, signal: AbortSignal): Promise<void> {
+  const { target, repository, trust } = repo;
+  const name = trustName(known.n);
+  if (known.n > trust.n) {
+    throw new TrustBroken(
+      `${name} is known here, but the newest in the store is statement ${trust.n}: newer ones were removed`,
+    );
+  }
+  const bytes = known.n === trust.n ? null : await readStatement(target, known.n, signal);
+  const { digest } = bytes === null ? trust : parseTrust(known.n, repository.repositoryId, bytes);
+  if (sameBytes(digest, known.digest)) return;
+  throw new TrustBroken(
+    `${name} is another statement than the one that is known here: the history of trust was replaced`,
+  );
+}
+
+export interface KnownTrust {
+  readonly n: number;
+  readonly digest: Uint8Array;
+}
+
 async function readTrust(
   target: StorageTarget,
   repository: Repository,

@@ -15,6 +15,7 @@ import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
 
 interface PointsOptions {
   readonly expectHead?: string;
+  readonly salvage?: boolean;
 }
 
 interface ListedPoint {
@@ -36,6 +37,7 @@ export function register(program: Command, run: RunCommand): void {
     .command('points')
     .description('list the recovery points of machines')
     .argument('[machines...]', 'names or ids (default: every machine in the repository)')
+    .option('--salvage', 'read around damage to the chain: take what is still whole')
     .option('--expect-head <seq:digest>', 'the head that you noted: refuse a bucket that shows an older one')
     .action((names: string[], options: PointsOptions, command: Command) =>
       run(command, (context) => listPoints(names, options, context)),
@@ -47,7 +49,7 @@ async function listPoints(
   options: PointsOptions,
   context: CommandContext,
 ): Promise<CommandAnswer> {
-  await using session = await openSession(context);
+  await using session = await openSession(context, { salvage: options.salvage === true });
   const ids: Uint8Array[] = [];
   for (const name of names) ids.push(await findMachine(session, name, context.signal));
   if (names.length === 0)
@@ -69,7 +71,9 @@ async function listMachine(
   session: Session,
   signal: AbortSignal,
 ): Promise<ListedMachine> {
-  using replica = await OpenReplica.open(session.repo, machineId, [session.provider], signal);
+  using replica = await OpenReplica.open(session.repo, machineId, [session.provider], signal, {
+    salvage: options.salvage === true,
+  });
   const freshness = await describeFreshness(replica, knownHead(session, machineId, options.expectHead), signal);
   const points: ListedPoint[] = [];
   for (const point of replica.points) points.push(await listPoint(replica, point, signal));

@@ -1,4 +1,3 @@
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { ReplicaNotFound } from '../../replica/chain.ts';
@@ -9,7 +8,7 @@ import { type OpenPoint, OpenReplica } from '../../restore/open-point.ts';
 import { restoreAttachments } from '../../restore/restore-attachments.ts';
 import { type RestoreProgress, type RestoreTools, restoreDisk } from '../../restore/restore-disk.ts';
 import { RestoreWorkers } from '../../restore/restore-workers.ts';
-import { openRawSink } from '../../restore/sinks/raw-sink.ts';
+import { makeOutputFolder, openRawSink } from '../../restore/sinks/raw-sink.ts';
 import { findMachine } from '../find-machine.ts';
 import { describeFreshness, knownHead } from '../freshness.ts';
 import { rangesInFlightMax } from '../memory-budget.ts';
@@ -26,6 +25,7 @@ interface RestoreOptions {
   readonly disk?: string;
   readonly force?: boolean;
   readonly expectHead?: string;
+  readonly salvage?: boolean;
 }
 
 /** A point that can't be meant. */
@@ -46,6 +46,7 @@ export function register(program: Command, run: RunCommand): void {
     .option('--point <point>', 'number, or a time (the newest point not after it); default: the newest')
     .option('--disk <label>', 'restore this disk only')
     .option('--force', 'overwrite what is there; needed for every block device')
+    .option('--salvage', 'read around damage to the chain: take what is still whole')
     .option('--expect-head <seq:digest>', 'the head that you noted: refuse a bucket that shows an older one')
     .action((machine: string, options: RestoreOptions, command: Command) =>
       run(command, (context) => restore(machine, options, context)),
@@ -54,9 +55,11 @@ export function register(program: Command, run: RunCommand): void {
 
 async function restore(machine: string, options: RestoreOptions, context: CommandContext): Promise<CommandAnswer> {
   const { signal } = context;
-  await using session = await openSession(context);
+  await using session = await openSession(context, { salvage: options.salvage === true });
   const machineId = await findMachine(session, machine, signal);
-  using replica = await OpenReplica.open(session.repo, machineId, [session.provider], signal);
+  using replica = await OpenReplica.open(session.repo, machineId, [session.provider], signal, {
+    salvage: options.salvage === true,
+  });
   const freshness = await describeFreshness(replica, knownHead(session, machineId, options.expectHead), signal);
   const point = await replica.openPoint(choosePoint(replica, options.point), signal);
   const disks = chooseDisks(point, options.disk);
@@ -67,7 +70,7 @@ async function restore(machine: string, options: RestoreOptions, context: Comman
   const started = performance.now();
   const timer = setInterval(() => context.output.progress(progressLine(progress, performance.now() - started)), 200);
   try {
-    if (options.disk === undefined) mkdirSync(options.to, { recursive: true });
+    if (options.disk === undefined) await makeOutputFolder(options.to);
     for (const disk of disks)
       await restoreOne(disk, pathOf(disk, options), options, { machineId, point: point.point, tools }, signal);
     if (options.disk === undefined)

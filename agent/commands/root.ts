@@ -4,10 +4,11 @@ import { generateRecoveryKey } from '../../crypto/recovery-key.ts';
 import { rootFingerprint } from '../../crypto/root-fingerprint.ts';
 import { keyIdOf, type PublicKey, SigningKey } from '../../crypto/signing.ts';
 import { loadSigningKeyFile } from '../../crypto/signing-key-file.ts';
-import { openChain } from '../../replica/chain.ts';
+import { sha256 } from '../../crypto/suite.ts';
 import { putTrust } from '../../replica/create-repository.ts';
 import { sameBytes, toHex } from '../../replica/encoding.ts';
-import { listMachineIds } from '../../replica/open-repository.ts';
+import { chainEntryName, chainPrefix } from '../../replica/names.ts';
+import { listMachineIds, newestNumber } from '../../replica/open-repository.ts';
 import {
   type AgentTrust,
   type RevocationCutoff,
@@ -15,11 +16,12 @@ import {
   replaceRoot,
   type TrustStatement,
 } from '../../replica/trust.ts';
+import { OutputExists, OutputUnusable } from '../../restore/sinks/raw-sink.ts';
 import { ConfigInvalid } from '../config/config-invalid.ts';
 import { writeRecoveryKit } from '../recovery-kit.ts';
 import { openSession, type Session } from '../session.ts';
 import { formatTable } from '../table.ts';
-import { openAgentKey, pinFile } from '../wire.ts';
+import { openAgentKey, pinRoot } from '../wire.ts';
 import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
 
 /** `failkit root`: what the customer's root key certifies, revokes and hands over. The root key itself stays offline. */
@@ -52,7 +54,8 @@ export function register(program: Command, run: RunCommand): void {
     );
   signed('revoke', "end an agent's right to publish; what it has published until now stays valid")
     .argument('<agent>', 'key id, as root show prints it')
-    .action((agent: string, options: RootOptions, command: Command) =>
+    .option('--raise', 'of a key that is revoked already: let everything count that it has published until now')
+    .action((agent: string, options: RootOptions & { raise?: boolean }, command: Command) =>
       run(command, (context) => revoke(agent, options, context)),
     );
   signed('replace', 'hand over to a new root key and a new recovery key, in a new recovery kit')
@@ -92,7 +95,7 @@ async function showTrust(context: CommandContext): Promise<CommandAnswer> {
 
 async function requestCertificate(file: string, context: CommandContext): Promise<CommandAnswer> {
   const { publicKey } = await openAgentKey(context.config());
-  writeFileSync(file, encodePublicKey(publicKey), { flag: 'wx' });
+  writeRequest(file, encodePublicKey(publicKey));
   const keyId = toHex(keyIdOf(publicKey));
   return {
     document: { keyId, file },
@@ -122,12 +125,21 @@ async function certify(
   return said(`agent key ${toHex(keyId)} may publish from now on`, keyId);
 }
 
-async function revoke(agent: string, options: RootOptions, context: CommandContext): Promise<CommandAnswer> {
+/**
+ * An honest agent that has not seen the revocation yet may build on a late entry of the revoked one; `--raise` takes that entry in, so
+ * that the chain makes sense again.
+ */
+async function revoke(
+  agent: string,
+  options: RootOptions & { raise?: boolean },
+  context: CommandContext,
+): Promise<CommandAnswer> {
   await using session = await openSession(context);
   const { trust } = session.repo;
   const known = trust.agents.find(({ key }) => toHex(keyIdOf(key)) === agent);
   if (known === undefined) throw keyProblem(`no agent key ${agent}: failkit root show lists them`);
-  if (known.revoked !== null) return said(`agent key ${agent} is revoked already`, keyIdOf(known.key));
+  if (known.revoked !== null && options.raise !== true)
+    return said(`agent key ${agent} is revoked already`, keyIdOf(known.key));
   const revoked: AgentTrust = { key: known.key, revoked: await cutoffsNow(session, context.signal) };
   await publishTrust(
     session,
@@ -141,12 +153,18 @@ async function revoke(agent: string, options: RootOptions, context: CommandConte
   );
 }
 
-/** Every machine's head at this moment: up to there a revoked key's entries count. */
+/** Every machine's head at this moment, read without the chain, which may make no sense just now. */
 async function cutoffsNow(session: Session, signal: AbortSignal): Promise<readonly RevocationCutoff[]> {
   const cutoffs: RevocationCutoff[] = [];
   for await (const machineId of listMachineIds(session.store.target, signal)) {
-    const chain = await openChain(session.repo, machineId, signal);
-    if (chain !== null) cutoffs.push({ machineId, lastSeq: chain.head.seq, digest: chain.head.digest });
+    const { target } = session.repo;
+    const lastSeq = await newestNumber(target, chainPrefix(machineId), signal);
+    if (lastSeq === null) continue;
+    cutoffs.push({
+      machineId,
+      lastSeq,
+      digest: sha256(await target.get(chainEntryName(machineId, lastSeq), null, signal)),
+    });
   }
   return cutoffs;
 }
@@ -169,7 +187,7 @@ async function replace(
   });
   await putTrust(session.store.target, next, newRoot, context.signal);
   const fingerprint = rootFingerprint(newRoot.publicKey);
-  writeFileSync(pinFile(session.config), `${fingerprint}\n`, { mode: 0o600 });
+  pinRoot(session.config, fingerprint);
   return {
     document: { rootFingerprint: fingerprint, kit: options.kit, newRecoveryKey: recovery !== null },
     lines: [
@@ -214,10 +232,28 @@ function encodePublicKey(key: PublicKey): string {
 }
 
 function decodePublicKey(file: string): PublicKey {
-  const match = publicKeyForm.exec(readFileSync(file, 'utf8'));
+  const match = publicKeyForm.exec(readRequest(file));
   if (match === null)
     throw keyProblem(`${file} is no agent key: make it with failkit root request on the agent's host`);
   return { algorithm: Number(match[1]), bytes: Uint8Array.from(Buffer.from(match[2] ?? '', 'base64')) };
+}
+
+function writeRequest(file: string, text: string): void {
+  try {
+    writeFileSync(file, text, { flag: 'wx' });
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error)) throw error;
+    if (error.code === 'EEXIST') throw new OutputExists(`${file} exists: choose another name`, { cause: error });
+    throw new OutputUnusable(`${file} can't be written: ${error.message}`, { cause: error });
+  }
+}
+
+function readRequest(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    throw keyProblem(`${file} can't be read: ${error instanceof Error ? error.message : String(error)}`);
+  }
 }
 
 function keyProblem(what: string): ConfigInvalid {

@@ -1,6 +1,6 @@
 import { type Chain, type ChainHead, checkKnownHead, ReplicaRolledBack, readEntry } from '../../replica/chain.ts';
 import { sameBytes, toHex } from '../../replica/encoding.ts';
-import type { OpenRepository } from '../../replica/open-repository.ts';
+import { checkKnownTrust, type OpenRepository } from '../../replica/open-repository.ts';
 import { Fenced } from '../../replica/put-once.ts';
 import type { MachineState } from '../state/machine-state.ts';
 
@@ -16,7 +16,7 @@ export class TakeOverNeeded extends Error {
 }
 
 /**
- * Throws ReplicaRolledBack or ReplicaForked when the store shows less or other than what is remembered; Fenced when another agent
+ * Throws TrustBroken, ReplicaRolledBack or ReplicaForked when the store shows less or other than what is remembered; Fenced when another agent
  * has written since, TakeOverNeeded when this host never has. `takeOver` is the operator's word that this is meant.
  */
 export async function checkOwnership(
@@ -26,6 +26,8 @@ export async function checkOwnership(
   takeOver: boolean,
   signal: AbortSignal,
 ): Promise<void> {
+  if (state.trust !== null) await checkKnownTrust(repo, state.trust, signal);
+  state.setTrust(repo.trust);
   const known = await settlePending(repo, chain, state, signal);
   if (chain === null) {
     if (known === null) return;

@@ -1,13 +1,15 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { chmodSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ChainHead } from '../../replica/chain.ts';
 import type { Birth } from '../../replica/control.ts';
 import { ByteReader, ByteWriter, sameBytes, toHex } from '../../replica/encoding.ts';
 import { MachineKeys } from '../../replica/key-record.ts';
 import { encodeManifest, type Manifest, parseManifest } from '../../replica/manifest.ts';
+import type { SegmentId } from '../../replica/names.ts';
+import type { KnownTrust } from '../../replica/open-repository.ts';
 import { LocalSeal } from './local-seal.ts';
 import { StateDatabase } from './state-database.ts';
+import { inStateFolder, makeStateFolder } from './state-folder.ts';
 
 /** Far more than the puts that can be under way when a run ends. */
 const pendingHeadsMax = 64;
@@ -23,9 +25,9 @@ export class MachineState implements Disposable {
   /** `folder` is the state folder of the agent; the machine gets a folder of its own in it. Throws StateBusy. */
   constructor(folder: string, machineName: string) {
     const own = join(folder, 'machines', folderNameOf(machineName));
-    mkdirSync(own, { recursive: true, mode: 0o700 });
-    chmodSync(folder, 0o700);
-    this.#seal = LocalSeal.open(join(own, 'seal.key'));
+    makeStateFolder(folder);
+    makeStateFolder(own);
+    this.#seal = inStateFolder(folder, () => LocalSeal.open(join(own, 'seal.key')));
     this.#database = new StateDatabase(join(own, 'state.sqlite'));
   }
 
@@ -48,6 +50,16 @@ export class MachineState implements Disposable {
   /** The newest entry that is known to exist. */
   get head(): ChainHead | null {
     return parseHeads(this.#fact('head'))[0] ?? null;
+  }
+
+  /** The newest trust statement that was seen. */
+  get trust(): KnownTrust | null {
+    const [newest] = parseHeads(this.#fact('trust'));
+    return newest === undefined ? null : { n: newest.seq, digest: newest.digest };
+  }
+
+  setTrust({ n, digest }: KnownTrust): void {
+    this.#setFact('trust', encodeHead({ seq: n, digest }));
   }
 
   /** Whether a recovery point was published from here. */
@@ -79,7 +91,31 @@ export class MachineState implements Disposable {
       this.#database.run('DELETE FROM pages WHERE digest IN (SELECT digest FROM staged_pages)');
       this.#database.run('DELETE FROM staged_pages');
       this.#database.run("DELETE FROM facts WHERE name = 'staged-manifest'");
+      this.#database.run('UPDATE damaged_segments SET staged = 0');
     });
+  }
+
+  /** Segments of the newest point that verifying found damaged: the next run leaves them behind. */
+  get damagedSegments(): readonly SegmentId[] {
+    return this.#database
+      .rows('SELECT tenure, number FROM damaged_segments')
+      .map(({ tenure, number }) => ({ tenure: Number(tenure), number: Number(number) }));
+  }
+
+  addDamagedSegments(ids: readonly SegmentId[]): void {
+    this.#database.transaction(() => {
+      for (const { tenure, number } of ids)
+        this.#database.run('INSERT OR REPLACE INTO damaged_segments VALUES (?, ?, 0)', tenure, number);
+    });
+  }
+
+  /** The staged point uses none of the segments that are known to be damaged; once it is settled, they are forgotten. */
+  stageRepair(): void {
+    this.#database.run('UPDATE damaged_segments SET staged = 1');
+  }
+
+  clearDamagedSegments(): void {
+    this.#database.run('DELETE FROM damaged_segments');
   }
 
   /** Keeps pages that the next point will have. */
@@ -104,6 +140,7 @@ export class MachineState implements Disposable {
       if (staged !== null) this.#setSealedFact('manifest', staged);
       this.#database.run("DELETE FROM facts WHERE name = 'staged-manifest'");
       this.#database.run('DELETE FROM staged_pages');
+      this.#database.run('DELETE FROM damaged_segments WHERE staged = 1');
       for (const digest of droppedPages) this.#database.run('DELETE FROM pages WHERE digest = ?', digest);
       this.#forgetJournal();
     });
