@@ -29,10 +29,16 @@ export const kitFiles = {
   config: 'restore.yaml',
 } as const;
 
-/** Writes a new folder, mode 0700, durable when it resolves. Throws KitExists. */
-export async function writeRecoveryKit(folder: string, content: KitContent, config: Config): Promise<void> {
+/** For those who want to know before they begin. Throws KitExists. */
+export function requireNewFolder(folder: string): void {
   const path = resolve(folder);
   if (existsSync(path)) throw new KitExists(`${path} exists: a kit never replaces anything; name a new folder`);
+}
+
+/** Writes a new folder, mode 0700, durable when it resolves. Throws KitExists. */
+export async function writeRecoveryKit(folder: string, content: KitContent, config: Config): Promise<void> {
+  requireNewFolder(folder);
+  const path = resolve(folder);
   mkdirSync(path, { recursive: true, mode: 0o700 });
   const rootPem = content.root.exportPem();
   await createKeyFile(join(path, kitFiles.rootKey), rootPem);

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { readKeyFile } from '../../crypto/key-file.ts';
@@ -15,8 +15,8 @@ import { ObjectNotFound } from '../../storage-targets/errors.ts';
 import { probePutIfAbsent } from '../../storage-targets/probe.ts';
 import type { StorageTarget } from '../../storage-targets/storage-target.ts';
 import type { Config } from '../config/config-schema.ts';
-import { kitFiles, writeRecoveryKit } from '../recovery-kit.ts';
-import { openAgentKey, openKeyProvider, openTarget, pinFile } from '../wire.ts';
+import { kitFiles, requireNewFolder, writeRecoveryKit } from '../recovery-kit.ts';
+import { openAgentKey, openKeyProvider, openTarget, pinRoot } from '../wire.ts';
 import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
 
 /** `failkit init`: make the repository, its keys and the recovery kit. */
@@ -37,6 +37,7 @@ export function register(program: Command, run: RunCommand): void {
 async function initialise({ kit }: InitOptions, context: CommandContext): Promise<CommandAnswer> {
   const config = context.config();
   const { signal } = context;
+  requireNewFolder(kit);
   if (config.repository.target === 'filesystem') mkdirSync(config.repository.directory, { recursive: true });
   const { target } = await openTarget(config);
   await using _target = target;
@@ -57,7 +58,7 @@ async function initialise({ kit }: InitOptions, context: CommandContext): Promis
   const fields = { root, recoveryPublicKey: recovery.publicKey, agents: [agent.publicKey], createdMs: Date.now() };
   const repository = await createOrTakeBackKit(target, fields, kit, signal);
   const fingerprint = rootFingerprint(root.publicKey);
-  writeFileSync(pinFile(config), `${fingerprint}\n`, { mode: 0o600 });
+  pinRoot(config, fingerprint);
 
   const { bold, green } = context.output.colours;
   return {

@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import { type FileHandle, open, rename, stat } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, rename, stat } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { RestoreSink } from './sink.ts';
 
@@ -14,6 +14,19 @@ export class OutputExists extends Error {
 export class OutputUnusable extends Error {
   readonly code = 'OUTPUT_UNUSABLE';
   override readonly name = 'OutputUnusable';
+}
+
+/** Makes the folder for a machine's disks, unless it is there. Throws OutputUnusable. */
+export async function makeOutputFolder(path: string): Promise<void> {
+  try {
+    await mkdir(path, { recursive: true });
+  } catch (error) {
+    if (isErrno(error, 'EEXIST') || isErrno(error, 'ENOTDIR'))
+      throw new OutputUnusable(`${path} can't be written: it is, or lies in, something that is not a folder`, {
+        cause: error,
+      });
+    throw translate(error, path);
+  }
 }
 
 export interface RawSinkOptions {

@@ -62,11 +62,17 @@ export async function startVersityGw(
 }
 
 /** Atomic conditional puts at speed; knows regions. */
-export async function startMinio(): Promise<S3Peer> {
+export async function startMinio(options: { readonly tls?: boolean } = {}): Promise<S3Peer> {
+  const certificate = options.tls ? await makeCertificate() : null;
+  const copies =
+    certificate === null
+      ? ''
+      : `cp ${certificate.certFile} certs/public.crt && cp ${certificate.keyFile} certs/private.key &&`;
   const server = await startServer({
     name: 'minio',
     inMemory: true,
     command: (folder, port) => [
+      ...['sh', '-c', `mkdir certs && ${copies} exec "$0" "$@"`],
       ...[join(peerFolder('minio'), 'minio'), 'server', join(folder, 'data'), '--quiet'],
       ...['--address', `127.0.0.1:${port}`, '--certs-dir', join(folder, 'certs')],
     ],
@@ -78,7 +84,7 @@ export async function startMinio(): Promise<S3Peer> {
       MINIO_SITE_REGION: 'eu-central-1',
     }),
   });
-  return ready(server, 'eu-central-1', null);
+  return ready(server, 'eu-central-1', certificate);
 }
 
 /** S3, STS and IAM at one endpoint; enforces policies when told to. Checks no checksums; now and then two racing puts win. */
