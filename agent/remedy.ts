@@ -95,6 +95,7 @@ const remedies: Readonly<Record<string, Remedy>> = {
   COMMITMENT_MISMATCH: damaged(),
   CONTROL_TAMPERED: damaged(),
   FORMAT_INVALID: damaged(),
+  OBJECT_ALTERED: damaged(),
   OBJECT_NOT_FOUND: damaged(),
   PAGE_REPLACED: damaged(),
   RANGE_INVALID: damaged(),

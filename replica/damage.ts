@@ -21,7 +21,6 @@ const damageCodes: ReadonlySet<string> = new Set([
   'CONTENT_MISMATCH',
   'CONTROL_TAMPERED',
   'FORMAT_INVALID',
-  'MAP_UNREADABLE',
   'OBJECT_ALTERED',
   'OBJECT_NOT_FOUND',
   'PAGE_REPLACED',

@@ -31,9 +31,15 @@ export class UnitCount {
     this.#dropped.set(key, entry);
   }
 
-  /** Everything that the newest point refers to: the chain counts it, so that no map needs to be opened. */
-  dropAll(segments: Iterable<SegmentLife>): void {
-    for (const life of segments) if (life.dead < life.units) this.drop(life, life.units - life.dead);
+  /**
+   * Everything that the newest point refers to, but for what is `counted` elsewhere, by segment: the chain counts it, so that no map
+   * needs to be opened.
+   */
+  dropAll(segments: Iterable<SegmentLife>, counted: ReadonlyMap<string, number> = new Map()): void {
+    for (const life of segments) {
+      const rest = life.units - life.dead - (counted.get(segmentKey(life)) ?? 0);
+      if (rest > 0) this.drop(life, rest);
+    }
   }
 
   /** Takes over what was counted for one disk. */
@@ -47,6 +53,11 @@ export class UnitCount {
   dropPage(ref: PageRef): void {
     this.drop(ref);
     this.#droppedPages.push(ref.digest);
+  }
+
+  /** A page that the new map no longer has, and that is counted with all else of its map. */
+  forgetPage({ digest }: PageRef): void {
+    this.#droppedPages.push(digest);
   }
 
   /** Digests of the pages that the new maps no longer have. */

@@ -3,6 +3,7 @@ import { sha256 } from '../../crypto/suite.ts';
 import type { Attachment } from '../../hypervisors/hypervisor.ts';
 import { sameBytes } from '../../replica/encoding.ts';
 import { type AttachmentChunk, type AttachmentState, attachmentChunkBytes } from '../../replica/manifest.ts';
+import type { SegmentId } from '../../replica/names.ts';
 import { codec, recordType } from '../../replica/segment.ts';
 import type { UnitCount } from '../../replica/unit-count.ts';
 import type { SegmentPacker } from './segment-packer.ts';
@@ -11,9 +12,11 @@ import type { SegmentPacker } from './segment-packer.ts';
 
 const noDisk = new Uint8Array(16);
 
+/** `isDamaged`: what lies in that segment is sent again. */
 export async function protectAttachments(
   attachments: readonly Attachment[],
   previous: readonly AttachmentState[],
+  isDamaged: (id: SegmentId) => boolean,
   packer: SegmentPacker,
   units: UnitCount,
   signal: AbortSignal,
@@ -23,7 +26,7 @@ export async function protectAttachments(
     const digest = sha256(attachment.bytes);
     const before = previous.find(({ name }) => name === attachment.name);
     const same = before !== undefined && before.length === attachment.bytes.length && sameBytes(before.sha256, digest);
-    if (same) states.push(before);
+    if (same && !before.chunks.some(({ at }) => isDamaged(at))) states.push(before);
     else states.push(await packAttachment(attachment, digest, packer, units, signal));
   }
   for (const before of previous.filter((candidate) => !states.includes(candidate))) {

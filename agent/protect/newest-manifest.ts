@@ -1,4 +1,5 @@
 import { type Chain, readPoint } from '../../replica/chain.ts';
+import { isDamage } from '../../replica/damage.ts';
 import type { KeyRing } from '../../replica/key-ring.ts';
 import { type Manifest, openManifest } from '../../replica/manifest.ts';
 import type { OpenRepository } from '../../replica/open-repository.ts';
@@ -6,7 +7,7 @@ import type { MachineState } from '../state/machine-state.ts';
 
 /**
  * What the newest recovery point says of the machine: from the local state if it is that very point's, else from the bucket.
- * Null when there is no point, or when this host may not open it: then everything is sent again.
+ * Null when there is no point, or when it can't be opened here: then everything is sent again.
  */
 export async function newestManifest(
   repo: OpenRepository,
@@ -22,6 +23,12 @@ export async function newestManifest(
   if (kept !== null || access === 'write-only') return kept;
   const entry = await readPoint(repo, chain, point.seq, signal);
   if (entry.body.type !== 'publish') return null;
-  const { key, context } = await ring.epoch(entry.body.epoch, signal);
-  return openManifest(key, { context, seq: entry.seq, tenure: entry.tenure }, entry.body.sealedManifest);
+  try {
+    const { key, context } = await ring.epoch(entry.body.epoch, signal);
+    return openManifest(key, { context, seq: entry.seq, tenure: entry.tenure }, entry.body.sealedManifest);
+  } catch (error) {
+    // Its key record is damaged: nobody opens this point any more.
+    if (isDamage(error)) return null;
+    throw error;
+  }
 }

@@ -96,9 +96,14 @@ export function resyncDecision(decision: DiskDecision, lost: ChangeTrackingLost)
   return { ...decision, since: null, fullReadReason: `resync: ${lost.message}` };
 }
 
+/** The same decision for a disk of which damaged segments have to be left behind. */
+export function repairDecision(decision: DiskDecision, damagedSegments: number): DiskDecision {
+  const fullReadReason = `repair: ${damagedSegments} damaged segment${damagedSegments === 1 ? '' : 's'}`;
+  return { ...decision, since: null, fullReadReason };
+}
+
 /** The same decision without the old map, which this host can't open: everything is sent again. */
-export function resendDecision(decision: DiskDecision, pages: PageSource): DiskDecision {
-  const why = "this host lacks the newest point's map and may not unwrap keys";
+export function resendDecision(decision: DiskDecision, why: string, pages: PageSource): DiskDecision {
   return {
     ...decision,
     since: null,

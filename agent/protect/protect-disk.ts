@@ -4,6 +4,7 @@ import { type BlockMap, blockCountOf, type MapGeometry } from '../../replica/blo
 import { toHex } from '../../replica/encoding.ts';
 import { type BlockPlace, placesOf, runsOf } from '../../replica/leaf.ts';
 import { MapWriter } from '../../replica/map-writer.ts';
+import type { SegmentId } from '../../replica/names.ts';
 import { leafBlocks, parsePage } from '../../replica/page.ts';
 import { type RecordAddress, recordType } from '../../replica/segment.ts';
 import type { UnitCount } from '../../replica/unit-count.ts';
@@ -29,6 +30,8 @@ export interface DiskTools {
   readonly compressionLevel: number;
   readonly stretchesAheadMax: number;
   readonly progress: DiskProgress;
+  /** Blocks that were sent again because their newest copy is damaged. */
+  readonly resent: { blocks: number };
 }
 
 /** Counters that the caller may watch while the run goes on. */
@@ -45,6 +48,8 @@ export interface DiskPlan {
   readonly old: BlockMap;
   /** Full listing: every leaf is looked at, and what the source does not list is cleared. */
   readonly full: boolean;
+  /** Blocks and pages in these segments are stored again, though nothing changed. True for none unless the listing is full. */
+  readonly isDamaged: (id: SegmentId) => boolean;
   readonly extents: AsyncIterable<Extent>;
 }
 
@@ -62,7 +67,9 @@ export async function protectDisk(
   units: UnitCount,
   signal: AbortSignal,
 ): Promise<MapWriter> {
-  const writer = await MapWriter.start(plan.geometry, plan.old, units, tools.pages, signal);
+  const writer = await MapWriter.start(plan.geometry, plan.old, units, tools.pages, signal, {
+    isDamaged: plan.isDamaged,
+  });
   const { blockSize } = plan.geometry;
   const wanted = stretches(plan.extents, { blockSize, blockCount: blockCountOf(plan.geometry), full: plan.full });
   const slots = new SlotPool(Math.max(stretchBytes, blockSize));
@@ -78,6 +85,7 @@ export async function protectDisk(
     await placeStretch(result, leaf, plan, tools, signal);
   }
   for (const done of open) await closeLeaf(writer, done, signal);
+  await writer.clearBeyondCapacity(signal);
   return writer;
 }
 
@@ -125,13 +133,13 @@ async function workOn(
   const leafIndex = Math.floor(stretch.firstBlock / leafBlocks);
   const leafFirst = leafIndex * leafBlocks;
   const before = placesOf(await plan.old.leafRuns(leafIndex, signal), leafFirst);
-  const journaled = journaledPlaces(plan, tools.state, leafIndex);
+  const journaled = without(journaledPlaces(plan, tools.state, leafIndex), plan.isDamaged);
   const slot = slots.take();
   try {
     const bytes = slot.subarray(0, stretch.kinds.length * plan.geometry.blockSize);
     const readBytes = await readBlocks(stretch, plan, bytes, signal);
     tools.progress.readBytes += readBytes;
-    const known = digestsOf(before, stretch, leafFirst);
+    const known = digestsOf(without(before, plan.isDamaged), stretch, leafFirst);
     const candidates = digestsOf(journaled, stretch, leafFirst);
     const squeezed = await tools.workers.squeeze(
       {
@@ -151,6 +159,13 @@ async function workOn(
   } finally {
     slots.give(slot);
   }
+}
+
+function without(
+  places: readonly (BlockPlace | null)[],
+  isDamaged: (id: SegmentId) => boolean,
+): readonly (BlockPlace | null)[] {
+  return places.map((place) => (place === null || isDamaged(place.at) ? null : place));
 }
 
 function journaledPlaces(plan: DiskPlan, state: MachineState, leafIndex: number): readonly (BlockPlace | null)[] {
@@ -218,6 +233,9 @@ async function placeStretch(
     if (what === outcome.journaled) leaf.places[inLeaf + i] = result.journaled[inLeaf + i] ?? null;
     if (what === outcome.unchanged || what === outcome.journaled)
       tools.progress.skippedBytes += plan.geometry.blockSize;
+    const before = result.before[inLeaf + i] ?? null;
+    const sent = what === outcome.changed || what === outcome.journaled;
+    if (sent && before !== null && plan.isDamaged(before.at)) tools.resent.blocks++;
   });
   for (const record of squeezed.records) {
     const at = await packRecord(record, result, plan, tools, signal);

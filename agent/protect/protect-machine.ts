@@ -2,9 +2,11 @@ import type { KeyProvider } from '../../crypto/key-provider.ts';
 import { keyIdOf, type SigningKey } from '../../crypto/signing.ts';
 import type { HypervisorConnection, MachineSnapshot, SnapshotOptions } from '../../hypervisors/hypervisor.ts';
 import { type Chain, type ChainHead, openChain } from '../../replica/chain.ts';
+import type { ChainState } from '../../replica/chain-state.ts';
 import { toHex } from '../../replica/encoding.ts';
 import { KeyRing } from '../../replica/key-ring.ts';
 import { type Manifest, sealManifest } from '../../replica/manifest.ts';
+import { segmentKey } from '../../replica/names.ts';
 import type { OpenRepository } from '../../replica/open-repository.ts';
 import { SegmentReader } from '../../replica/segment-reader.ts';
 import { Tenure } from '../../replica/tenure.ts';
@@ -15,6 +17,7 @@ import { checkOwnership } from './ownership.ts';
 import { cachedPages } from './page-cache.ts';
 import { PipelineWorkers } from './pipeline-workers.ts';
 import {
+  type RepairedSnapshot,
   type ReplicatedSnapshot,
   type ReplicateTools,
   type RunProgress,
@@ -66,6 +69,13 @@ export interface PublishedPoint {
   readonly rpoMs: number | null;
   /** Blocks that an interrupted run had sent already. */
   readonly adopted: boolean;
+  /** What was damaged of the point before and was stored again; null where no damage was known or met. */
+  readonly repair: Repair | null;
+}
+
+export interface Repair extends RepairedSnapshot {
+  /** Older points that lie in the life of a damaged segment: what they need of it is lost for good. */
+  readonly hurtPoints: readonly number[];
 }
 
 /** Publishes one recovery point, or throws and publishes none. */
@@ -78,9 +88,18 @@ export async function protectMachine(context: ProtectContext, signal: AbortSigna
     context.provider,
   ]);
   await using snapshot = await context.connection.snapshot({ name: context.machineName }, options.snapshot, signal);
-  const { keys, begin } = await openRunKeys(repo, chain, machineId, ring, state, { ...options, ...context }, signal);
+  const { keys, begin, lost } = await openRunKeys(
+    repo,
+    chain,
+    machineId,
+    ring,
+    state,
+    { ...options, ...context },
+    signal,
+  );
   const previous = chain === null ? null : await newestManifest(repo, chain, ring, state, options.access, signal);
 
+  if (lost !== null) state.clearJournal();
   const adopt = prepareJournal(chain, state);
   const staging: { manifest: Manifest | null; droppedPages: readonly Uint8Array[] } = {
     manifest: null,
@@ -88,7 +107,10 @@ export async function protectMachine(context: ProtectContext, signal: AbortSigna
   };
   const mark = {
     pending(head: ChainHead): void {
-      if (staging.manifest !== null) state.stageManifest(head.digest, staging.manifest);
+      if (staging.manifest !== null) {
+        state.stageManifest(head.digest, staging.manifest);
+        state.stageRepair();
+      }
       state.addPendingHead(head);
     },
     confirmed(head: ChainHead): void {
@@ -116,6 +138,7 @@ export async function protectMachine(context: ProtectContext, signal: AbortSigna
     workers,
     state,
     pages: cachedPages(state, reader),
+    lost,
     options,
     progress: context.progress,
   };
@@ -137,7 +160,23 @@ export async function protectMachine(context: ProtectContext, signal: AbortSigna
   );
   const publishedMs = context.now();
   const rpoMs = previous === null ? null : publishedMs - previous.snapshotTimeMs;
-  return { point: entry.seq, head: tenure.head, manifest, publishedMs, rpoMs, adopted: adopt };
+  const repair = describeRepair(tenure.state, replicated.repaired, entry.seq, lost !== null);
+  return { point: entry.seq, head: tenure.head, manifest, publishedMs, rpoMs, adopted: adopt, repair };
+}
+
+/** `everyPoint`: the key of an epoch is lost, and no map tells which older points need it. */
+function describeRepair(
+  state: ChainState,
+  repaired: RepairedSnapshot | null,
+  newPoint: number,
+  everyPoint: boolean,
+): Repair | null {
+  if (repaired === null) return null;
+  const lives = repaired.segments.map((id) => state.segments.get(segmentKey(id))).filter((life) => life !== undefined);
+  const older = [...state.points.keys()].filter((point) => point !== newPoint);
+  const isHurt = (point: number): boolean =>
+    everyPoint || lives.some(({ birth, death }) => birth <= point && (death === 0 || point < death));
+  return { ...repaired, hurtPoints: older.filter(isHurt) };
 }
 
 /** Found out before anything is made or sent: this host's key has to be certified first. */

@@ -1,19 +1,22 @@
 import { KeyRefused } from '../../crypto/errors.ts';
 import { ChangeTrackingLost } from '../../hypervisors/errors.ts';
 import type { Consistency, MachineSnapshot } from '../../hypervisors/hypervisor.ts';
-import { BlockMap, type PageSource } from '../../replica/block-map.ts';
+import { BlockMap, type PageSource, type WalkGuide } from '../../replica/block-map.ts';
+import { isDamage } from '../../replica/damage.ts';
 import { sameBytes, toHex } from '../../replica/encoding.ts';
 import type { EpochKeys } from '../../replica/key-ring.ts';
 import type { AttachmentState, DiskState, Manifest } from '../../replica/manifest.ts';
 import { dropSubtree, type MapWriter } from '../../replica/map-writer.ts';
+import { compareSegments, type SegmentId, segmentKey } from '../../replica/names.ts';
 import type { PageRef } from '../../replica/page.ts';
 import type { RecordAddress } from '../../replica/segment.ts';
 import type { Tenure } from '../../replica/tenure.ts';
 import { UnitCount } from '../../replica/unit-count.ts';
 import type { MachineState } from '../state/machine-state.ts';
 import { protectAttachments } from './attachments.ts';
+import { noDamage, type OldDamage, surveyDamage } from './old-damage.ts';
 import type { PipelineWorkers } from './pipeline-workers.ts';
-import { type DiskDecision, decideDisk, resendDecision, resyncDecision } from './plan-disks.ts';
+import { type DiskDecision, decideDisk, repairDecision, resendDecision, resyncDecision } from './plan-disks.ts';
 import { type DiskProgress, protectDisk } from './protect-disk.ts';
 import { type SealedPages, SegmentPacker } from './segment-packer.ts';
 import { SegmentUploader } from './segment-uploader.ts';
@@ -36,6 +39,8 @@ export interface ReplicateTools {
   readonly workers: PipelineWorkers;
   readonly state: MachineState;
   readonly pages: PageSource;
+  /** Why nothing of the newest point can be used, however good its maps are; null: it can. */
+  readonly lost: string | null;
   readonly options: {
     readonly resync: boolean;
     readonly access: 'full' | 'write-only';
@@ -54,12 +59,24 @@ export interface ReplicatedSnapshot {
   readonly consistency: Consistency;
   readonly units: UnitCount;
   readonly uploadedBytes: number;
+  readonly repaired: RepairedSnapshot | null;
+}
+
+/** What was damaged of the newest point, and was stored again. */
+export interface RepairedSnapshot {
+  /** None of them is used any more. */
+  readonly segments: readonly SegmentId[];
+  readonly resentBlocks: number;
+  readonly resentAttachments: readonly string[];
+  /** Labels of disks that were sent as a whole, because their map could not be read. */
+  readonly resentDisks: readonly string[];
 }
 
 interface DiskResult {
   readonly decision: DiskDecision;
   readonly writer: MapWriter;
   readonly units: UnitCount;
+  readonly sentBlocks: number;
 }
 
 /** `previous` is what the newest point says; null where there is none, or where this host may not open it. */
@@ -69,29 +86,58 @@ export async function replicateSnapshot(
   tools: ReplicateTools,
   signal: AbortSignal,
 ): Promise<ReplicatedSnapshot> {
-  const startAnew = previous === null && tools.tenure.state.newestPoint !== null;
+  const lost = tools.lost ?? (previous === null && tools.tenure.state.newestPoint !== null ? mapLacking : null);
+  const known = new Map(tools.state.damagedSegments.map((id) => [segmentKey(id), id]));
+  const damage = { ...noDamage, segments: known };
+  if (previous === null || lost !== null)
+    return await replicateAgainst({ previous, lost, damage }, snapshot, tools, signal);
   try {
-    return await replicateAgainst({ previous, startAnew }, snapshot, tools, signal);
+    return await replicateOrRepair(previous, snapshot, tools, signal);
   } catch (error) {
-    const mayNotOpen = error instanceof KeyRefused && tools.options.access === 'write-only' && !startAnew;
-    if (!mayNotOpen) throw error;
+    if (!(error instanceof KeyRefused) || tools.options.access !== 'write-only') throw error;
     // A page of the newest maps is missing here, and this host may not open it in the bucket.
-    return await replicateAgainst({ previous, startAnew: true }, snapshot, tools, signal);
+    return await replicateAgainst({ previous, lost: mapLacking, damage }, snapshot, tools, signal);
   }
 }
 
-interface Baseline {
-  readonly previous: Manifest | null;
-  /** The newest point's maps can't be opened: nothing of it is kept, and all that it used dies. */
-  readonly startAnew: boolean;
-}
+const mapLacking = "this host lacks the newest point's map and may not unwrap keys";
 
-async function replicateAgainst(
-  { previous, startAnew }: Baseline,
+/** Damage is known from a verify, or met here where a page of the newest maps can't be read. */
+async function replicateOrRepair(
+  previous: Manifest,
   snapshot: MachineSnapshot,
   tools: ReplicateTools,
   signal: AbortSignal,
 ): Promise<ReplicatedSnapshot> {
+  const known = tools.state.damagedSegments;
+  if (known.length === 0) {
+    try {
+      return await replicateAgainst({ previous, lost: null, damage: noDamage }, snapshot, tools, signal);
+    } catch (error) {
+      if (!isDamage(error)) throw error;
+      tools.state.dropStaged();
+    }
+  }
+  const damage = await surveyDamage(previous, known, tools.pages, signal);
+  return await replicateAgainst({ previous, lost: null, damage }, snapshot, tools, signal);
+}
+
+interface Baseline {
+  readonly previous: Manifest | null;
+  /** Why nothing of the newest point can be kept: all that it used dies. */
+  readonly lost: string | null;
+  readonly damage: OldDamage;
+}
+
+async function replicateAgainst(
+  baseline: Baseline,
+  snapshot: MachineSnapshot,
+  tools: ReplicateTools,
+  signal: AbortSignal,
+): Promise<ReplicatedSnapshot> {
+  const { previous, lost, damage } = baseline;
+  const isDamaged = (id: SegmentId): boolean => damage.segments.has(segmentKey(id));
+  const resent = { blocks: 0 };
   const units = new UnitCount();
   for (const birth of tools.state.journalSegments()) units.born(birth);
   const generations = new Map<string, number>();
@@ -113,10 +159,11 @@ async function replicateAgainst(
   const pages = new SegmentPacker(next, tools.options.segmentBytes, uploader, sealedPages);
   try {
     tools.progress.capacityBytes = snapshot.disks.reduce((sum, disk) => sum + disk.capacityBytes, 0);
-    if (startAnew) tools.state.clearPages();
+    if (lost !== null) tools.state.clearPages();
     const attachments = await protectAttachments(
       snapshot.attachments,
-      startAnew ? [] : (previous?.attachments ?? []),
+      lost === null ? (previous?.attachments ?? []) : [],
+      isDamaged,
       data,
       units,
       signal,
@@ -130,8 +177,8 @@ async function replicateAgainst(
         newDiskId: (label) => tools.state.newDiskId(label),
       });
       generations.set(toHex(decision.geometry.diskId), decision.generation);
-      const settled = startAnew ? resendDecision(decision, tools.pages) : decision;
-      results.push(await protectOrResync(settled, { data, pages }, tools, signal));
+      const settled = settle(decision, baseline, tools.pages);
+      results.push(await protectOrResync(settled, { data, pages, isDamaged, resent }, tools, signal));
     }
     const consistency = await snapshot.settleConsistency(signal);
     await pages.flush();
@@ -140,52 +187,88 @@ async function replicateAgainst(
     await uploader.drain();
     const disks = await describeDisks(results, roots, data);
     for (const result of results) units.add(result.units);
-    if (startAnew) units.dropAll(tools.tenure.state.segments.values());
-    else await dropWhatIsGone(previous, results, tools, units, signal);
+    await dropWhatIsGone(baseline, results, tools, units, signal);
     requireDurable(units);
-    return { disks, attachments, consistency, units, uploadedBytes: uploader.uploadedBytes };
+    const repaired = describeRepair(baseline, attachments, results, resent.blocks);
+    return { disks, attachments, consistency, units, uploadedBytes: uploader.uploadedBytes, repaired };
   } finally {
     await uploader.settle();
   }
 }
 
-interface Packers {
+interface DiskParts {
   readonly data: SegmentPacker;
   readonly pages: SegmentPacker;
+  readonly isDamaged: (id: SegmentId) => boolean;
+  readonly resent: { blocks: number };
+}
+
+/** What damage, or a newest point that is lost for us, makes of a decision. */
+function settle(decision: DiskDecision, { lost, damage }: Baseline, pages: PageSource): DiskDecision {
+  if (lost !== null) return resendDecision(decision, lost, pages);
+  if (decision.old.root === null) return decision;
+  const diskId = toHex(decision.geometry.diskId);
+  if (damage.unreadable.has(diskId)) return resendDecision(decision, 'repair: its block map could not be read', pages);
+  const touched = damage.touched.get(diskId) ?? 0;
+  return touched === 0 ? decision : repairDecision(decision, touched);
+}
+
+function describeRepair(
+  { previous, lost, damage }: Baseline,
+  attachments: readonly AttachmentState[],
+  results: readonly DiskResult[],
+  resentBlocks: number,
+): RepairedSnapshot | null {
+  if (damage.segments.size === 0 && (lost === null || lost === mapLacking)) return null;
+  const hurt = (previous?.attachments ?? []).filter(
+    ({ chunks }) => lost !== null || chunks.some(({ at }) => damage.segments.has(segmentKey(at))),
+  );
+  const resentDisks = results.filter(
+    ({ decision }) => lost !== null || damage.unreadable.has(toHex(decision.geometry.diskId)),
+  );
+  return {
+    segments: [...damage.segments.values()].sort(compareSegments),
+    resentBlocks: resentBlocks + resentDisks.reduce((sum, { sentBlocks }) => sum + sentBlocks, 0),
+    resentAttachments: attachments
+      .map(({ name }) => name)
+      .filter((name) => hurt.some((before) => before.name === name)),
+    resentDisks: resentDisks.map(({ decision }) => decision.source.label),
+  };
 }
 
 /** A disk whose change tracking is lost is read in full. */
 async function protectOrResync(
   decision: DiskDecision,
-  packers: Packers,
+  parts: DiskParts,
   tools: ReplicateTools,
   signal: AbortSignal,
 ): Promise<DiskResult> {
   try {
-    return await protectOnce(decision, packers, tools, signal);
+    return await protectOnce(decision, parts, tools, signal);
   } catch (error) {
     if (!(error instanceof ChangeTrackingLost) || decision.since === null) throw error;
-    return await protectOnce(resyncDecision(decision, error), packers, tools, signal);
+    return await protectOnce(resyncDecision(decision, error), parts, tools, signal);
   }
 }
 
 async function protectOnce(
   decision: DiskDecision,
-  packers: Packers,
+  parts: DiskParts,
   tools: ReplicateTools,
   signal: AbortSignal,
 ): Promise<DiskResult> {
   const units = new UnitCount();
   const { source, geometry, generation, old, since } = decision;
   const full = decision.fullReadReason !== '';
+  const changedBefore = tools.progress.changedBytes;
   const extents = source.changedExtents(since, signal);
   const { workers, shared, state, progress, options } = tools;
   const writer = await protectDisk(
-    { source, geometry, generation, old, full, extents },
+    { source, geometry, generation, old, full, extents, isDamaged: parts.isDamaged },
     {
       workers,
       keys: shared,
-      ...packers,
+      ...parts,
       state,
       compressionLevel: options.compressionLevel,
       stretchesAheadMax: options.workers * stretchesAheadPerWorker,
@@ -194,24 +277,43 @@ async function protectOnce(
     units,
     signal,
   );
-  return { decision, writer, units };
+  return { decision, writer, units, sentBlocks: (progress.changedBytes - changedBefore) / geometry.blockSize };
 }
 
-/** Disks that the machine no longer has, and maps of generations that ended. */
+/** Disks that the machine no longer has, maps of generations that ended, and all that no map tells of any more. */
 async function dropWhatIsGone(
-  previous: Manifest | null,
+  { previous, lost, damage }: Baseline,
   results: readonly DiskResult[],
   tools: ReplicateTools,
   units: UnitCount,
   signal: AbortSignal,
 ): Promise<void> {
+  const { segments } = tools.tenure.state;
+  if (lost !== null) {
+    units.dropAll(segments.values());
+    return;
+  }
+  if (damage.unreadable.size > 0) units.dropAll(segments.values(), damage.readableUnits);
   for (const disk of previous?.disks ?? []) {
     const kept = results.find(({ decision }) => sameBytes(decision.geometry.diskId, disk.diskId));
     const goesOn = kept?.decision.generation === disk.generation;
-    if (goesOn || disk.root === null) continue;
-    const map = new BlockMap(disk, disk.root, tools.pages);
-    await dropSubtree(map, disk.root, map.level, 0, units, signal);
+    if (damage.unreadable.has(toHex(disk.diskId))) await forgetPages(disk, tools.pages, units, signal);
+    else if (!goesOn && disk.root !== null) {
+      const map = new BlockMap(disk, disk.root, tools.pages);
+      await dropSubtree(map, disk.root, map.level, 0, units, signal);
+    }
   }
+}
+
+/** What can still be read of a map that is left behind need not stay in the cache; its units are counted already. */
+async function forgetPages(disk: DiskState, pages: PageSource, units: UnitCount, signal: AbortSignal): Promise<void> {
+  const guide: WalkGuide = {
+    enter: () => true,
+    unreadable: (_ref, _level, error) => {
+      if (!isDamage(error)) throw error;
+    },
+  };
+  for await (const { ref } of new BlockMap(disk, disk.root, pages).pages(signal, guide)) units.forgetPage(ref);
 }
 
 async function placeMaps(

@@ -3,6 +3,7 @@ import { recoveryWrapper } from '../../crypto/recovery-key.ts';
 import type { SigningKey } from '../../crypto/signing.ts';
 import { sha256 } from '../../crypto/suite.ts';
 import type { Chain } from '../../replica/chain.ts';
+import { isDamage } from '../../replica/damage.ts';
 import { encodeKeyRecord, MachineKeys } from '../../replica/key-record.ts';
 import type { EpochKeys, KeyRing } from '../../replica/key-ring.ts';
 import { keyRecordName, keyRecordPrefix, keyRecordsPrefix } from '../../replica/names.ts';
@@ -26,6 +27,8 @@ export interface RunKeyOptions {
 export interface RunKeys {
   readonly keys: EpochKeys;
   readonly begin: Pick<BeginFields, 'epoch' | 'keyRecordDigest'>;
+  /** The key record in force is damaged or gone: what was sealed under its epoch can't be opened any more. */
+  readonly lost: string | null;
 }
 
 /** The ring disposes the keys. A write-only agent can't unwrap: each of its processes starts an epoch. */
@@ -38,9 +41,15 @@ export async function openRunKeys(
   options: RunKeyOptions,
   signal: AbortSignal,
 ): Promise<RunKeys> {
-  const current =
-    options.access === 'full' && chain !== null ? await currentKeys(chain, ring, state, options, signal) : null;
-  if (current !== null) return current;
+  let lost: string | null = null;
+  try {
+    const current =
+      options.access === 'full' && chain !== null ? await currentKeys(chain, ring, state, options, signal) : null;
+    if (current !== null) return { ...current, lost };
+  } catch (error) {
+    if (!isDamage(error)) throw error;
+    lost = `repair: the key record of epoch ${chain?.state.epoch} is damaged or gone`;
+  }
   const machineKeys = state.machineKeys ?? MachineKeys.generate();
   const firstEpoch = await firstFreeEpoch(repo, machineId, chain?.state.epoch ?? 0, signal);
   for (let epoch = firstEpoch; epoch < firstEpoch + epochRacesMax; epoch++) {
@@ -49,7 +58,7 @@ export async function openRunKeys(
     if (keys === null) continue;
     ring.add(keys.keys);
     state.keepMachineKeys(machineKeys);
-    return keys;
+    return { ...keys, lost };
   }
   throw new Fenced(
     `${epochRacesMax} key epochs in a row were taken by others: another agent starts over and over on this machine`,
@@ -80,7 +89,7 @@ async function currentKeys(
   state: MachineState,
   options: RunKeyOptions,
   signal: AbortSignal,
-): Promise<RunKeys | null> {
+): Promise<Omit<RunKeys, 'lost'> | null> {
   const { epoch } = chain.state;
   const keyRecordDigest = chain.state.epochs.get(epoch);
   if (keyRecordDigest === undefined) return null;
@@ -99,7 +108,7 @@ async function newEpoch(
   machineKeys: MachineKeys,
   options: RunKeyOptions,
   signal: AbortSignal,
-): Promise<RunKeys | null> {
+): Promise<Omit<RunKeys, 'lost'> | null> {
   const { key, wrapped } = await options.provider.generateDataKey(context, signal);
   try {
     const recovery = await recoveryWrapper(repo.trust.recoveryPublicKey).wrap(key, context, signal);

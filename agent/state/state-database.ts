@@ -26,6 +26,8 @@ const schema = `
   CREATE TABLE IF NOT EXISTS journal_runs (
     disk TEXT NOT NULL, generation INTEGER NOT NULL, leaf INTEGER NOT NULL, tenure INTEGER NOT NULL, number INTEGER NOT NULL, runs BLOB NOT NULL,
     PRIMARY KEY (disk, generation, leaf, tenure, number)) WITHOUT ROWID;
+  CREATE TABLE IF NOT EXISTS damaged_segments (
+    tenure INTEGER NOT NULL, number INTEGER NOT NULL, staged INTEGER NOT NULL, PRIMARY KEY (tenure, number)) WITHOUT ROWID;
 `;
 
 export class StateDatabase implements Disposable {

@@ -13,7 +13,7 @@ import { MemoryStore, openMemoryTarget } from '../fakes/memory-target.ts';
 import { ModelMachine } from '../fakes/model-machine.ts';
 import { addTrust } from '../fixtures/change-trust.ts';
 import { ReplicaRig } from '../rig/replica-rig.ts';
-import { BucketCopy } from './bucket-copy.ts';
+import { RigBucket } from '../rig/rig-bucket.ts';
 
 const block = 65_536;
 const signal = new AbortController().signal;
@@ -44,7 +44,7 @@ describe('a chain entry', () => {
   const entry = (seq: number): string => chainEntryName(rig.machineId, seq);
 
   it('that the summary names as a point is lost with it, and the others restore', async () => {
-    await using copy = await BucketCopy.of(rig);
+    await using copy = await RigBucket.copyOf(rig);
     copy.flip(entry(10), 200);
     const { findings, hurt, doubtful, whole } = await copy.verify('full');
     expect(findings).toMatchObject([{ object: entry(10), points: [10], certain: true, kind: 'damaged' }]);
@@ -55,7 +55,7 @@ describe('a chain entry', () => {
   });
 
   it('that began a tenure long ago hurts nothing, and only a walk over the whole chain misses it', async () => {
-    await using copy = await BucketCopy.of(rig);
+    await using copy = await RigBucket.copyOf(rig);
     copy.remove(entry(9));
     expect(await copy.verify('present')).toMatchObject({ findings: [], whole: allPoints });
     const { findings, hurt, doubtful } = await copy.verify('present', { chain: true });
@@ -65,7 +65,7 @@ describe('a chain entry', () => {
   });
 
   it('after the summary is gone with the point that it may have published', async () => {
-    await using copy = await BucketCopy.of(rig);
+    await using copy = await RigBucket.copyOf(rig);
     copy.truncate(entry(66), 100);
     const { findings, doubtful, whole, repairable } = await copy.verify('full');
     expect(findings).toMatchObject([{ object: entry(66), code: 'FORMAT_INVALID', points: [66], certain: false }]);
@@ -75,7 +75,7 @@ describe('a chain entry', () => {
   });
 
   it('before the newest one leaves nothing to vouch for it, which is said, and it restores', async () => {
-    await using copy = await BucketCopy.of(rig);
+    await using copy = await RigBucket.copyOf(rig);
     copy.flip(entry(65), 60);
     const { findings, hurt, whole } = await copy.verify('full');
     expect(findings.map(({ object }) => object).sort()).toEqual([entry(65), entry(66)].sort());
@@ -86,7 +86,7 @@ describe('a chain entry', () => {
   });
 
   it('with the summary takes its own point along; the entries before tell the others', async () => {
-    await using copy = await BucketCopy.of(rig);
+    await using copy = await RigBucket.copyOf(rig);
     copy.flip(entry(64), 100);
     const { findings, whole, doubtful } = await copy.verify('full', { keyless: false });
     expect(findings).toMatchObject([{ object: entry(64), points: [64], certain: false }]);
@@ -95,7 +95,7 @@ describe('a chain entry', () => {
   });
 
   it('that is damaged keeps a writer from going on, and a reader from opening without salvage', async () => {
-    await using copy = await BucketCopy.of(rig);
+    await using copy = await RigBucket.copyOf(rig);
     copy.flip(entry(65), 60);
     const repo = await openRepository(copy.target, rootFingerprint(rig.root.publicKey), signal);
     await expect(OpenReplica.open(repo, rig.machineId, [rig.provider], signal)).rejects.toMatchObject({
@@ -109,8 +109,8 @@ describe('a chain entry', () => {
   });
 
   it('of another chain, signed by the same agent, has no place in this one', async () => {
-    await using copy = await BucketCopy.of(rig);
-    await using fork = await BucketCopy.of(rig);
+    await using copy = await RigBucket.copyOf(rig);
+    await using fork = await RigBucket.copyOf(rig);
     for (const seq of [65, 66]) fork.remove(entry(seq));
     const machine = new ModelMachine();
     machine.addDisk('system', 20 * block);
@@ -129,7 +129,7 @@ describe('a key record', () => {
 
   it('that is damaged may hurt every point, and does', async () => {
     for (const damage of ['flip', 'remove'] as const) {
-      await using copy = await BucketCopy.of(rig);
+      await using copy = await RigBucket.copyOf(rig);
       if (damage === 'flip') copy.flip(name(), 300);
       else copy.remove(name());
       for (const level of ['present', 'checksum', 'ciphertext', 'full'] as const) {
@@ -143,7 +143,7 @@ describe('a key record', () => {
   });
 
   it('has a later revision that is checked, too, and does not count once it is damaged', async () => {
-    await using copy = await BucketCopy.of(rig);
+    await using copy = await RigBucket.copyOf(rig);
     await writeRevision(copy, 1);
     const all = await copy.verify('full');
     expect(all).toMatchObject({ findings: [], counts: { keyRecords: 2 } });
@@ -157,7 +157,7 @@ describe('a key record', () => {
   });
 
   it('whose first revision is lost opens by a later one, for reading', async () => {
-    await using copy = await BucketCopy.of(rig);
+    await using copy = await RigBucket.copyOf(rig);
     await writeRevision(copy, 1);
     copy.remove(name());
     const { findings, whole } = await copy.verify('full');
@@ -167,14 +167,14 @@ describe('a key record', () => {
   });
 
   it('is missed where a later revision shows that there was one', async () => {
-    await using copy = await BucketCopy.of(rig);
+    await using copy = await RigBucket.copyOf(rig);
     await writeRevision(copy, 2);
     const { findings, whole } = await copy.verify('present', { keyless: true });
     expect(findings).toMatchObject([{ object: name(1), points: [] }]);
     expect(whole).toEqual(allPoints);
   });
 
-  async function writeRevision(copy: BucketCopy, revision: number): Promise<void> {
+  async function writeRevision(copy: RigBucket, revision: number): Promise<void> {
     const repo = await openRepository(copy.target, rootFingerprint(rig.root.publicKey), signal);
     const chain = await openChain(repo, rig.machineId, signal);
     if (chain === null) throw new Error('no chain');
@@ -188,7 +188,7 @@ describe('a key record', () => {
 
 describe('trust', () => {
   it('that is damaged in its newest statement is read from the one before', async () => {
-    await using copy = await BucketCopy.of(rig);
+    await using copy = await RigBucket.copyOf(rig);
     await certifyOneMore(copy);
     copy.flip(trustName(1), -1);
     const { findings, whole } = await copy.verify('full');
@@ -198,7 +198,7 @@ describe('trust', () => {
   });
 
   it('that is missing in an older statement, with the descriptor, stands by what the pinned root signed last', async () => {
-    await using copy = await BucketCopy.of(rig);
+    await using copy = await RigBucket.copyOf(rig);
     await certifyOneMore(copy);
     copy.remove(trustName(0));
     copy.remove(repositoryName);
@@ -209,12 +209,12 @@ describe('trust', () => {
   });
 
   it('of which nothing is left opens nothing', async () => {
-    await using copy = await BucketCopy.of(rig);
+    await using copy = await RigBucket.copyOf(rig);
     copy.flip(trustName(0), 40);
     await expect(copy.verify('present')).rejects.toMatchObject({ code: expect.any(String) });
   });
 
-  async function certifyOneMore(copy: BucketCopy): Promise<void> {
+  async function certifyOneMore(copy: RigBucket): Promise<void> {
     const repo = await openRepository(copy.target, rootFingerprint(rig.root.publicKey), signal);
     const another = { key: SigningKey.generate().publicKey, revoked: null };
     await addTrust(repo, rig.root, { agents: [...repo.trust.agents, another] });
@@ -247,7 +247,7 @@ describe('a control object', () => {
   });
 });
 
-async function restoresAll(copy: BucketCopy, points: readonly number[]): Promise<void> {
+async function restoresAll(copy: RigBucket, points: readonly number[]): Promise<void> {
   for (const point of points)
     expect(hash((await copy.restore(point)).get('system') ?? new Uint8Array())).toBe(truth.get(point));
 }

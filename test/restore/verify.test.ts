@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { VerifyLevel } from '../../restore/verify/finding.ts';
 import { ModelMachine } from '../fakes/model-machine.ts';
 import { ReplicaRig } from '../rig/replica-rig.ts';
-import { BucketCopy } from './bucket-copy.ts';
+import { RigBucket } from '../rig/rig-bucket.ts';
 
 const block = 65_536;
 const keyless = ['present', 'checksum', 'ciphertext'] as const;
@@ -46,7 +46,7 @@ afterAll(async () => {
 
 describe('a replica that is whole', () => {
   it('has no finding at any level, and says what was looked at', async () => {
-    await using copy = await BucketCopy.of(rig);
+    await using copy = await RigBucket.copyOf(rig);
     for (const level of levels) {
       const report = await copy.verify(level, { keyless: level !== 'full', chain: true });
       expect(report).toMatchObject({ level, findings: [], whole: points, hurt: [], doubtful: [], repairable: [] });
@@ -58,7 +58,7 @@ describe('a replica that is whole', () => {
 
 describe('a segment that is not what it was', () => {
   it('is missed at every level, and level full says whom it hurts', async () => {
-    await using copy = await BucketCopy.of(rig);
+    await using copy = await RigBucket.copyOf(rig);
     const { runs } = await copy.layout(points[2], 'data');
     const onlyNewest = runs.find(({ at }) => at.tenure > points[1]);
     if (onlyNewest === undefined) throw new Error('the newest point sent nothing');
@@ -75,7 +75,7 @@ describe('a segment that is not what it was', () => {
   });
 
   it('is found by its length when it was cut short, and level full tells the records that are left from those that are not', async () => {
-    await using copy = await BucketCopy.of(rig);
+    await using copy = await RigBucket.copyOf(rig);
     const { runs } = await copy.layout(points[0], 'system');
     const overwritten = runs.find(({ first, count }) => first <= 3 && first + count > 3);
     const name = copy.segment(overwritten?.at ?? { tenure: 0, number: 0 });
@@ -96,7 +96,7 @@ describe('a segment that is not what it was', () => {
   });
 
   it('is found by its bytes alone where one bit flipped, with exactly the points that use the record', async () => {
-    await using copy = await BucketCopy.of(rig);
+    await using copy = await RigBucket.copyOf(rig);
     const { runs } = await copy.layout(points[0], 'system');
     const discarded = runs.find(({ first, count }) => first <= 42 && first + count > 42);
     if (discarded === undefined) throw new Error('block 42 was not in the seed');
@@ -114,7 +114,7 @@ describe('a segment that is not what it was', () => {
   });
 
   it('is found by level ciphertext in bytes that no point uses, and restores all the same', async () => {
-    await using copy = await BucketCopy.of(rig);
+    await using copy = await RigBucket.copyOf(rig);
     const segments = copy.names('/segments/');
     for (const name of segments) copy.flip(name, -20);
     const { findings } = await copy.verify('ciphertext', { keyless: true });
@@ -125,7 +125,7 @@ describe('a segment that is not what it was', () => {
   });
 
   it('that holds pages hurts every point that walks over them', async () => {
-    await using copy = await BucketCopy.of(rig);
+    await using copy = await RigBucket.copyOf(rig);
     const { pages } = await copy.layout(points[1], 'data');
     const leaf = pages.at(-1);
     if (leaf === undefined) throw new Error('no pages');
@@ -137,7 +137,7 @@ describe('a segment that is not what it was', () => {
   });
 
   it('with a header of other bytes opens no record at all', async () => {
-    await using copy = await BucketCopy.of(rig);
+    await using copy = await RigBucket.copyOf(rig);
     const { runs } = await copy.layout(points[2], 'data');
     const at = runs[0]?.at ?? { tenure: 0, number: 0 };
     copy.flip(copy.segment(at), 70);
@@ -147,7 +147,7 @@ describe('a segment that is not what it was', () => {
   });
 
   it('that holds an attachment hurts the points that have it', async () => {
-    await using copy = await BucketCopy.of(rig);
+    await using copy = await RigBucket.copyOf(rig);
     const { chunks } = await copy.layout(points[2], 'data');
     // The second attachment is that of the newest point only.
     const at = chunks.find(({ tenure }) => tenure > points[1]);
@@ -160,7 +160,7 @@ describe('a segment that is not what it was', () => {
   });
 
   it('is not looked at where the points that are asked for do not need it', async () => {
-    await using copy = await BucketCopy.of(rig);
+    await using copy = await RigBucket.copyOf(rig);
     for (const name of copy.names('/segments/')) if (tenureOf(name) > points[0]) copy.remove(name);
     for (const level of levels) {
       const report = await copy.verify(level, { points: [points[0]] });
@@ -172,7 +172,7 @@ describe('a segment that is not what it was', () => {
 
 describe('a checksum that the store recorded', () => {
   it('is said to be missing where the store keeps none', async () => {
-    await using copy = await BucketCopy.of(rig);
+    await using copy = await RigBucket.copyOf(rig);
     const { counts, proves } = await copy.verify('checksum', { keyless: true });
     expect(counts.unprovable).toBe(counts.segments);
     expect(proves).toContain('not what is there now');
@@ -182,7 +182,7 @@ describe('a checksum that the store recorded', () => {
 describe('any damage', () => {
   it('hurts exactly the points that no longer restore', { timeout: 120_000 }, async () => {
     for (let round = 0; round < 12; round++) {
-      await using copy = await BucketCopy.of(rig);
+      await using copy = await RigBucket.copyOf(rig);
       const segments = copy.names('/segments/');
       const log: string[] = [];
       for (let i = 0; i < 1 + (round % 4); i++) log.push(damageAny(copy, segments));
@@ -196,7 +196,7 @@ describe('any damage', () => {
   });
 });
 
-function damageAny(copy: BucketCopy, segments: readonly string[]): string {
+function damageAny(copy: RigBucket, segments: readonly string[]): string {
   const name = segments[randomInt(segments.length)] ?? '';
   const { length } = copy.bytes(name);
   const kind = randomInt(4);
@@ -211,7 +211,7 @@ function tenureOf(segment: string): number {
 }
 
 /** Judged by restoring everything. */
-async function hurtPoints(copy: BucketCopy): Promise<readonly number[]> {
+async function hurtPoints(copy: RigBucket): Promise<readonly number[]> {
   const hurt: number[] = [];
   for (const point of points) {
     const content = await copy.restore(point).catch(() => null);

@@ -24,8 +24,8 @@ import type { VerifyLevel, VerifyReport } from '../../restore/verify/finding.ts'
 import { type VerifyOptions, verifyReplica } from '../../restore/verify/verify-replica.ts';
 import { openFilesystemTarget } from '../../storage-targets/filesystem.ts';
 import type { StorageTarget } from '../../storage-targets/storage-target.ts';
-import { MemorySink } from '../rig/memory-sink.ts';
-import type { ReplicaRig } from '../rig/replica-rig.ts';
+import { MemorySink } from './memory-sink.ts';
+import type { ReplicaRig } from './replica-rig.ts';
 
 export interface Layout {
   /** Parents first. */
@@ -35,22 +35,29 @@ export interface Layout {
   readonly chunks: readonly RecordAddress[];
 }
 
-/** A copy of a rig's bucket directory, to damage file by file. */
-export class BucketCopy implements AsyncDisposable {
+/** A rig's bucket directory, or a copy of it, to damage file by file and to look at. */
+export class RigBucket implements AsyncDisposable {
   readonly rig: ReplicaRig;
   readonly folder: string;
   readonly target: StorageTarget;
 
-  private constructor(rig: ReplicaRig, folder: string, target: StorageTarget) {
+  readonly #isCopy: boolean;
+
+  private constructor(rig: ReplicaRig, folder: string, target: StorageTarget, isCopy: boolean) {
     this.rig = rig;
     this.folder = folder;
     this.target = target;
+    this.#isCopy = isCopy;
   }
 
-  static async of(rig: ReplicaRig): Promise<BucketCopy> {
+  static of(rig: ReplicaRig): RigBucket {
+    return new RigBucket(rig, join(rig.folder, 'bucket'), rig.target, false);
+  }
+
+  static async copyOf(rig: ReplicaRig): Promise<RigBucket> {
     const folder = mkdtempSync(join(tmpdir(), 'failkit-bucket-'));
     cpSync(join(rig.folder, 'bucket'), folder, { recursive: true });
-    return new BucketCopy(rig, folder, await openFilesystemTarget({ directory: folder }));
+    return new RigBucket(rig, folder, await openFilesystemTarget({ directory: folder }), true);
   }
 
   /** Names of objects, ascending. */
@@ -150,6 +157,7 @@ export class BucketCopy implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    if (!this.#isCopy) return;
     await this.target[Symbol.asyncDispose]();
     rmSync(this.folder, { recursive: true, force: true });
   }
