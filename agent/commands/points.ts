@@ -151,7 +151,8 @@ function linesOf(machine: ListedMachine, context: CommandContext): readonly stri
   return [
     `${bold(nameOf(machine) ?? 'machine')}  ${dim(machine.machineId)}`,
     ...formatTable(columns, rows),
-    dim(`head ${machine.head}  (${machine.freshness})`),
+    dim(`head ${machine.head}`),
+    dim(machine.freshness),
     '',
   ];
 }
