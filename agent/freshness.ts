@@ -38,7 +38,7 @@ export async function describeFreshness(
   return `not older than what ${known.from} knows`;
 }
 
-export function parseHead(text: string): ChainHead {
+function parseHead(text: string): ChainHead {
   const match = /^(\d{1,16}):([0-9a-f]{64})$/.exec(text.trim());
   if (match === null)
     throw new HeadMalformed(

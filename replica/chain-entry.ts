@@ -9,7 +9,7 @@ import { checkSignature, readSignature, type Signature, writeSignature } from '.
 export const summaryInterval = 64;
 export const inlineControlBytesMax = 65_536;
 /** What a control object has before its content. */
-export const controlHeaderBytes = 46;
+const controlHeaderBytes = 46;
 /** What `dec8(epoch)` in names and `u32 epoch` in keys' contexts can hold. */
 export const epochMax = 99_999_999;
 const entryType = { begin: 1, publish: 2, prune: 3, lock: 4, rekey: 5 } as const;

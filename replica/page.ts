@@ -6,11 +6,9 @@ import { type Codec, parseCodec, type RecordAddress, segmentRecordsMax } from '.
 /** Pages of the block map: docs/format.md §7. */
 
 export const fanOut = 64;
-/** Blocks that a leaf covers. */
-export const leafBlocks = fanOut;
+/** Blocks that a leaf covers; as many as an interior page has children. */
+export const leafBlocks = 64;
 const pageVersion = 1;
-/** Root level of a disk with 2^26 blocks. */
-export const levelMax = 4;
 
 /** `count` blocks from disk block `first` on are blocks `inside`… of a data record that holds `recordBlocks` blocks. */
 export interface Run {

@@ -161,7 +161,7 @@ function forgetOldest<T>(cache: Map<string, T>, max: number): void {
   if (oldest !== undefined) cache.delete(oldest);
 }
 
-export function pageBinding(
+function pageBinding(
   geometry: MapGeometry,
   ref: RecordAddress,
   level: number,

@@ -26,7 +26,6 @@ export const codec = { stored: 0, zstd: 1 } as const;
 export type Codec = (typeof codec)[keyof typeof codec];
 
 export const segmentRecordsMax = 4096;
-export const segmentBytesLimit = 40 * 2 ** 20;
 const headerBytes = 96;
 /** Header and commitment: what a reader needs before it can open any record. */
 export const segmentPreambleBytes = headerBytes + commitmentBytes;

@@ -12,7 +12,6 @@ const bytesPerMegabit = 1_000_000 / 8;
 /** The whole configuration, every default filled in, paths absolute, references resolved, sizes in bytes. */
 export type Config = DeepReadonly<z.output<ReturnType<typeof configSchema>>>;
 export type RepositoryConfig = Config['repository'];
-export type FilesystemRepositoryConfig = Extract<RepositoryConfig, { target: 'filesystem' }>;
 export type S3RepositoryConfig = Extract<RepositoryConfig, { target: 's3' }>;
 export type AwsCredentialsConfig = S3RepositoryConfig['credentials'];
 export type KeysConfig = Config['keys'];

@@ -10,10 +10,10 @@ const smallestBlockBytes = 64 * 1024;
 const diskBlocksMax = 2 ** 26;
 
 /** No disk of a replica may be larger. */
-export const diskBytesMax = 64 * tebibyte;
+const diskBytesMax = 64 * tebibyte;
 
 /** 64 KiB up to 4 TiB, so that no disk has more than 2^26 blocks. `blocksMax` is lower only in tests. */
-export function blockSizeFor(capacityBytes: number, blocksMax: number = diskBlocksMax): number {
+function blockSizeFor(capacityBytes: number, blocksMax: number = diskBlocksMax): number {
   let blockSize = smallestBlockBytes;
   while (capacityBytes > blockSize * blocksMax) blockSize *= 2;
   return blockSize;

@@ -23,7 +23,7 @@ export interface StretchOptions {
 }
 
 /** Blocks in a stretch: a divisor of a leaf. */
-export function stretchBlocks(blockSize: number): number {
+function stretchBlocks(blockSize: number): number {
   return Math.min(leafBlocks, Math.max(1, stretchBytes / blockSize));
 }
 

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { recordOutput } from '../canary.ts';
 
-export const launcher = join(import.meta.dirname, '../../bin/failkit');
+const launcher = join(import.meta.dirname, '../../bin/failkit');
 
 export interface Outcome {
   readonly exitCode: number;

@@ -5,7 +5,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { stringify } from 'yaml';
 import { canaries } from '../canary.ts';
-import type { KmsPeer } from '../peers/kms.ts';
 import type { S3Peer } from '../peers/s3.ts';
 import { type FailkitProcess, type Outcome, runFailkit, startFailkit } from './failkit-process.ts';
 
@@ -33,7 +32,10 @@ export interface SitePeers {
   /** Where the agent finds the bucket: the server itself, or a proxy in front of it. */
   readonly s3Endpoint: string;
   readonly bucket: string;
-  readonly kms: Pick<KmsPeer, 'region' | 'credentials'>;
+  readonly kms: {
+    readonly region: string;
+    readonly credentials: { readonly accessKeyId: string; readonly secretAccessKey: { reveal(): string } };
+  };
   readonly kmsEndpoint: string;
   readonly keyId: string;
 }
@@ -130,7 +132,7 @@ export async function changeDisk(site: Site, label: DiskLabel, round: number, bl
   }
 }
 
-export async function sha256Of(path: string): Promise<string> {
+async function sha256Of(path: string): Promise<string> {
   return createHash('sha256')
     .update(await readFile(path))
     .digest('hex');

@@ -18,7 +18,7 @@ export const anyText = fc.string({ unit: 'binary', maxLength: 20 });
 export const anyId = bytesOf(16);
 const anyCodec: fc.Arbitrary<Codec> = fc.constantFrom(0, 1);
 
-export const anyAddress: fc.Arbitrary<RecordAddress> = fc.record({
+const anyAddress: fc.Arbitrary<RecordAddress> = fc.record({
   tenure: fc.nat({ max: 5 }),
   number: fc.nat({ max: 5 }),
   record: fc.nat({ max: 4095 }),
@@ -26,7 +26,7 @@ export const anyAddress: fc.Arbitrary<RecordAddress> = fc.record({
   length: fc.oneof(fc.integer({ min: 16, max: 500_000 }), fc.constant(2 ** 53 - 1)),
 });
 
-export const anyPageRef: fc.Arbitrary<PageRef> = fc
+const anyPageRef: fc.Arbitrary<PageRef> = fc
   .tuple(anyAddress, bytesOf(16))
   .map(([at, digest]) => ({ ...at, digest }));
 

@@ -17,7 +17,7 @@ export function signingKeyOf(seed: Uint8Array): SigningKey {
   return SigningKey.fromPem(Buffer.from(`-----BEGIN PRIVATE KEY-----\n${der}\n-----END PRIVATE KEY-----\n`), 'a test');
 }
 
-export const seeds = {
+const seeds = {
   root: filled(32, 0xa1),
   newRoot: filled(32, 0xa2),
   agent: filled(32, 0xb1),
