@@ -24,6 +24,12 @@ export interface KeyedChain {
   readonly state: { readonly epochs: ReadonlyMap<number, Uint8Array> };
 }
 
+/**
+ * Key records that are taken although nothing vouches for them but an agent's signature; every segment checks its key again.
+ * `later-revisions`: where the first one is damaged. `unnamed-epochs`: also of epochs that a damaged chain does not name.
+ */
+export type KeySalvage = 'nothing' | 'later-revisions' | 'unnamed-epochs';
+
 /** Where a reader gets a machine's keys from, by epoch. */
 export interface KeySource {
   /** False for an epoch that this machine can't have: no segment of ours names it. */
@@ -40,16 +46,18 @@ export class KeyRing implements KeySource, Disposable {
   readonly #machineId: Uint8Array;
   readonly #digests: ReadonlyMap<number, Uint8Array>;
   readonly #providers: readonly KeyProvider[];
-  readonly #salvage: boolean;
+  readonly #salvage: KeySalvage;
   readonly #epochs = new Map<number, Promise<EpochKeys>>();
   readonly #records = new Map<number, readonly KeyRecord[]>();
   readonly #opened: EpochKeys[] = [];
 
-  /**
-   * `providers` are tried in this order: the KMS first, the recovery key last. `salvage` takes signed key records that a damaged
-   * chain or a damaged first revision can't vouch for; every segment checks its key again.
-   */
-  constructor(repo: OpenRepository, chain: KeyedChain, providers: readonly KeyProvider[], salvage = false) {
+  /** `providers` are tried in this order: the KMS first, the recovery key last. */
+  constructor(
+    repo: OpenRepository,
+    chain: KeyedChain,
+    providers: readonly KeyProvider[],
+    salvage: KeySalvage = 'nothing',
+  ) {
     this.#repo = repo;
     this.#salvage = salvage;
     this.#machineId = chain.machineId;
@@ -64,7 +72,7 @@ export class KeyRing implements KeySource, Disposable {
   }
 
   mayHave(epoch: number): boolean {
-    return this.#salvage || this.#digests.has(epoch) || this.#epochs.has(epoch);
+    return this.#salvage === 'unnamed-epochs' || this.#digests.has(epoch) || this.#epochs.has(epoch);
   }
 
   async epoch(epoch: number, signal: AbortSignal): Promise<EpochKeys> {
@@ -98,12 +106,13 @@ export class KeyRing implements KeySource, Disposable {
     const known = this.#records.get(epoch);
     if (known !== undefined) return known;
     const digest = this.#digests.get(epoch) ?? null;
-    if (digest === null && !this.#salvage)
+    if (digest === null && this.#salvage !== 'unnamed-epochs')
       throw new ChainBroken(`the chain of machine ${toHex(this.#machineId)} names no key record for epoch ${epoch}`);
     const context = { repositoryId: this.#repo.repository.repositoryId, machineId: this.#machineId, epoch };
-    const records = this.#salvage
-      ? await salvageKeyRecords(this.#repo, context, digest, signal)
-      : await readKeyRecords(this.#repo, context, digest, signal);
+    const records =
+      this.#salvage === 'nothing'
+        ? await readKeyRecords(this.#repo, context, digest, signal)
+        : await salvageKeyRecords(this.#repo, context, digest, signal);
     this.#records.set(epoch, records);
     return records;
   }

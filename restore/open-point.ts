@@ -51,7 +51,9 @@ export class OpenReplica implements Disposable {
       throw new ReplicaNotFound(`${repo.target.description} holds no replica of machine ${toHex(machineId)}`);
     }
     const damage = [...('damage' in repo ? repo.damage : []), ...chain.damage];
-    return new OpenReplica(repo, chain, new KeyRing(repo, chain, providers, salvage), { ...chain, damage });
+    const records = chain.damage.length > 0 ? 'unnamed-epochs' : 'later-revisions';
+    const keys = new KeyRing(repo, chain, providers, salvage ? records : 'nothing');
+    return new OpenReplica(repo, chain, keys, { ...chain, damage });
   }
 
   /** The same replica, read through another target; it shares the keys, and need not be disposed. */

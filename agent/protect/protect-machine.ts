@@ -9,7 +9,7 @@ import { type Manifest, sealManifest } from '../../replica/manifest.ts';
 import { segmentKey } from '../../replica/names.ts';
 import type { OpenRepository } from '../../replica/open-repository.ts';
 import { SegmentReader } from '../../replica/segment-reader.ts';
-import { Tenure } from '../../replica/tenure.ts';
+import { type HeadMark, Tenure } from '../../replica/tenure.ts';
 import { AgentNotTrusted, signerOf } from '../../replica/trust.ts';
 import type { MachineState } from '../state/machine-state.ts';
 import { newestManifest } from './newest-manifest.ts';
@@ -101,23 +101,8 @@ export async function protectMachine(context: ProtectContext, signal: AbortSigna
 
   if (lost !== null) state.clearJournal();
   const adopt = prepareJournal(chain, state);
-  const staging: { manifest: Manifest | null; droppedPages: readonly Uint8Array[] } = {
-    manifest: null,
-    droppedPages: [],
-  };
-  const mark = {
-    pending(head: ChainHead): void {
-      if (staging.manifest !== null) {
-        state.stageManifest(head.digest, staging.manifest);
-        state.stageRepair();
-      }
-      state.addPendingHead(head);
-    },
-    confirmed(head: ChainHead): void {
-      if (staging.manifest !== null) state.settlePoint(staging.droppedPages);
-      state.setHead(head);
-    },
-  };
+  const staging: Staging = { manifest: null, droppedPages: [] };
+  const mark = markOf(state, staging);
   const tenure = await Tenure.begin(
     repo,
     machineId,
@@ -162,6 +147,28 @@ export async function protectMachine(context: ProtectContext, signal: AbortSigna
   const rpoMs = previous === null ? null : publishedMs - previous.snapshotTimeMs;
   const repair = describeRepair(tenure.state, replicated.repaired, entry.seq, lost !== null);
   return { point: entry.seq, head: tenure.head, manifest, publishedMs, rpoMs, adopted: adopt, repair };
+}
+
+/** What the next point will have made of the state, once its entry exists. */
+interface Staging {
+  manifest: Manifest | null;
+  droppedPages: readonly Uint8Array[];
+}
+
+function markOf(state: MachineState, staging: Staging): HeadMark {
+  return {
+    pending(head: ChainHead): void {
+      if (staging.manifest !== null) {
+        state.stageManifest(head.digest, staging.manifest);
+        state.stageRepair();
+      }
+      state.addPendingHead(head);
+    },
+    confirmed(head: ChainHead): void {
+      if (staging.manifest !== null) state.settlePoint(staging.droppedPages);
+      state.setHead(head);
+    },
+  };
 }
 
 /** `everyPoint`: the key of an epoch is lost, and no map tells which older points need it. */

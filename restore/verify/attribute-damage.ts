@@ -2,8 +2,8 @@ import { BlockMap, type WalkGuide } from '../../replica/block-map.ts';
 import type { DiskState } from '../../replica/manifest.ts';
 import { segmentKey } from '../../replica/names.ts';
 import type { RecordAddress } from '../../replica/segment.ts';
-import { openManifestOf, type PointsCheck } from './check-points.ts';
 import type { Mark } from './damage-register.ts';
+import { openManifestOf, type PointsCheck } from './inspect-points.ts';
 import { RecordSet } from './record-set.ts';
 
 /**

@@ -30,10 +30,6 @@ export class CheckedKeys implements KeySource {
     return this.#failed.get(error) ?? null;
   }
 
-  get failures(): readonly unknown[] {
-    return [...this.#failed.keys()];
-  }
-
   async #open(epoch: number, signal: AbortSignal): Promise<EpochKeys> {
     try {
       return await this.#ring.epoch(epoch, signal);

@@ -34,6 +34,8 @@ export interface Mark {
 export class DamageRegister {
   readonly #marks = new Map<string, Mark>();
   readonly #bySegment = new Map<string, Mark[]>();
+  readonly #refusedObjects = new Set<string>();
+  #firstRefusal: { readonly error: unknown } | null = null;
 
   /** Rethrows what says nothing about one object: a bug, a cancellation, a store that is away. */
   note(object: string, error: unknown, points: Iterable<number> = [], certain = true): Mark {
@@ -41,9 +43,19 @@ export class DamageRegister {
     const code = codeOf(error);
     if (kind === 'unchecked' && !uncheckedCodes.has(code)) throw error;
     const mark = this.add({ object, code, what: messageOf(error), points, certain, kind });
-    const unchecked = kind === 'unchecked' ? this.marks.filter((other) => other.kind === kind).length : 0;
-    if (unchecked > uncheckedMax) throw error;
+    if (kind === 'unchecked') this.#refused(object, error);
     return mark;
+  }
+
+  #refused(object: string, error: unknown): void {
+    this.#firstRefusal ??= { error };
+    this.#refusedObjects.add(object);
+    if (this.#refusedObjects.size > uncheckedMax) throw error;
+  }
+
+  /** The first error because of which something could not be looked at. */
+  get firstRefusal(): { readonly error: unknown } | null {
+    return this.#firstRefusal;
   }
 
   /** A second finding with the same object and code joins the first. */

@@ -1,4 +1,3 @@
-import { KeyRefused } from '../../crypto/errors.ts';
 import { ReplicaNotFound, readPoint, verifyWholeChain } from '../../replica/chain.ts';
 import type { SegmentLife } from '../../replica/control.ts';
 import { chainEntryName, chainPrefix } from '../../replica/names.ts';
@@ -8,11 +7,11 @@ import { newTargetMetrics, withMetrics } from '../../storage-targets/with-metric
 import type { OpenReplica } from '../open-point.ts';
 import type { RestoreWorkers } from '../restore-workers.ts';
 import { attributeDamage } from './attribute-damage.ts';
-import { checkPoints } from './check-points.ts';
 import { checkChecksums, checkCiphertext, checkPresent, neededBy } from './check-segments.ts';
 import { CheckedKeys } from './checked-keys.ts';
 import { DamageRegister } from './damage-register.ts';
 import { proofOf, type VerifyCounts, type VerifyLevel, type VerifyReport } from './finding.ts';
+import { inspectPoints } from './inspect-points.ts';
 
 /** Is what a replica needs still there, and still what it was? Four levels, each with the reach that its report states. */
 
@@ -71,7 +70,7 @@ class Verify {
     const epochs = await this.#checkEntries(signal);
     await this.#checkKeyRecords(epochs, signal);
     await this.#checkSegments(signal);
-    if (this.#options.level === 'full') await this.#checkPoints(signal);
+    if (this.#options.level === 'full') await this.#inspectPoints(signal);
     for (const damage of this.#replica.damage) this.#register.add({ ...damage, kind: 'damaged' });
     if (this.#options.chain) await this.#walkChain(signal);
     return this.#report();
@@ -126,7 +125,7 @@ class Verify {
     else await checkPresent(check, signal);
   }
 
-  async #checkPoints(signal: AbortSignal): Promise<void> {
+  async #inspectPoints(signal: AbortSignal): Promise<void> {
     const { repo, chain } = this.#replica;
     const keys = new CheckedKeys(this.#replica.keys, chain.machineId);
     using reader = new SegmentReader(repo, chain.machineId, keys);
@@ -139,9 +138,10 @@ class Verify {
       register: this.#register,
       counts: this.#counts,
     };
-    await checkPoints(check, signal);
-    const refused = keys.failures.find((error) => error instanceof KeyRefused);
-    if (refused !== undefined && this.#counts.pages + this.#counts.records === 0) throw refused;
+    await inspectPoints(check, signal);
+    // Nothing could be looked at: that is no verdict.
+    const { firstRefusal } = this.#register;
+    if (firstRefusal !== null && this.#counts.pages + this.#counts.records === 0) throw firstRefusal.error;
     if (this.#register.marks.length > 0) await attributeDamage(check, signal);
   }
 
@@ -150,8 +150,7 @@ class Verify {
     try {
       this.#counts.entries = await verifyWholeChain(repo, chain, signal);
     } catch (error) {
-      const known = this.#replica.damage.some(({ what }) => error instanceof Error && what === error.message);
-      if (!known) this.#register.note(chainPrefix(chain.machineId), error);
+      this.#register.note(chainPrefix(chain.machineId), error);
     }
   }
 

@@ -146,6 +146,16 @@ describe('a segment that is not what it was', () => {
     expect(hurt).toEqual(await hurtPoints(copy));
   });
 
+  it('that names another key epoch is to blame for it, not the key records', async () => {
+    await using copy = await RigBucket.copyOf(rig);
+    const { runs } = await copy.layout(points[2], 'data');
+    const at = runs[0]?.at ?? { tenure: 0, number: 0 };
+    copy.flip(copy.segment(at), 55);
+    const { findings, hurt } = await copy.verify('full');
+    expect(findings).toMatchObject([{ object: copy.segment(at), code: 'SEGMENT_MISPLACED' }]);
+    expect(hurt).toEqual(await hurtPoints(copy));
+  });
+
   it('that holds an attachment hurts the points that have it', async () => {
     await using copy = await RigBucket.copyOf(rig);
     const { chunks } = await copy.layout(points[2], 'data');

@@ -32,7 +32,7 @@ export interface PointsCheck {
   readonly counts: VerifyCounts;
 }
 
-export async function checkPoints(check: PointsCheck, signal: AbortSignal): Promise<void> {
+export async function inspectPoints(check: PointsCheck, signal: AbortSignal): Promise<void> {
   const seen = new RecordSet();
   for (const point of check.points) {
     const manifest = await openManifestOf(check, point, signal);
