@@ -30,11 +30,11 @@ export function showResults(
   const bytes = objectsOf(bucket).reduce((sum, object) => sum + object.bytes, 0);
   const written = restores.reduce((sum, { writtenBytes }) => sum + writtenBytes, 0);
   const durationMs = restores.reduce((sum, restore) => sum + restore.durationMs, 0);
-  screen.note('Read, changed and sent in MiB; speed of the whole run in MiB/s of disk.');
-  screen.note('A raw image has no changed block tracking: each run reads it all, compares, and');
-  screen.note('sends what differs. zstd: changed ÷ sent, the sealing included.');
+  screen.note('Read, changed, sent in MiB; speed in MiB of disk a second, start to publish.');
+  screen.note('A raw image has no changed block tracking: each run reads it all, compares,');
+  screen.note('and sends what differs. RPO: from the snapshot before to this publish.');
   screen.note(
-    `${taken.length} pictures of ${formatBytes(imageBytes)} in a bucket of ${formatBytes(bytes)}; restored at ${inMebibytes((written / durationMs) * 1000)} MiB/s.`,
+    `${taken.length} points, each ${formatBytes(imageBytes)}, in ${formatBytes(bytes)} of bucket; restored at ${inMebibytes((written / durationMs) * 1000)} MiB/s.`,
   );
 }
 

@@ -39,7 +39,5 @@ export async function searchForPlaintext(site: Site): Promise<void> {
   );
   const bytes = objects.reduce((sum, object) => sum + object.bytes, 0);
   screen.held(`${onDisk.length} known pieces of text and data are found in the image, as they should be`);
-  screen.held(
-    `none of them, nor the machine's name, in ${objects.length} objects of the bucket (${formatBytes(bytes)})`,
-  );
+  screen.held(`nothing of it, nor the machine's name, in the bucket: ${objects.length} objects, ${formatBytes(bytes)}`);
 }
