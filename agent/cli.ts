@@ -8,6 +8,7 @@ import { register as registerPoints } from './commands/points.ts';
 import { register as registerProtect } from './commands/protect.ts';
 import { register as registerRestore } from './commands/restore.ts';
 import { register as registerRoot } from './commands/root.ts';
+import { register as registerVerify } from './commands/verify.ts';
 import { ConfigInvalid } from './config/config-invalid.ts';
 import { type Config, type LogLevel, logLevels } from './config/config-schema.ts';
 import type { Environment } from './config/environment.ts';
@@ -24,6 +25,7 @@ const commands: readonly RegisterCommand[] = [
   registerProtect,
   registerPoints,
   registerRestore,
+  registerVerify,
   registerRoot,
   registerCache,
   registerConfig,

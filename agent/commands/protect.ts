@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import type { Command } from 'commander';
 import { ReplicaNotFound } from '../../replica/chain.ts';
 import { sameBytes, toHex } from '../../replica/encoding.ts';
+import { segmentKey } from '../../replica/names.ts';
 import { ConfigInvalid } from '../config/config-invalid.ts';
 import type { Config, MachineConfig } from '../config/config-schema.ts';
 import { describeFailure } from '../failure.ts';
@@ -252,6 +253,7 @@ function describe(outcomes: readonly Outcome[], context: CommandContext): Comman
       ...(manifest.excluded.length > 0 ? [yellow('partial')] : []),
       ...(manifest.consistency === 'inconsistent' ? [yellow('inconsistent')] : []),
       ...(published.adopted ? ['went on with an interrupted run'] : []),
+      ...repairNotes(published.repair),
       ...(rpoMs === null ? [] : [`RPO ${formatDuration(rpoMs)}`]),
     ];
     const sizes = [progress.readBytes, progress.changedBytes, progress.uploadedBytes].map(formatBytes);
@@ -265,9 +267,17 @@ function describe(outcomes: readonly Outcome[], context: CommandContext): Comman
   return { document: { machines: outcomes.map(documentOf) }, lines: formatTable(columns, rows) };
 }
 
+/** What was sent again because the bucket had lost it, and which older points can't be helped. */
+function repairNotes(repair: PublishedPoint['repair']): readonly string[] {
+  if (repair === null) return [];
+  const { segments, resentBlocks, hurtPoints } = repair;
+  const lost = hurtPoints.length > 0 ? `; lost for good where points ${hurtPoints.join(', ')} need more` : '';
+  return [`repaired: ${resentBlocks} blocks of ${segments.length} damaged segments sent again${lost}`];
+}
+
 function documentOf({ machine, published, failure, progress, durationMs }: Outcome): object {
   if (published === null) return { machine, durationMs, error: failure?.document.error };
-  const { manifest, head, point, rpoMs, adopted } = published;
+  const { manifest, head, point, rpoMs, adopted, repair } = published;
   return {
     machine,
     point,
@@ -278,6 +288,7 @@ function documentOf({ machine, published, failure, progress, durationMs }: Outco
     consistency: manifest.consistency,
     partial: manifest.excluded.length > 0,
     adopted,
+    repair: repair && { ...repair, segments: repair.segments.map(segmentKey) },
     durationMs,
     ...progress,
     disks: manifest.disks.map(({ label, capacityBytes, generation, fullReadReason }) => ({
