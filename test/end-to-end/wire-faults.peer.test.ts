@@ -43,7 +43,10 @@ describe.skipIf(needs !== null)(needs ?? 'faults on the wire', () => {
     await site?.[Symbol.asyncDispose]();
     await servers?.[Symbol.asyncDispose]();
   });
-  afterEach(() => servers.wire.heal());
+  afterEach(() => {
+    servers.wire.heal();
+    servers.kmsWire.heal();
+  });
 
   const wasHit = (fault: Fault) => servers.wire.seen.filter((request) => request.fault === fault).length;
 
@@ -190,6 +193,18 @@ describe.skipIf(needs !== null)(needs ?? 'faults on the wire', () => {
     servers.wire.heal();
     await survives(await site.failkit('sync'));
   });
+
+  it.each(['lose-answer', 'truncate', 'slow-down'] as const)(
+    'a KMS call that ends in %s is made again',
+    async (fault) => {
+      await changed();
+      servers.kmsWire.forget();
+      servers.kmsWire.hurt({ fault, when: isAny });
+      const outcome = await site.failkit('sync');
+      expect(servers.kmsWire.seen.map((request) => request.fault)).toEqual([fault, null]);
+      await survives(outcome);
+    },
+  );
 
   it.each(['truncate', 'reset-download', 'slow-down'] as const)('a restore survives %s', async (fault) => {
     servers.wire.hurt({ fault, when: isSegmentGet, times: 3 });
