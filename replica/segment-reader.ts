@@ -161,12 +161,7 @@ function forgetOldest<T>(cache: Map<string, T>, max: number): void {
   if (oldest !== undefined) cache.delete(oldest);
 }
 
-function pageBinding(
-  geometry: MapGeometry,
-  ref: RecordAddress,
-  level: number,
-  firstBlock: number,
-): RecordBinding {
+function pageBinding(geometry: MapGeometry, ref: RecordAddress, level: number, firstBlock: number): RecordBinding {
   return {
     type: recordType.page,
     codec: codec.stored,

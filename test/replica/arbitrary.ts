@@ -26,9 +26,7 @@ const anyAddress: fc.Arbitrary<RecordAddress> = fc.record({
   length: fc.oneof(fc.integer({ min: 16, max: 500_000 }), fc.constant(2 ** 53 - 1)),
 });
 
-const anyPageRef: fc.Arbitrary<PageRef> = fc
-  .tuple(anyAddress, bytesOf(16))
-  .map(([at, digest]) => ({ ...at, digest }));
+const anyPageRef: fc.Arbitrary<PageRef> = fc.tuple(anyAddress, bytesOf(16)).map(([at, digest]) => ({ ...at, digest }));
 
 /** Up to 8 records with up to 4 blocks each, from which the leaf's 64 blocks pick what they refer to. */
 export function anyLeafPlaces(firstBlock: number): fc.Arbitrary<readonly (BlockPlace | null)[]> {
