@@ -1,4 +1,4 @@
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { Agent as HttpsAgent } from 'node:https';
 import { availableParallelism } from 'node:os';
@@ -27,6 +27,7 @@ import type {
   MachineConfig,
   S3RepositoryConfig,
 } from './config/config-schema.ts';
+import { replaceDurableFile } from './durable-files.ts';
 import { inStateFolder, makeStateFolder, stateError } from './state/state-folder.ts';
 
 type S3Options = Parameters<typeof import('../storage-targets/s3.ts')['openS3Target']>[0];
@@ -159,7 +160,7 @@ export async function openPinnedRepository(
 
 /** For this host's own next commands; others are told the fingerprint by their operator. */
 export function pinRoot(config: Config, fingerprint: string): void {
-  inStateFolder(config.state, () => writeFileSync(pinFile(config), `${fingerprint}\n`, { mode: 0o600 }));
+  inStateFolder(config.state, () => replaceDurableFile(pinFile(config), `${fingerprint}\n`));
 }
 
 function pinFile(config: Config): string {

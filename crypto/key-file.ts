@@ -1,5 +1,6 @@
+import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
-import { type FileHandle, open, unlink } from 'node:fs/promises';
+import { type FileHandle, link, lstat, open, rename, rm, unlink } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
 import { KeyFileUnusable } from './errors.ts';
 
@@ -26,19 +27,61 @@ export async function readKeyFile(path: string): Promise<Uint8Array> {
   return file.readFile();
 }
 
-/** Makes the file with mode 0600, durably. Throws KeyFileUnusable if anything has that name: keys are never overwritten. */
+/**
+ * Makes the file with mode 0600, durably, and whole or not at all: a process that is killed here leaves nothing that could be
+ * taken for a damaged key. Throws KeyFileUnusable if anything has that name: keys are never overwritten.
+ */
 export async function createKeyFile(path: string, content: Uint8Array): Promise<void> {
-  await using file = await openForCreating(path);
+  if (await exists(path)) throw taken(path);
+  const unfinished = `${path}.${randomUUID()}.unfinished`;
   try {
-    await file.writeFile(content);
-    await file.sync();
+    await writeUnfinished(path, unfinished, content);
+    await giveName(unfinished, path);
     await syncFolderOf(path);
   } catch (cause) {
-    await unlink(path);
+    await rm(unfinished, { force: true });
+    if (cause instanceof KeyFileUnusable) throw cause;
     throw new KeyFileUnusable(`key file ${path} could not be written: check free space and permissions of its folder`, {
       cause,
     });
   }
+}
+
+async function writeUnfinished(path: string, unfinished: string, content: Uint8Array): Promise<void> {
+  await using file = await openForCreating(unfinished, path);
+  await file.writeFile(content);
+  await file.sync();
+}
+
+/** By a link, which never replaces anything; by renaming where the file system has no links (a USB stick for the kit). */
+async function giveName(unfinished: string, path: string): Promise<void> {
+  try {
+    await link(unfinished, path);
+  } catch (cause) {
+    if (errorCode(cause) === 'EEXIST') throw taken(path, cause);
+    if (await exists(path)) throw taken(path, cause);
+    await rename(unfinished, path);
+    return;
+  }
+  await unlink(unfinished);
+}
+
+async function exists(path: string): Promise<boolean> {
+  return await lstat(path).then(
+    () => true,
+    (cause: unknown) => {
+      if (errorCode(cause) !== 'ENOENT')
+        throw new KeyFileUnusable(`key file ${path} ${whyNotCreatable(cause)}`, { cause });
+      return false;
+    },
+  );
+}
+
+function taken(path: string, cause?: unknown): KeyFileUnusable {
+  return new KeyFileUnusable(
+    `key file ${path} already exists, and a key is never overwritten: choose another path, or move it away`,
+    { cause },
+  );
 }
 
 async function openForReading(path: string): Promise<FileHandle> {
@@ -50,9 +93,9 @@ async function openForReading(path: string): Promise<FileHandle> {
   }
 }
 
-async function openForCreating(path: string): Promise<FileHandle> {
+async function openForCreating(unfinished: string, path: string): Promise<FileHandle> {
   try {
-    return await open(path, 'wx', ownerOnly);
+    return await open(unfinished, 'wx', ownerOnly);
   } catch (cause) {
     throw new KeyFileUnusable(`key file ${path} ${whyNotCreatable(cause)}`, { cause });
   }
@@ -74,7 +117,6 @@ function whyNotReadable(cause: unknown): string {
 
 function whyNotCreatable(cause: unknown): string {
   const code = errorCode(cause);
-  if (code === 'EEXIST') return 'already exists, and a key is never overwritten: choose another path, or move it away';
   if (code === 'ENOENT') return "can't be made because its folder does not exist: make the folder first";
   return `can't be made (${code}): check the folder's permissions`;
 }

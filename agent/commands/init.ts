@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { existsSync, mkdirSync, rmSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Command } from 'commander';
 import { readKeyFile } from '../../crypto/key-file.ts';
@@ -10,11 +10,13 @@ import { rootFingerprint } from '../../crypto/root-fingerprint.ts';
 import { SigningKey } from '../../crypto/signing.ts';
 import { createRepository, RepositoryExists } from '../../replica/create-repository.ts';
 import { toHex } from '../../replica/encoding.ts';
-import { repositoryName } from '../../replica/names.ts';
+import { repositoryName, trustPrefix } from '../../replica/names.ts';
+import { newestNumber } from '../../replica/open-repository.ts';
 import { ObjectNotFound } from '../../storage-targets/errors.ts';
 import { probePutIfAbsent } from '../../storage-targets/probe.ts';
 import type { StorageTarget } from '../../storage-targets/storage-target.ts';
 import type { Config } from '../config/config-schema.ts';
+import { makeDurableFolder } from '../durable-files.ts';
 import { kitFiles, requireNewFolder, writeRecoveryKit } from '../recovery-kit.ts';
 import { openAgentKey, openKeyProvider, openTarget, pinRoot } from '../wire.ts';
 import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
@@ -38,7 +40,7 @@ async function initialise({ kit }: InitOptions, context: CommandContext): Promis
   const config = context.config();
   const { signal } = context;
   requireNewFolder(kit);
-  if (config.repository.target === 'filesystem') mkdirSync(config.repository.directory, { recursive: true });
+  if (config.repository.target === 'filesystem') makeDurableFolder(config.repository.directory, 0o777);
   const { target } = await openTarget(config);
   await using _target = target;
   await requireNoRepository(target, signal);
@@ -79,6 +81,11 @@ async function requireNoRepository(target: StorageTarget, signal: AbortSignal): 
   } catch (error) {
     if (error instanceof ObjectNotFound) return;
     throw error;
+  }
+  if ((await newestNumber(target, trustPrefix, signal)) === null) {
+    throw new RepositoryExists(
+      `${target.description} holds the beginning of a repository: an init was interrupted. Nothing is protected in it: remove the object named ${repositoryName} there, and run init again`,
+    );
   }
   throw new RepositoryExists(`${target.description} holds a repository already: nothing was changed`);
 }

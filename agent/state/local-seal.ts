@@ -1,6 +1,6 @@
 import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
-import { closeSync, fsyncSync, openSync, readFileSync, statSync, writeSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { createDurableFile } from '../durable-files.ts';
 import { StateUnusable } from './errors.ts';
 
 /** Seals what the agent keeps locally (map pages, run journal, machine keys) under a key of the state folder. */
@@ -19,11 +19,8 @@ export class LocalSeal {
 
   /** Opens the key file, or makes it with mode 0600. */
   static open(file: string): LocalSeal {
-    try {
-      createKeyFile(file);
-    } catch (error) {
-      if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error;
-    }
+    // Durable before it is used: what is sealed under a lost key is lost, too.
+    if (!existsSync(file)) createDurableFile(file, randomBytes(keyBytes));
     if ((statSync(file).mode & othersMayRead) !== 0)
       throw new StateUnusable(`${file} can be read by others: chmod 600 ${file}`);
     const key = readFileSync(file);
@@ -55,22 +52,5 @@ export class LocalSeal {
       return null;
     }
     return bytes;
-  }
-}
-
-/** Durable before it returns: what is sealed under a lost key is lost, too. */
-function createKeyFile(file: string): void {
-  const descriptor = openSync(file, 'wx', 0o600);
-  try {
-    writeSync(descriptor, randomBytes(keyBytes));
-    fsyncSync(descriptor);
-  } finally {
-    closeSync(descriptor);
-  }
-  const folder = openSync(dirname(file), 'r');
-  try {
-    fsyncSync(folder);
-  } finally {
-    closeSync(folder);
   }
 }

@@ -24,9 +24,9 @@ export class MachineState implements Disposable {
 
   /** `folder` is the state folder of the agent; the machine gets a folder of its own in it. Throws StateBusy. */
   constructor(folder: string, machineName: string) {
-    const own = join(folder, 'machines', folderNameOf(machineName));
-    makeStateFolder(folder);
-    makeStateFolder(own);
+    const machines = join(folder, 'machines');
+    const own = join(machines, folderNameOf(machineName));
+    for (const path of [folder, machines, own]) makeStateFolder(path);
     this.#seal = inStateFolder(folder, () => LocalSeal.open(join(own, 'seal.key')));
     this.#database = new StateDatabase(join(own, 'state.sqlite'));
   }

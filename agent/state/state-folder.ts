@@ -1,15 +1,16 @@
-import { chmodSync, mkdirSync } from 'node:fs';
+import { chmodSync } from 'node:fs';
 import { KeyFileUnusable } from '../../crypto/errors.ts';
+import { makeDurableFolder } from '../durable-files.ts';
 import { StateDiskFull, StateUnusable } from './errors.ts';
 
 /** The folder with all that the agent keeps on this host. */
 
 const privateMode = 0o700;
 
-/** Makes it with mode 0700, or closes to others what is there. Throws StateDiskFull or StateUnusable. */
+/** Makes it with mode 0700, durably, or closes to others what is there. Throws StateDiskFull or StateUnusable. */
 export function makeStateFolder(folder: string): void {
   inStateFolder(folder, () => {
-    mkdirSync(folder, { recursive: true, mode: privateMode });
+    makeDurableFolder(folder, privateMode);
     chmodSync(folder, privateMode);
   });
 }

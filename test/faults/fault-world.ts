@@ -35,7 +35,7 @@ export class FaultWorld implements AsyncDisposable {
 
   static async create(workers: RigWorkers): Promise<FaultWorld> {
     const store = new MemoryStore();
-    const rig = await ReplicaRig.create(openMemoryTarget(store), workers);
+    const rig = await ReplicaRig.create(openMemoryTarget(store), { workers, inMemory: true });
     const machine = new ModelMachine();
     machine.addDisk('root', 2_500_001).write(0, noise('root', 2_000_000));
     machine.addDisk('data', 700_000).write(100_000, noise('data', 300_000));
