@@ -6,6 +6,7 @@ import { SparseBytes } from './sparse-bytes.ts';
 /** A virtual disk in memory with exact changed block tracking. */
 
 const extentBytesMax = 777_777;
+const extentsOfOneMax = 1_000;
 
 export interface ModelDiskStyle {
   /** Listings are cut on multiples of this: no power of two, so that they fall inside blocks. */
@@ -160,9 +161,11 @@ function* pieces(content: SparseBytes, from: number, to: number, style: ModelDis
   }
 }
 
+/** Into several that touch each other, but never into millions. */
 function* cut(extent: Extent): Generator<Extent> {
-  for (let at = 0; at < extent.length; at += extentBytesMax) {
-    const length = Math.min(extentBytesMax, extent.length - at);
+  const step = Math.max(extentBytesMax, Math.ceil(extent.length / extentsOfOneMax));
+  for (let at = 0; at < extent.length; at += step) {
+    const length = Math.min(step, extent.length - at);
     yield { offset: extent.offset + at, length, zero: extent.zero };
   }
 }

@@ -52,12 +52,14 @@ export class SparseBytes {
   }
 
   clear(offset: number, length: number): void {
-    for (const part of partsOf(offset, Math.min(length, this.#capacityBytes - offset))) {
-      const old = this.#chunks.get(part.chunk);
-      if (old === undefined) continue;
-      const chunk = Uint8Array.from(old).fill(0, part.inside, part.inside + part.length);
-      if (chunk.every((byte) => byte === 0)) this.#chunks.delete(part.chunk);
-      else this.#chunks.set(part.chunk, chunk);
+    const end = Math.min(offset + length, this.#capacityBytes);
+    for (const [number, old] of [...this.#chunks]) {
+      const from = Math.max(0, offset - number * chunkBytes);
+      const to = Math.min(chunkBytes, end - number * chunkBytes);
+      if (from >= to) continue;
+      const chunk = Uint8Array.from(old).fill(0, from, to);
+      if (chunk.every((byte) => byte === 0)) this.#chunks.delete(number);
+      else this.#chunks.set(number, chunk);
     }
   }
 
@@ -73,7 +75,7 @@ export class SparseBytes {
     let open = { offset: from, length: 0, zero: false };
     for (let at = from; at < to; ) {
       const next = Math.min(to, this.#nextBoundary(at, grain));
-      const zero = this.#isZero(at, next);
+      const zero = !this.#chunks.has(Math.floor(at / chunkBytes)) || this.#isZero(at, next);
       if (open.zero !== zero) {
         if (open.length > 0) yield open;
         open = { offset: at, length: 0, zero };
@@ -86,10 +88,11 @@ export class SparseBytes {
 
   /** Over unwritten chunks in one step. */
   #nextBoundary(at: number, grain: number): number {
-    let chunk = Math.floor(at / chunkBytes);
+    const chunk = Math.floor(at / chunkBytes);
     if (this.#chunks.has(chunk)) return (Math.floor(at / grain) + 1) * grain;
-    while (!this.#chunks.has(chunk) && chunk * chunkBytes < this.#capacityBytes) chunk++;
-    return chunk * chunkBytes;
+    let next = Number.POSITIVE_INFINITY;
+    for (const written of this.#chunks.keys()) if (written > chunk && written < next) next = written;
+    return next * chunkBytes;
   }
 
   #isZero(from: number, to: number): boolean {

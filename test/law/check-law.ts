@@ -3,27 +3,45 @@ import { RigWorkers } from '../rig/rig-workers.ts';
 import { anyHistory, type History } from './history.ts';
 import { LawWorld } from './law-world.ts';
 
-const lastRun = { do: 'run', resync: false, access: 'full', fault: null } as const;
+type Thoroughness = 'each point once' | 'every point, each time';
 
-/** `runs` random histories. A failure prints the seed and the shrunk history; FAILKIT_LAW_SEED runs it again. */
-export async function checkLaw(runs: number, stepsMax: number): Promise<void> {
+const lastRun = { do: 'run', resync: false, access: 'full', fault: null } as const;
+const timeMaxMs = 560_000;
+
+/** How many histories: FAILKIT_LAW_RUNS says, where it is set. */
+export function runsWanted(usual: number): number {
+  return Number(process.env.FAILKIT_LAW_RUNS ?? usual);
+}
+
+/**
+ * Random histories. A failure prints the seed, the path and the shrunk history; FAILKIT_LAW_SEED and FAILKIT_LAW_PATH run it
+ * again.
+ */
+export async function checkLaw(
+  runs: number,
+  stepsMax: number,
+  thoroughness: Thoroughness = 'each point once',
+): Promise<void> {
   await using workers = new RigWorkers();
-  const seed = process.env.FAILKIT_LAW_SEED;
-  const path = process.env.FAILKIT_LAW_PATH;
+  const { FAILKIT_LAW_SEED: seed, FAILKIT_LAW_PATH: path } = process.env;
   await fc.assert(
-    fc.asyncProperty(anyHistory(stepsMax), (history) => followHistory(history, workers)),
+    fc.asyncProperty(anyHistory(stepsMax), (history) => followHistory(history, workers, thoroughness)),
     {
       numRuns: runs,
-      interruptAfterTimeLimit: 560_000,
+      interruptAfterTimeLimit: timeMaxMs,
       ...(seed === undefined ? {} : { seed: Number(seed) }),
       ...(path === undefined ? {} : { path }),
     },
   );
 }
 
-export async function followHistory(history: History, workers: RigWorkers): Promise<void> {
+async function followHistory(history: History, workers: RigWorkers, thoroughness: Thoroughness): Promise<void> {
   await using world = await LawWorld.create(history, workers);
-  for (const step of history.steps) await world.take(step);
+  for (const step of history.steps) {
+    const points = world.points;
+    await world.take(step);
+    if (world.points > points && thoroughness === 'every point, each time') await world.expectAll('kms');
+  }
   await world.take(lastRun);
   await world.expectAll('recovery');
 }
