@@ -149,9 +149,7 @@ class Life {
     for (let head = 0; head < 131; ) {
       this.change();
       head = await this.point();
-      for (let generation = 3; generation < 10; generation++) {
-        await this.#append({ type: 'lock', generation, untilMs: 2_000_000_000_000 });
-      }
+      for (let i = 0; i < 7; i++) await this.#append({ type: 'lock', generation: 2, untilMs: 1_000 * i });
     }
   }
 

@@ -85,6 +85,7 @@ class State:
                 for seq in seqs:
                     c.check(self.points.pop(seq, None) is not None, f"prunes {seq}, which is no retained point")
             case o.Lock(generation, until):
+                c.check(generation >= self.lock[0], f"goes back to lock generation {generation}")
                 self.lock = (generation, max(self.lock[1], until))
             case o.Rekey(epoch, digest):
                 self._check_owner(c, entry)

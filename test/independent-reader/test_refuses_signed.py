@@ -220,6 +220,13 @@ class RefusesSigned(unittest.TestCase):
         with self.assertRaisesRegex(FormatError, "3072 bits"):
             open_repository(MemoryBucket(weak.objects), fingerprint(weak.roots[0].public))
 
+    def test_a_lock_of_an_older_generation(self) -> None:
+        scenario = Scenario()
+        scenario.machine.lock_state = (0, NOW)
+        scenario.machine.lock()
+        with self.assertRaisesRegex(FormatError, "goes back to lock generation 1"):
+            scenario.open()
+
     def test_pruning_the_newest_point(self) -> None:
         scenario = Scenario()
         scenario.machine.prune(max(scenario.machine.points))
