@@ -101,7 +101,7 @@ async function goOn(site: Site, storedBefore: readonly StoredObject[], releaseBy
   return run;
 }
 
-export async function claimPoints(site: Site, expected: readonly TakenPoint[], what: string): Promise<void> {
+async function claimPoints(site: Site, expected: readonly TakenPoint[], what: string): Promise<void> {
   const { machines } = await atSite(site, ['points'], listedPoints);
   const [{ name, points }] = machines;
   const wanted = expected.map(({ run }) => run.point).join();
