@@ -1,4 +1,3 @@
-import pLimit from 'p-limit';
 import { ObjectNotFound } from '../storage-targets/errors.ts';
 import { type ChainEntry, checkEntrySignature, parseEntry, summaryInterval } from './chain-entry.ts';
 import { ChainInvalid, ChainState, isSummaryDue } from './chain-state.ts';
@@ -6,6 +5,7 @@ import type { Control } from './control.ts';
 import { encodeControl, type Summary } from './control.ts';
 import { readControl } from './control-object.ts';
 import { sameBytes, toHex } from './encoding.ts';
+import { inParallel } from './in-parallel.ts';
 import { chainEntryName, chainPrefix } from './names.ts';
 import { newestNumber, type OpenRepository } from './open-repository.ts';
 import { signerOf } from './trust.ts';
@@ -78,9 +78,10 @@ export async function readEntries(
   to: number,
   signal: AbortSignal,
 ): Promise<readonly CheckedEntry[]> {
-  const limit = pLimit(entriesInFlightMax);
   const seqs = Array.from({ length: to - from + 1 }, (_, i) => from + i);
-  return linked(await Promise.all(seqs.map((seq) => limit(() => readEntry(repo, machineId, seq, signal)))));
+  return linked(
+    await inParallel(seqs, entriesInFlightMax, signal, (seq, either) => readEntry(repo, machineId, seq, either)),
+  );
 }
 
 function linked(entries: readonly CheckedEntry[]): readonly CheckedEntry[] {

@@ -1,5 +1,5 @@
-import { mkdirSync } from 'node:fs';
-import { writeFile } from 'node:fs/promises';
+import { existsSync } from 'node:fs';
+import { rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { sha256 } from '../crypto/suite.ts';
 import { sameBytes } from '../replica/encoding.ts';
@@ -7,7 +7,7 @@ import { type AttachmentState, attachmentChunkBytes } from '../replica/manifest.
 import { recordType } from '../replica/segment.ts';
 import type { SegmentReader } from '../replica/segment-reader.ts';
 import { ContentMismatch, expand } from './open-range.ts';
-import { OutputExists } from './sinks/raw-sink.ts';
+import { makeOutputFolder, OutputExists, outputError } from './sinks/raw-sink.ts';
 
 /** Machine configuration and firmware state, as it was captured with the point. */
 
@@ -22,18 +22,23 @@ export async function restoreAttachments(
   signal: AbortSignal,
 ): Promise<void> {
   if (attachments.length === 0) return;
-  mkdirSync(folder, { recursive: true });
+  await makeOutputFolder(folder);
   for (const attachment of attachments) {
     const path = join(folder, attachment.name);
-    try {
-      await writeFile(path, await readAttachment(attachment, reader, signal), {
-        flag: force ? 'w' : 'wx',
-        mode: 0o600,
-      });
-    } catch (error) {
-      if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error;
-      throw new OutputExists(`${path} exists: choose another folder, or say --force to overwrite it`, { cause: error });
-    }
+    if (!force && existsSync(path))
+      throw new OutputExists(`${path} exists: choose another folder, or say --force to overwrite it`);
+    await writeOutput(path, await readAttachment(attachment, reader, signal));
+  }
+}
+
+/** Whole or not there: what a run that was killed left behind is no reason to refuse the next one. */
+async function writeOutput(path: string, bytes: Uint8Array): Promise<void> {
+  const partial = `${path}.partial`;
+  try {
+    await writeFile(partial, bytes, { mode: 0o600, flush: true });
+    await rename(partial, path);
+  } catch (error) {
+    throw outputError(error, path);
   }
 }
 

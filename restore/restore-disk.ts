@@ -1,6 +1,6 @@
-import pLimit from 'p-limit';
 import { blockDigest, digestBytes } from '../crypto/suite.ts';
 import { BlockMap, blockCountOf } from '../replica/block-map.ts';
+import { inParallel } from '../replica/in-parallel.ts';
 import type { DiskState } from '../replica/manifest.ts';
 import type { Run } from '../replica/page.ts';
 import type { CoalescedRange, SegmentReader } from '../replica/segment-reader.ts';
@@ -86,9 +86,10 @@ async function restoreWindow(
 ): Promise<void> {
   const plan = new RecordPlan();
   for (const run of runs) plan.add(run, await missingPieces(disk, run, sink, tools, signal));
-  const limit = pLimit(tools.rangesInFlightMax);
   const ranges = plan.ranges(rangeBytesMax);
-  await Promise.all(ranges.map((range) => limit(() => restoreRange(disk, range, sink, tools, signal))));
+  await inParallel(ranges, tools.rangesInFlightMax, signal, (range, either) =>
+    restoreRange(disk, range, sink, tools, either),
+  );
 }
 
 /** The whole run; or, where an earlier try may have written it, only the blocks that are not in place. */

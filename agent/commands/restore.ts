@@ -95,7 +95,8 @@ async function restoreOne(
   from: { readonly machineId: Uint8Array; readonly point: number; readonly tools: RestoreTools },
   signal: AbortSignal,
 ): Promise<void> {
-  const contentName = `${toHex(from.machineId).slice(0, 8)}-${from.point}`;
+  const shortId = (id: Uint8Array): string => toHex(id).slice(0, 8);
+  const contentName = `${shortId(from.machineId)}-${from.point}-${shortId(disk.diskId)}`;
   await using sink = await openRawSink({
     path,
     capacityBytes: disk.capacityBytes,

@@ -25,7 +25,7 @@ export async function makeOutputFolder(path: string): Promise<void> {
       throw new OutputUnusable(`${path} can't be written: it is, or lies in, something that is not a folder`, {
         cause: error,
       });
-    throw translate(error, path);
+    throw outputError(error, path);
   }
 }
 
@@ -34,7 +34,7 @@ export interface RawSinkOptions {
   readonly capacityBytes: number;
   /** Overwrite what is there; needed for every block device. */
   readonly force: boolean;
-  /** Names the content, so that a later try knows its own partial file: `MACHINE-POINT-DISK`. */
+  /** Names the content, so that a later try knows its own partial file, and no other's: `MACHINE-POINT-DISK`. */
   readonly contentName: string;
 }
 
@@ -46,7 +46,7 @@ export async function openRawSink(options: RawSinkOptions): Promise<RestoreSink>
   try {
     return found === 'device' ? await openDevice(options) : await openPartialFile(options);
   } catch (error) {
-    throw translate(error, options.path);
+    throw outputError(error, options.path);
   }
 }
 
@@ -57,26 +57,30 @@ async function describeOutput(path: string): Promise<'nothing' | 'file' | 'devic
     if (found.isFile()) return 'file';
   } catch (error) {
     if (isErrno(error, 'ENOENT')) return 'nothing';
-    throw translate(error, path);
+    throw outputError(error, path);
   }
   throw new OutputUnusable(`${path} is neither a file nor a block device`);
 }
 
 async function openDevice(options: RawSinkOptions): Promise<RestoreSink> {
-  const file = await open(options.path, constants.O_RDWR | constants.O_EXCL);
+  await using opening = new AsyncDisposableStack();
+  const file = opening.use(await open(options.path, constants.O_RDWR | constants.O_EXCL));
   const probe = Buffer.alloc(1);
   const { bytesRead } = await file.read(probe, 0, 1, options.capacityBytes - 1);
-  if (bytesRead === 1) return rawSink(file, options, { path: options.path, isNew: false, isDevice: true });
-  await file.close();
-  throw new OutputUnusable(`${options.path} is smaller than the disk (${options.capacityBytes} bytes)`);
+  if (bytesRead !== 1)
+    throw new OutputUnusable(`${options.path} is smaller than the disk (${options.capacityBytes} bytes)`);
+  opening.move();
+  return rawSink(file, options, { path: options.path, isNew: false, isDevice: true });
 }
 
 /** Everything goes to a partial file next to the output, which takes the output's name only when it is complete. */
 async function openPartialFile(options: RawSinkOptions): Promise<RestoreSink> {
   const path = `${options.path}.${options.contentName}.partial`;
-  const file = await open(path, constants.O_RDWR | constants.O_CREAT, 0o600);
+  await using opening = new AsyncDisposableStack();
+  const file = opening.use(await open(path, constants.O_RDWR | constants.O_CREAT, 0o600));
   const { size } = await file.stat();
   await file.truncate(options.capacityBytes);
+  opening.move();
   return rawSink(file, options, { path, isNew: size === 0, isDevice: false });
 }
 
@@ -89,7 +93,7 @@ function rawSink(
     try {
       return await work();
     } catch (error) {
-      throw translate(error, at.path);
+      throw outputError(error, at.path);
     }
   };
   return {
@@ -140,7 +144,8 @@ async function syncFolder(path: string): Promise<void> {
   }
 }
 
-function translate(error: unknown, path: string): unknown {
+/** What the system says against an output, as OutputUnusable; anything else as it is. */
+export function outputError(error: unknown, path: string): unknown {
   if (!(error instanceof Error && 'syscall' in error && 'code' in error)) return error;
   const why =
     isErrno(error, 'ENOSPC') || isErrno(error, 'EDQUOT')

@@ -20,6 +20,12 @@ const imageBytes = 9 * 2 ** 20 + 4096;
 export const inFlight = 2;
 const blockBytes = 65_536;
 
+/** What a machine has besides its disk `root`. */
+export interface MoreOfMachine {
+  readonly disks?: readonly { readonly label: string; readonly path: string }[];
+  readonly attachments?: readonly string[];
+}
+
 export interface CliOutcome {
   readonly exitCode: number;
   readonly stdout: string;
@@ -60,7 +66,9 @@ export class CliWorld implements Disposable {
   }
 
   /** A configuration whose agent keeps its state in that folder. */
-  writeConfig(state: string, bucket = 'bucket', rootFingerprint: string | null = null): void {
+  writeConfig(state: string, bucket = 'bucket', rootFingerprint: string | null = null, more: MoreOfMachine = {}): void {
+    const disks = [{ label: 'root', path: 'disk.img' }, ...(more.disks ?? [])];
+    const source = { type: 'image', disks, attachments: more.attachments ?? [] };
     const config = {
       rootFingerprint,
       repository: { target: 'filesystem', directory: bucket },
@@ -68,7 +76,7 @@ export class CliWorld implements Disposable {
       state,
       segmentMiB: 4,
       limits: { inFlight, workers: 1 },
-      machines: [{ name: 'm', source: { type: 'image', disks: [{ label: 'root', path: 'disk.img' }] } }],
+      machines: [{ name: 'm', source }],
     };
     writeFileSync(this.path(`${state}.yaml`), JSON.stringify(config));
   }

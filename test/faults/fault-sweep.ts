@@ -1,11 +1,17 @@
 import { readdirSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { exitCodes, remedyFor } from '../../agent/remedy.ts';
+import { rootFingerprint } from '../../crypto/root-fingerprint.ts';
+import { openRepository } from '../../replica/open-repository.ts';
+import { SegmentReader } from '../../replica/segment-reader.ts';
+import { OpenReplica } from '../../restore/open-point.ts';
+import { restoreDisk } from '../../restore/restore-disk.ts';
+import { openRawSink } from '../../restore/sinks/raw-sink.ts';
 import { withRetry } from '../../storage-targets/with-retry.ts';
 import { openMemoryTarget } from '../fakes/memory-target.ts';
 import { type FaultHow, FaultPlan } from './fault-plan.ts';
-import type { FaultWorld, Fork } from './fault-world.ts';
-import { faultyGate, faultyProvider, faultyState, faultyTarget } from './faulty-parts.ts';
+import { type FaultWorld, type Fork, segmentsInFlightMax } from './fault-world.ts';
+import { faultyGate, faultyProvider, faultySink, faultyState, faultyTarget } from './faulty-parts.ts';
 
 /** Fails the first I/O call of a run, then the second, … until a run meets none. */
 
@@ -115,6 +121,30 @@ export function faultyProtect(
       });
     } finally {
       world.machine.gate = () => Promise.resolve();
+    }
+  };
+}
+
+/** A restore of one point into files of the fork's folder, with every call under the plan. */
+export function faultyRestore(world: FaultWorld, { retries }: SweepOptions, point: number): FaultyRun {
+  return async (plan, fork) => {
+    const { rig } = world;
+    const { signal } = plan;
+    const faulty = faultyTarget(openMemoryTarget(fork.store), plan);
+    const target = retries ? withRetry(faulty, { clock: impatient }) : faulty;
+    const repo = await openRepository(target, rootFingerprint(rig.root.publicKey), signal);
+    using replica = await OpenReplica.open(repo, rig.machineId, [faultyProvider(rig.provider, plan)], signal);
+    const { manifest } = await replica.openPoint(point, signal);
+    using reader = new SegmentReader(repo, rig.machineId, replica.keys);
+    const progress = { capacityBytes: 0, fetchedBytes: 0, writtenBytes: 0, keptBytes: 0 };
+    const tools = { reader, workers: rig.workers.restore, rangesInFlightMax: segmentsInFlightMax, progress };
+    for (const disk of manifest.disks) {
+      const { capacityBytes } = disk;
+      const path = fork.outputPath(disk.label);
+      await using file = await openRawSink({ path, capacityBytes, force: true, contentName: `${point}` });
+      const sink = faultySink(file, plan);
+      await restoreDisk(disk, sink, tools, signal);
+      await sink.complete(signal);
     }
   };
 }

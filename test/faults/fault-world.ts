@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { cpSync, existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { toHex } from '../../replica/encoding.ts';
@@ -82,6 +82,20 @@ export class Fork implements Disposable {
 
   get stateFolder(): string {
     return join(this.folder, 'state');
+  }
+
+  /** Where a restore of that disk is written to. */
+  outputPath(label: string): string {
+    return join(this.folder, `${label}.raw`);
+  }
+
+  /** Throws unless exactly these disks were restored, with nothing else beside them. */
+  requireOutputs(disks: ReadonlyMap<string, string>): void {
+    const outputs = readdirSync(this.folder).filter((name) => name !== 'state');
+    const found = outputs.map(
+      (name) => [name.replace(/\.raw$/, ''), sha256(readFileSync(join(this.folder, name)))] as const,
+    );
+    if (!sameContent(new Map(found), disks)) throw new Error(`restored were ${outputs.join(', ')}`);
   }
 
   /** Every known point reads as it did. Throws where one does not. */
