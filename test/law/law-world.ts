@@ -35,7 +35,7 @@ interface Attempt {
   readonly published: PublishedPoint | null;
   readonly error: unknown;
   readonly calls: RunCalls;
-  readonly unwraps: number;
+  readonly kmsCalls: number;
 }
 
 export class LawWorld implements AsyncDisposable {
@@ -48,6 +48,8 @@ export class LawWorld implements AsyncDisposable {
   #hostState: HostState = 'own';
   /** A run failed or a host was lost since the newest point: what was sent before may be of use, or may be lost. */
   #isSettled = true;
+  /** The host lost its state since it last sent everything: it may lack pages of the map, which only an agent that may decrypt can fetch. */
+  #mayLackPages = false;
   #chainAtCopy: number | null = null;
   #nowMs = Date.now();
 
@@ -105,6 +107,7 @@ export class LawWorld implements AsyncDisposable {
       rmSync(state, { recursive: true, force: true });
       if (this.#chainLength() > 0) this.#hostState = 'lost';
       this.#isSettled = false;
+      this.#mayLackPages = true;
     } else if (step.do === 'copy-state' && existsSync(state) && this.#hostState === 'own') {
       replaceFolder(state, copy);
       this.#chainAtCopy = this.#chainLength();
@@ -112,6 +115,7 @@ export class LawWorld implements AsyncDisposable {
       replaceFolder(copy, state);
       this.#hostState = this.#chainAtCopy === this.#chainLength() ? 'own' : 'old';
       this.#isSettled = false;
+      this.#mayLackPages = true;
     }
   }
 
@@ -149,7 +153,7 @@ export class LawWorld implements AsyncDisposable {
     const state = this.#rig.stateFolder;
     const atKill = join(this.#rig.folder, 'state-at-kill');
     const calls = new RunCalls(step.fault, () => replaceFolder(state, atKill));
-    const kms = countUnwraps(step.access === 'full' ? this.#rig.provider : wrapOnly(this.#rig.provider));
+    const kms = countKmsCalls(step.access === 'full' ? this.#rig.provider : wrapOnly(this.#rig.provider));
     this.#machine.gate = calls.source;
     const options = { access: step.access, resync: step.resync, takeOver, blocksMax, segmentBytes };
     const target = openMemoryTarget(this.#store, calls.store);
@@ -171,7 +175,7 @@ export class LawWorld implements AsyncDisposable {
       rmSync(atKill, { recursive: true });
     }
     expect(this.#machine.openSnapshots, 'a snapshot was left behind').toBe(0);
-    return { published, error, calls, unwraps: kms.calls };
+    return { published, error, calls, kmsCalls: kms.calls };
   }
 
   /** The points that the bucket holds now; the new one, if there is one, is the newest snapshot's. */
@@ -209,6 +213,10 @@ export class LawWorld implements AsyncDisposable {
     const puts = operations.filter(({ kind, name }) => kind === 'put' && !name.includes('/keys/')).length - 1;
     expect(puts).toBeLessThanOrEqual(Math.ceil(manifest.uploadedBytes / segmentBytes) + 2);
     const known = this.#newest?.known;
+    if (step.access === 'write-only' && this.#mayLackPages && sentAgain(manifest)) {
+      this.#mayLackPages = false;
+      return;
+    }
     if (known === undefined || !(wasSettled || step.access === 'full')) return;
     expectReasons(manifest, reasons);
     expectGenerations(manifest, this.#before);
@@ -216,7 +224,8 @@ export class LawWorld implements AsyncDisposable {
     const lost = manifest.disks.some(({ fullReadReason }) => fullReadReason.startsWith('resync: disk'));
     if (wasSettled && !lost) expect(manifest.changedBytes).toBe(expected);
     else if (!lost) expect(manifest.changedBytes).toBeLessThanOrEqual(expected);
-    if (wasSettled) expect(attempt.unwraps, 'KMS calls').toBeLessThanOrEqual(1);
+    // A page that is missing here may lie in a segment of an older epoch.
+    if (wasSettled && !this.#mayLackPages) expect(attempt.kmsCalls, 'KMS calls').toBeLessThanOrEqual(1);
     if (expected === 0 && !lost && manifest.attachments.length === 0 && wasSettled) this.#expectNothingSent(manifest);
   }
 
@@ -224,6 +233,10 @@ export class LawWorld implements AsyncDisposable {
   #expectNothingSent(manifest: Manifest): void {
     expect(manifest.uploadedBytes).toBeLessThan(64 * 1024 * manifest.disks.length + 1);
   }
+}
+
+function sentAgain(manifest: Manifest): boolean {
+  return manifest.disks.every(({ fullReadReason }) => fullReadReason.endsWith('everything is sent again'));
 }
 
 function isHostStep(step: Step): step is HostStep {
@@ -236,7 +249,7 @@ function replaceFolder(from: string, to: string): void {
 }
 
 /** Counts every call that would reach a KMS. */
-function countUnwraps(provider: KeyProvider): { readonly provider: KeyProvider; calls: number } {
+function countKmsCalls(provider: KeyProvider): { readonly provider: KeyProvider; calls: number } {
   const counted = {
     calls: 0,
     provider: {
