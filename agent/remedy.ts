@@ -88,20 +88,20 @@ const remedies: Readonly<Record<string, Remedy>> = {
     'nothing that was published is lost: correct state in the configuration, or the folder',
   ),
 
-  CHAIN_BROKEN: damaged(),
+  CHAIN_BROKEN: damagedHistory(),
   CONTENT_MISMATCH: damaged(),
-  TRUST_BROKEN: damaged(),
-  CHAIN_INVALID: damaged(),
+  TRUST_BROKEN: damagedHistory(),
+  CHAIN_INVALID: damagedHistory(),
   COMMITMENT_MISMATCH: damaged(),
-  CONTROL_TAMPERED: damaged(),
-  FORMAT_INVALID: damaged(),
+  CONTROL_TAMPERED: damagedHistory(),
+  FORMAT_INVALID: damagedHistory(),
   OBJECT_ALTERED: damaged(),
   OBJECT_NOT_FOUND: damaged(),
   PAGE_REPLACED: damaged(),
   RANGE_INVALID: damaged(),
   RECORD_TAMPERED: damaged(),
   SEGMENT_MISPLACED: damaged(),
-  SIGNATURE_INVALID: damaged(),
+  SIGNATURE_INVALID: damagedHistory(),
 
   OUTPUT_EXISTS: stop('overwrite', ''),
   OUTPUT_UNUSABLE: stop('source', 'make room or correct the path; the same restore goes on where it stopped'),
@@ -135,6 +135,10 @@ function retry(kind: keyof typeof exitCodes, hint: string): Remedy {
 
 function resync(kind: keyof typeof exitCodes, hint: string): Remedy {
   return { exitCode: exitCodes[kind], action: 'resync', hint };
+}
+
+function damagedHistory(): Remedy {
+  return stop('damage', 'run failkit verify to see what is hurt; with --salvage, points and restore read around it');
 }
 
 function damaged(): Remedy {

@@ -78,7 +78,8 @@ async function listMachine(
   const points: ListedPoint[] = [];
   for (const point of replica.points) points.push(await listPoint(replica, point, signal));
   const { seq, digest } = replica.chain.head;
-  return { machineId: toHex(machineId), head: `${seq}:${toHex(digest)}`, freshness, points };
+  const head = replica.damage.length > 0 ? 'unknown: the chain is damaged' : `${seq}:${toHex(digest)}`;
+  return { machineId: toHex(machineId), head, freshness, points };
 }
 
 async function listPoint(replica: OpenReplica, point: number, signal: AbortSignal): Promise<ListedPoint> {

@@ -225,7 +225,8 @@ async function requireNoNamesake(machineName: string, session: Session, signal: 
 
 function progressLine(machine: string, progress: RunProgress, elapsedMs: number): string {
   const { readBytes, capacityBytes, uploadedBytes, skippedBytes } = progress;
-  const share = capacityBytes === 0 ? 0 : Math.min(1, readBytes / capacityBytes);
+  if (capacityBytes === 0) return `${machine}  preparing…`;
+  const share = Math.min(1, readBytes / capacityBytes);
   const speed = (readBytes / elapsedMs) * 1000;
   const left = share > 0.01 ? `, ${formatDuration((elapsedMs / share) * (1 - share))} left` : '';
   return `${machine}  ${Math.floor(share * 100)} %  ${formatBytes(readBytes)} of ${formatBytes(capacityBytes)} read at ${formatSpeed(speed)}, ${formatBytes(skippedBytes)} unchanged, ${formatBytes(uploadedBytes)} sent${left}`;

@@ -1,6 +1,6 @@
 import { readFileSync, writeFileSync } from 'node:fs';
 import type { Command } from 'commander';
-import { generateRecoveryKey } from '../../crypto/recovery-key.ts';
+import { generateRecoveryKey, recoveryWrapper } from '../../crypto/recovery-key.ts';
 import { rootFingerprint } from '../../crypto/root-fingerprint.ts';
 import { keyIdOf, type PublicKey, SigningKey } from '../../crypto/signing.ts';
 import { loadSigningKeyFile } from '../../crypto/signing-key-file.ts';
@@ -82,11 +82,13 @@ async function showTrust(context: CommandContext): Promise<CommandAnswer> {
       rootFingerprint: rootFingerprint(trust.root),
       statement: trust.n,
       rootsReplaced: trust.lineage.length,
+      recoveryKey: recoveryWrapper(trust.recoveryPublicKey).keyId,
       retentionFloorDays: trust.retentionFloorDays,
       agents,
     },
     lines: [
       `root fingerprint  ${rootFingerprint(trust.root)}`,
+      `recovery key      ${recoveryWrapper(trust.recoveryPublicKey).keyId}`,
       `trust statement   ${trust.n}, of ${new Date(trust.createdMs).toISOString()}`,
       ...formatTable([{ title: 'agent key' }, { title: 'status' }, { title: '' }], rows),
     ],
@@ -196,7 +198,7 @@ async function replace(
       'give every other host the new fingerprint (rootFingerprint)',
       recovery === null
         ? 'the recovery key is the same: keep the former kit, too'
-        : 'new key epochs are wrapped for the new recovery key; keep the former kit for as long as older points are kept',
+        : 'the next run of each machine starts a key epoch for the new recovery key; keep the former kit for as long as older points are kept',
     ],
   };
 }

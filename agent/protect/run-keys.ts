@@ -4,7 +4,7 @@ import type { SigningKey } from '../../crypto/signing.ts';
 import { sha256 } from '../../crypto/suite.ts';
 import type { Chain } from '../../replica/chain.ts';
 import { isDamage } from '../../replica/damage.ts';
-import { encodeKeyRecord, MachineKeys } from '../../replica/key-record.ts';
+import { encodeKeyRecord, type KeyRecord, MachineKeys } from '../../replica/key-record.ts';
 import type { EpochKeys, KeyRing } from '../../replica/key-ring.ts';
 import { keyRecordName, keyRecordPrefix, keyRecordsPrefix } from '../../replica/names.ts';
 import type { OpenRepository } from '../../replica/open-repository.ts';
@@ -44,7 +44,7 @@ export async function openRunKeys(
   let lost: string | null = null;
   try {
     const current =
-      options.access === 'full' && chain !== null ? await currentKeys(chain, ring, state, options, signal) : null;
+      options.access === 'full' && chain !== null ? await currentKeys(repo, chain, ring, state, options, signal) : null;
     if (current !== null) return { ...current, lost };
   } catch (error) {
     if (!isDamage(error)) throw error;
@@ -84,6 +84,7 @@ async function firstFreeEpoch(
 }
 
 async function currentKeys(
+  repo: OpenRepository,
   chain: Chain,
   ring: KeyRing,
   state: MachineState,
@@ -93,12 +94,19 @@ async function currentKeys(
   const { epoch } = chain.state;
   const keyRecordDigest = chain.state.epochs.get(epoch);
   if (keyRecordDigest === undefined) return null;
-  const { createdMs } = await ring.record(epoch, signal);
+  const record = await ring.record(epoch, signal);
+  const isOver = options.now() - record.createdMs > epochAgeMaxMs || !isWrappedForRecovery(record, repo);
   // The machine's own keys are needed for a new epoch, too; a host that lost them has to unwrap them once.
-  if (options.now() - createdMs > epochAgeMaxMs && state.machineKeys !== null) return null;
+  if (isOver && state.machineKeys !== null) return null;
   const keys = await ring.epoch(epoch, signal);
   state.keepMachineKeys(keys.machineKeys);
-  return { keys, begin: { epoch, keyRecordDigest } };
+  return isOver ? null : { keys, begin: { epoch, keyRecordDigest } };
+}
+
+/** After the recovery key was replaced, the new kit shall open the very next point. */
+function isWrappedForRecovery(record: KeyRecord, repo: OpenRepository): boolean {
+  const { keyId, provider } = recoveryWrapper(repo.trust.recoveryPublicKey);
+  return record.wraps.some((wrap) => wrap.provider === provider && wrap.keyId === keyId);
 }
 
 /** Null when the epoch's name is taken: a run that ended before it began its tenure, or another agent. */

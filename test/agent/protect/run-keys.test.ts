@@ -1,4 +1,9 @@
 import { expect, it } from 'vitest';
+import { KeyRefused } from '../../../crypto/errors.ts';
+import { generateRecoveryKey, recoveryKeyFromPem } from '../../../crypto/recovery-key.ts';
+import { rootFingerprint } from '../../../crypto/root-fingerprint.ts';
+import { putTrust } from '../../../replica/create-repository.ts';
+import { openRepository } from '../../../replica/open-repository.ts';
 import { MemoryStore, openMemoryTarget } from '../../fakes/memory-target.ts';
 import { ModelMachine } from '../../fakes/model-machine.ts';
 import { ReplicaRig } from '../../rig/replica-rig.ts';
@@ -24,4 +29,23 @@ it('runs that die before they begin cost an epoch each, and never the next run',
   };
   await rig.protect(machine, { provider });
   expect(kmsCalls).toBe(1);
+});
+
+it('the first point after the recovery key was replaced opens with the new kit alone', async () => {
+  await using workers = new RigWorkers();
+  await using rig = await ReplicaRig.create(openMemoryTarget(new MemoryStore()), { workers, inMemory: true });
+  const machine = new ModelMachine();
+  machine.addDisk('root', 100_000);
+  const before = await rig.protect(machine);
+  const { trust } = await openRepository(rig.target, rootFingerprint(rig.root.publicKey), rig.signal);
+  const { digest, ...fields } = trust;
+  const replaced = await generateRecoveryKey();
+  const next = { ...fields, n: 1, previous: digest, recoveryPublicKey: replaced.publicKey };
+  await putTrust(rig.target, next, rig.root, rig.signal);
+  const after = await rig.protect(machine);
+  const newKit = recoveryKeyFromPem(replaced.privatePem);
+  expect(await rig.restore(after.point, 'root', [newKit])).toEqual(await rig.restore(before.point, 'root'));
+  const oldKit = recoveryKeyFromPem(rig.recovery.privatePem);
+  await expect(rig.restore(after.point, 'root', [oldKit])).rejects.toThrow(KeyRefused);
+  expect((await rig.protect(machine)).manifest.disks[0]?.fullReadReason).not.toContain('repair');
 });
