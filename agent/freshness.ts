@@ -1,6 +1,7 @@
 import { type ChainHead, checkKnownHead } from '../replica/chain.ts';
 import { sameBytes } from '../replica/encoding.ts';
 import type { OpenReplica } from '../restore/open-point.ts';
+import { remedyFor } from './remedy.ts';
 import type { Session } from './session.ts';
 import { StateBusy } from './state/errors.ts';
 import { MachineState } from './state/machine-state.ts';
@@ -34,7 +35,13 @@ export async function describeFreshness(
   signal: AbortSignal,
 ): Promise<string> {
   if (known === null) return 'freshness not checked: no newer head is known here';
-  await checkKnownHead(replica.repo, replica.chain, known, signal);
+  try {
+    await checkKnownHead(replica.repo, replica.chain, known, signal);
+  } catch (error) {
+    // Whoever reads around damage has to live with an entry that can't be compared, and gets told.
+    if (replica.damage.length === 0 || remedyFor(error) === null) throw error;
+    return `not as new as what ${known.from} knows: ${error instanceof Error ? error.message : error}`;
+  }
   return `not older than what ${known.from} knows`;
 }
 

@@ -25,6 +25,7 @@ type Verb = 'seed' | 'sync' | 'resync';
 
 interface ProtectOptions {
   readonly takeOver?: boolean;
+  readonly newReplica?: boolean;
 }
 
 const descriptions: Readonly<Record<Verb, string>> = {
@@ -35,7 +36,7 @@ const descriptions: Readonly<Record<Verb, string>> = {
 
 export function register(program: Command, run: RunCommand): void {
   for (const verb of ['seed', 'sync', 'resync'] as const) {
-    program
+    const command = program
       .command(verb)
       .description(descriptions[verb])
       .argument('[machines...]', 'names from the configuration (default: all)')
@@ -43,6 +44,9 @@ export function register(program: Command, run: RunCommand): void {
       .action((names: string[], options: ProtectOptions, command: Command) =>
         run(command, (context) => protectAll(verb, names, options, context)),
       );
+    if (verb === 'seed') {
+      command.option('--new-replica', 'begin another replica of the machines, next to the one whose chain is damaged');
+    }
   }
 }
 
@@ -187,6 +191,7 @@ async function claimReplica(
   signal: AbortSignal,
 ): Promise<Uint8Array> {
   const { repositoryId } = session.repo.repository;
+  if (options.newReplica === true) state.forgetReplica();
   if (state.repositoryId !== null && !sameBytes(state.repositoryId, repositoryId)) {
     throw new StateUnusable(
       `the state of machine ${machineName} belongs to repository ${toHex(state.repositoryId)}, but this is ${toHex(repositoryId)}: use another state folder for another repository`,
@@ -206,7 +211,7 @@ async function claimReplica(
     state.claim(repositoryId, taken);
     return taken;
   }
-  await requireNoNamesake(machineName, session, signal);
+  if (options.newReplica !== true) await requireNoNamesake(machineName, session, signal);
   if (verb !== 'seed')
     throw new WrongVerb(`machine ${machineName} has no recovery point yet: begin with failkit seed ${machineName}`);
   const fresh = Uint8Array.from(randomBytes(16));

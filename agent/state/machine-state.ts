@@ -266,6 +266,17 @@ export class MachineState implements Disposable {
     });
   }
 
+  /** Forgets the replica itself: the machine begins another one, and the old one stays in the bucket as it is. */
+  forgetReplica(): void {
+    this.clearCache();
+    this.#database.transaction(() => {
+      this.#database.run('DELETE FROM damaged_segments');
+      this.#database.run(
+        "DELETE FROM facts WHERE name IN ('machine-id', 'repository-id', 'head', 'pending-heads', 'trust')",
+      );
+    });
+  }
+
   [Symbol.dispose](): void {
     this.#database[Symbol.dispose]();
   }
