@@ -39,11 +39,17 @@ export class StateDatabase implements Disposable {
   constructor(file: string) {
     this.#file = file;
     this.#database = this.#guard(() => new DatabaseSync(file));
-    this.#guard(() => {
-      this.#database.exec(`PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
-        PRAGMA cache_size = -${cacheKibibytes}; BEGIN IMMEDIATE; ${schema} COMMIT;`);
-    });
-    this.#checkVersion();
+    try {
+      this.#guard(() => {
+        this.#database.exec(`PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+          PRAGMA cache_size = -${cacheKibibytes}; BEGIN IMMEDIATE; ${schema} COMMIT;`);
+      });
+      this.#checkVersion();
+    } catch (error) {
+      // Whoever does not get the database can't close it, and its lock would stay for as long as the process.
+      this.#database.close();
+      throw error;
+    }
   }
 
   run(sql: string, ...values: (string | number | Uint8Array)[]): void {

@@ -40,6 +40,7 @@ export interface CliProcess {
 
 export class CliWorld implements Disposable {
   readonly folder: string;
+  readonly #children = new Set<ChildProcess>();
 
   constructor(from?: CliWorld, parent = existsSync(memoryFolder) ? memoryFolder : tmpdir()) {
     this.folder = mkdtempSync(join(parent, 'failkit-cli-'));
@@ -96,6 +97,11 @@ export class CliWorld implements Disposable {
     writeFileSync(this.path('disk.img'), bytes);
   }
 
+  /** As the recovery kit says it. */
+  get rootFingerprint(): string {
+    return /fk-root-[a-z0-9-]+/.exec(readFileSync(this.path('kit/RECOVERY-KIT.txt'), 'utf8'))?.[0] ?? 'none';
+  }
+
   get imageSha256(): string {
     return sha256OfFile(this.path('disk.img'));
   }
@@ -131,7 +137,9 @@ export class CliWorld implements Disposable {
     };
     const command = [...options, '--config', this.path(`${state}.yaml`), '--json', ...args];
     const child = spawn(process.execPath, command, { env, stdio: ['ignore', 'pipe', 'pipe'] });
-    return { child, ended: outcomeOf(child) };
+    this.#children.add(child);
+    const ended = outcomeOf(child).finally(() => this.#children.delete(child));
+    return { child, ended };
   }
 
   /** The disk at that point. */
@@ -185,6 +193,8 @@ export class CliWorld implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    // A failed test may leave one that has stopped itself, and would wait for ever.
+    for (const child of this.#children) child.kill('SIGKILL');
     rmSync(this.folder, { recursive: true, force: true });
   }
 }

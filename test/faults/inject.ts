@@ -41,12 +41,17 @@ const writeFlags = fs.constants.O_WRONLY | fs.constants.O_RDWR | fs.constants.O_
 
 type Call = (...values: unknown[]) => unknown;
 
-function note(call: string, values: readonly unknown[], moment: 'before' | 'after'): void {
-  const text = `${call} ${String(values[0])} ${String(values[1])}`;
+/** Counts the call: its number, or 0 when it does not count. */
+function count(call: string, values: readonly unknown[]): number {
+  const text = [call, ...values.filter((value) => typeof value === 'string')].join(' ');
   if (injection.from === undefined || text.includes(injection.from)) isCounting = true;
-  if (!isCounting || !text.includes(injection.match ?? '')) return;
-  if (moment === 'before') counted++;
-  if (counted !== injection.at || moment !== injection.moment) return;
+  if (!isCounting || !text.includes(injection.match ?? '')) return 0;
+  counted++;
+  return counted;
+}
+
+function act(call: string, number: number, moment: 'before' | 'after'): void {
+  if (number === 0 || number !== injection.at || moment !== injection.moment) return;
   if (injection.signal !== undefined) {
     fs.writeSync(2, `injected ${injection.signal} ${moment} ${call}\n`);
     process.kill(process.pid, injection.signal);
@@ -63,15 +68,17 @@ function wrap(owner: object, name: string, mode: 'promise' | 'sync', label = nam
   const wrapped =
     mode === 'sync'
       ? function (this: unknown, ...values: unknown[]): unknown {
-          note(label, values, 'before');
+          const number = count(label, values);
+          act(label, number, 'before');
           const result = Reflect.apply(original, this, values);
-          note(label, values, 'after');
+          act(label, number, 'after');
           return result;
         }
       : async function (this: unknown, ...values: unknown[]): Promise<unknown> {
-          note(label, values, 'before');
+          const number = count(label, values);
+          act(label, number, 'before');
           const result = await (Reflect.apply(original, this, values) as Promise<unknown>);
-          note(label, values, 'after');
+          act(label, number, 'after');
           return result;
         };
   Reflect.set(owner, name, wrapped);
@@ -83,14 +90,15 @@ function wrapOpen(owner: object, name: string): void {
     typeof flags === 'number' ? (flags & writeFlags) !== 0 : typeof flags === 'string' && flags !== 'r';
   Reflect.set(owner, name, (...values: unknown[]): unknown => {
     if (!opensForWriting(values[1])) return original(...values);
-    note(name, values, 'before');
+    const number = count(name, values);
+    act(name, number, 'before');
     const opened = original(...values);
     if (!(opened instanceof Promise)) {
-      note(name, values, 'after');
+      act(name, number, 'after');
       return opened;
     }
     return opened.then((handle: unknown) => {
-      note(name, values, 'after');
+      act(name, number, 'after');
       return handle;
     });
   });

@@ -68,7 +68,7 @@ async function recordRun(
   args: readonly string[],
   patches: readonly SourcePatch[],
 ): Promise<RecordedRun> {
-  const trace = world.path('..', `${world.folder.split('/').at(-1)}.trace`);
+  const trace = world.path('trace');
   const strace = ['-f', '-qq', '-xx', '-s', String(64 * 2 ** 20), '-e', `trace=${traced}`, '-o', trace];
   const hook = ['--import', join(import.meta.dirname, 'patch-sources.ts')];
   const node = ['--disable-warning=ExperimentalWarning', ...hook, join(root, 'agent/main.ts')];
@@ -92,6 +92,12 @@ async function recordRun(
   const calls = parseTrace(readFileSync(trace, 'latin1'));
   const point = /"point": (\d+)/.exec(text)?.[1];
   return { verb, calls, image, point: point === undefined ? null : [Number(point), world.imageSha256] };
+}
+
+/** Every path below the history's folder that a run has opened. */
+export function filesOf({ runs }: History): readonly string[] {
+  const opened = runs.flatMap(({ calls }) => calls.filter(({ name }) => name === 'openat'));
+  return opened.map(({ args }) => bytesOf(args[1] ?? '').toString());
 }
 
 /** What a power loss at some moment finds. */
