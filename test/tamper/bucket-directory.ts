@@ -13,7 +13,7 @@ export function readObjects(directory: string): Objects {
   return new Map(names.map((name) => [name, new Uint8Array(readFileSync(join(directory, name)))]));
 }
 
-export function writeObjects(directory: string, objects: Changes): void {
+function writeObjects(directory: string, objects: Changes): void {
   for (const [name, bytes] of objects) {
     const path = join(directory, name);
     if (bytes === null) {

@@ -215,7 +215,7 @@ function* additions({ objects, machines }: Specimen): Generator<Manipulation> {
     yield added(
       'segment',
       'garbage',
-      new Map([[`machines/${hex}/segments/0000000000000001/0000000099`, new Uint8Array(300)]]),
+      new Map([[`machines/${hex}/segments/0000000000000001/0000009999`, new Uint8Array(300)]]),
     );
   }
   const [newest] = [...objects.keys()].filter((name) => name.startsWith('trust/'));
@@ -245,7 +245,7 @@ function* wholeBuckets({ objects, earlier, fork, stranger, machines }: Specimen)
         `every ${kind} of a machine`,
         without((name) => kindOf(name) === kind && machineOf(name) === hex),
       );
-    for (const count of [1, 2, 3]) {
+    for (const count of [1, 2, 3].filter((few) => few < head.seq)) {
       const ends = new Set(Array.from({ length: count }, (_, i) => chainEntryName(id, head.seq - i)));
       yield whole(
         'remove',

@@ -3,7 +3,8 @@ import { type FooterRecord, parseSegmentHeader, recordType, SegmentOpener } from
 
 /** What each byte of an object is, after docs/format.md: so that a sweep can say which kinds of bytes it changed. */
 
-export type ObjectKind = 'repository' | 'trust' | 'key record' | 'chain entry' | 'control object' | 'segment';
+export const everyKind = ['repository', 'trust', 'key record', 'chain entry', 'control object', 'segment'] as const;
+export type ObjectKind = (typeof everyKind)[number];
 
 /** A run of bytes of one meaning. */
 export interface Field {

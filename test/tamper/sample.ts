@@ -1,41 +1,53 @@
-import { chainEntryName, segmentName } from '../../replica/names.ts';
+import { chainEntryName, keyRecordName, segmentName, trustName } from '../../replica/names.ts';
 import type { Thoroughness } from './manipulations.ts';
 import { kindOf } from './object-fields.ts';
 import type { Specimen } from './specimen.ts';
 
 /** How much of a specimen is looked at. */
 
-/** Every byte of the small objects of the first machine, spots of everything else. */
+const spotsPerField = 4;
+/** A lock is the shortest entry there is; the chain has many, and one is as good as another. */
+const lockBytesMax = 209;
+
+/** Every byte of a small object of each sort, spots of all others but the many locks. */
 export function thorough(specimen: Specimen): Thoroughness {
-  const [first, second, third] = specimen.machines.map(({ hex }) => hex);
+  const [{ id, newest, third }, { objects }] = [namesOf(specimen), specimen];
+  const every = [
+    'repository',
+    trustName(1),
+    keyRecordName(id, 1, 0),
+    ...[0, 1].map((n) => chainEntryName(id, newest - n)),
+  ];
+  const locks = [2, 3].map((n) => chainEntryName(id, newest - n));
   return {
     everything: true,
     bytesPerField: (name) => {
-      const size = specimen.objects.get(name)?.length ?? 0;
-      const [, machine] = name.split('/');
-      const isFiller = kindOf(name) === 'chain entry' && size < 210 && !/99[28][4-8]$/.test(name);
-      if (machine === third) return kindOf(name) === 'control object' ? 40 : null;
-      if (isFiller) return null;
-      if (machine === second || kindOf(name) === 'segment') return 4;
-      return machine === first || !name.startsWith('machines/') ? size : null;
+      const size = objects.get(name)?.length ?? 0;
+      if (every.includes(name)) return size;
+      if (name.split('/')[1] === third) return kindOf(name) === 'control object' ? spotsPerField : null;
+      const isOneOfMany = kindOf(name) === 'chain entry' && size <= lockBytesMax && !locks.includes(name);
+      return isOneOfMany ? null : spotsPerField;
     },
   };
 }
 
-/** One byte of each field of one object of each kind. */
+/** One byte of each field of an object of each kind. */
 export function quick(specimen: Specimen): Thoroughness {
-  const [first] = specimen.machines;
-  const newest = chainEntryName(first?.id ?? new Uint8Array(), first?.head.seq ?? 0);
-  const segments = segmentName(first?.id ?? new Uint8Array(), { tenure: (first?.head.seq ?? 0) - 1, number: 1 });
+  const { id, newest } = namesOf(specimen);
+  const segments = [1, 2].map((number) => segmentName(id, { tenure: newest - 1, number }));
   const taken = [
-    newest,
     'repository',
-    `machines/${first?.hex}/keys/00000001/0000`,
-    segments,
-    segments.replace(/1$/, '2'),
+    trustName(0),
+    trustName(1),
+    keyRecordName(id, 1, 0),
+    chainEntryName(id, newest),
+    ...segments,
   ];
-  return {
-    everything: false,
-    bytesPerField: (name) => (taken.includes(name) || name.startsWith('trust/') ? 1 : null),
-  };
+  return { everything: false, bytesPerField: (name) => (taken.includes(name) ? 1 : null) };
+}
+
+function namesOf({ machines }: Specimen): { readonly id: Uint8Array; readonly newest: number; readonly third: string } {
+  const [first, , third] = machines;
+  if (first === undefined) throw new Error('a specimen without machines');
+  return { id: first.id, newest: first.head.seq, third: third?.hex ?? '' };
 }

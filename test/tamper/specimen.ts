@@ -92,7 +92,7 @@ class Author {
 
   /** So many segments that the births do not fit into the entry. */
   async seedWide(): Promise<void> {
-    for (let i = 0; i < 1700; i++) this.images.attach(`file-${i}`, prose(`${i}`, 64));
+    for (let i = 0; i < 1900; i++) this.images.attach(`file-${i}`, prose(`${i}`, 64));
     await this.point({ segmentBytes: 1, segmentsInFlightMax: 16 });
   }
 

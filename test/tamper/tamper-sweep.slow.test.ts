@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { complaint } from './expectations.ts';
+import { everyKind } from './object-fields.ts';
 import { isNamed } from './read-everything.ts';
 import { type Attempt, runSweep } from './run-sweep.ts';
 import { thorough } from './sample.ts';
@@ -18,7 +19,9 @@ describe('a bucket that somebody changed', () => {
   it('never restores a wrong byte, and says which object was changed', { timeout: sweepTimeoutMs }, async () => {
     const complaints: string[] = [];
     const table = new Map<string, number>();
+    const kinds = new Set<string>();
     for await (const attempt of runSweep(specimen, thorough(specimen))) {
+      kinds.add(attempt.manipulation.kind);
       const row = rowOf(attempt);
       table.set(row, (table.get(row) ?? 0) + 1);
       const found = complaint(attempt);
@@ -26,6 +29,7 @@ describe('a bucket that somebody changed', () => {
     }
     print(table);
     expect(complaints).toEqual([]);
+    expect([...kinds].sort()).toEqual([...everyKind, 'bucket'].sort());
     const total = [...table.values()].reduce((sum, count) => sum + count, 0);
     expect(total).toBeGreaterThan(5_000);
   });

@@ -1,12 +1,14 @@
 import { execFile } from 'node:child_process';
 import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
 
 /** A copy of the sources that lacks one check, and the sweep run against it. */
 
 const root = join(import.meta.dirname, '../..');
+const program = fileURLToPath(new URL('./print-complaints.ts', import.meta.url));
 const sources = ['agent', 'crypto', 'hypervisors', 'replica', 'restore', 'storage-targets', 'test', 'package.json'];
 const outputBytesMax = 64 * 2 ** 20;
 
@@ -78,7 +80,7 @@ export async function complaintsWithout({ file, check, instead }: Weakening): Pr
     const parts = readFileSync(join(copy, file), 'utf8').split(check);
     if (parts.length !== 2) throw new Error(`${file} has the check ${parts.length - 1} times: ${check}`);
     writeFileSync(join(copy, file), parts.join(instead));
-    const script = join(copy, 'test/tamper/print-complaints.ts');
+    const script = join(copy, relative(root, program));
     const { stdout } = await promisify(execFile)(process.execPath, [script], {
       maxBuffer: outputBytesMax,
     });
