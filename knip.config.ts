@@ -6,8 +6,11 @@ const config: KnipConfig = {
     // Started by path: worker threads, and what a test loads into a process of its own.
     '{agent/protect/pipeline,restore/restore}-worker.ts!',
     'test/end-to-end/clock-off.ts',
+    'test/faults/{inject,patch-sources}.ts',
     'test/peers/**/*.ts',
   ],
+  // Of the system: a test that needs one and does not find it is skipped, and says so.
+  ignoreBinaries: ['strace', 'mount', 'umount'],
   project: ['**/*.{ts,mjs}'],
   // A type that a signature in the same file mentions is part of that signature, and so is an error that it throws.
   ignoreExportsUsedInFile: { class: true, interface: true, type: true },

@@ -14,7 +14,7 @@ import type { Injection } from './injection.ts';
 const root = join(import.meta.dirname, '../..');
 const memoryFolder = '/dev/shm';
 /** Starting the agent is most of a short run; compiled once, it starts in half the time. */
-export const compileCache = join(tmpdir(), 'failkit-compile-cache');
+const compileCache = join(tmpdir(), 'failkit-compile-cache');
 const imageBytes = 9 * 2 ** 20 + 4096;
 /** As in the configuration below. */
 export const inFlight = 2;

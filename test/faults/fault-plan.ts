@@ -6,7 +6,7 @@ import { Interrupted } from '../../agent/interrupt.ts';
  */
 export type FaultHow = 'refused' | 'lost' | 'hangs' | 'hangs-late';
 
-export const hangMs = 10;
+const hangMs = 10;
 
 /** Counts the I/O calls of a run, lets one of them go wrong, and notices calls that begin after the run has ended. */
 export class FaultPlan {

@@ -83,7 +83,7 @@ async function runOnce(plan: FaultPlan, fork: Fork, run: FaultyRun): Promise<unk
   }
 }
 
-export function requireNamed(error: unknown, where: string): void {
+function requireNamed(error: unknown, where: string): void {
   const remedy = remedyFor(error);
   if (remedy !== null && remedy.exitCode !== exitCodes.unexpected) return;
   throw new Error(`${where}: the run failed with an error that has no name`, { cause: error });

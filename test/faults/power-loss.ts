@@ -169,7 +169,7 @@ function digestOfObject(path: string): string {
 }
 
 /** Objects whose puts had resolved and which are not there, or not with the bytes that were put. */
-export function lostObjects({ disk, resolved }: Moment, loss: Loss, world: CliWorld): readonly string[] {
+function lostObjects({ disk, resolved }: Moment, loss: Loss, world: CliWorld): readonly string[] {
   const left = new Map(remains(disk, loss));
   return resolved.filter((name) => {
     const bytes = left.get(`bucket/${name}`);

@@ -5,7 +5,7 @@ import type { Injection } from './injection.ts';
 
 /** Two agents of one machine: `state` and another one with a state folder of its own. */
 
-export const fencedExitCode = 6;
+const fencedExitCode = 6;
 
 /** `other` has a key of its own, which the root key certifies. */
 export async function twoHosts(): Promise<CliWorld> {
