@@ -115,7 +115,7 @@ export interface Moment {
 }
 
 /** Each moment at which a call has just ended. The disk is the same object each time. */
-export function* moments(history: History): Generator<Moment> {
+function* moments(history: History): Generator<Moment> {
   const resolved: string[] = [];
   const points = new Map<number, string>();
   const all = new Map(history.runs.flatMap(({ point }) => (point === null ? [] : [point])));
