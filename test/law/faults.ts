@@ -28,7 +28,7 @@ export class RunCalls {
   }
 
   readonly store: MemoryGate = async (operation) => {
-    this.#count();
+    this.#count(operation.kind === 'put');
     this.operations.push(operation);
     const how = this.#due('store');
     if (how === 'lost' || how === 'unanswered') return { kind: how };
@@ -36,13 +36,13 @@ export class RunCalls {
   };
 
   readonly source: SourceGate = async (_call, signal) => {
-    this.#count();
+    this.#count(false);
     if (this.#due('source') === 'vanish') throw new SourceUnreadable('the disk vanished');
     signal.throwIfAborted();
   };
 
-  #count(): void {
-    this.#calls++;
+  #count(isPut: boolean): void {
+    if (isPut || this.#fault?.of !== 'puts') this.#calls++;
     if (this.isOver) this.callsAfterEnd++;
   }
 

@@ -25,7 +25,8 @@ import { expectBirths, expectCountsOf, type UnitUsage, usageOf } from './unit-us
 
 /** One machine, one agent host and one bucket, through a history, with an oracle beside them. */
 
-const segmentBytes = 300_000;
+/** Small, so that a run that dies has sent some. */
+const segmentBytes = 100_000;
 const dayMs = 24 * 3600 * 1000;
 
 /** What the host's state folder is to the chain: `own`: in step; otherwise the agent has to refuse, and the operator has to confirm. */

@@ -2,4 +2,4 @@ import { test } from 'vitest';
 import { checkLaw, runsWanted } from './check-law.ts';
 
 test('restore(recovery point) equals the machine at that snapshot, for many long histories', () =>
-  checkLaw(runsWanted(160), 45, 'every point, each time'));
+  checkLaw(runsWanted(100), 45, 'every point, each time'));

@@ -51,6 +51,23 @@ describe('an agent that may not unwrap keys', () => {
     await expectContent(point);
   });
 
+  it('goes on from a point whose answer it never saw', async () => {
+    await writeOnly();
+    machine.disks.get('root')?.write(4_500_000, filled(10, 4, true));
+    // Key record, begin, one segment with blocks and pages, publish.
+    let puts = 0;
+    const target = openMemoryTarget(store, async ({ kind }) => {
+      if (kind === 'put') puts++;
+      return { kind: kind === 'put' && puts === 4 ? 'unanswered' : 'done' };
+    });
+    await expect(writeOnly({ target })).rejects.toThrow('no answer');
+    const { manifest } = await writeOnly();
+    expect(manifest.changedBytes).toBe(0);
+    expect(manifest.disks.map(({ fullReadReason }) => fullReadReason)).toEqual(['', '']);
+    using reader = await rig.open();
+    expect(reader.replica.points).toHaveLength(3);
+  });
+
   it('sends everything again on a new host, says why, and leaves nothing of the old points alive', async () => {
     await writeOnly();
     rmSync(rig.stateFolder, { recursive: true });
