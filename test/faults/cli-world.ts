@@ -97,6 +97,11 @@ export class CliWorld implements Disposable {
     writeFileSync(this.path('disk.img'), bytes);
   }
 
+  /** How often a process met the calls that an injection with `countTo` counts. */
+  get countedCalls(): number {
+    return Number(readFileSync(this.path('count'), 'utf8'));
+  }
+
   /** As the recovery kit says it. */
   get rootFingerprint(): string {
     return /fk-root-[a-z0-9-]+/.exec(readFileSync(this.path('kit/RECOVERY-KIT.txt'), 'utf8'))?.[0] ?? 'none';

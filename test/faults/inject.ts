@@ -39,6 +39,8 @@ const changingSync = [
 ];
 const writeFlags = fs.constants.O_WRONLY | fs.constants.O_RDWR | fs.constants.O_CREAT;
 
+const sqliteErrors = { EIO: 10, ENOSPC: 13 };
+
 type Call = (...values: unknown[]) => unknown;
 
 /** Counts the call: its number, or 0 when it does not count. */
@@ -58,9 +60,11 @@ function act(call: string, number: number, moment: 'before' | 'after'): void {
     // The signal may take a moment to arrive, and nothing may happen in it.
     if (injection.signal === 'SIGKILL') for (;;) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1000);
   }
-  if (injection.errno !== undefined) {
-    throw Object.assign(new Error(`${injection.errno}: injected, ${call}`), { code: injection.errno, syscall: call });
-  }
+  if (injection.errno === undefined) return;
+  const error = new Error(`${injection.errno}: injected, ${call}`);
+  if (call.startsWith('state '))
+    throw Object.assign(error, { code: 'ERR_SQLITE_ERROR', errcode: sqliteErrors[injection.errno] });
+  throw Object.assign(error, { code: injection.errno, syscall: call });
 }
 
 function wrap(owner: object, name: string, mode: 'promise' | 'sync', label = name): void {
