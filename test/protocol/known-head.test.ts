@@ -176,7 +176,7 @@ describe('a tenure', () => {
     for (let i = 1; i <= 200; i++) await repository.append({ type: 'lock', generation: i, untilMs: i });
     expect((await publish(tenure)).seq).toBe(203);
     await repository.begin(repository.otherAgent);
-    for (let i = 1; i <= 200; i++) await repository.append({ type: 'lock', generation: i, untilMs: i });
+    for (let i = 201; i <= 400; i++) await repository.append({ type: 'lock', generation: i, untilMs: i });
     await expect(publish(tenure)).rejects.toThrow(Fenced);
     await expect(publish(tenure)).rejects.toThrow(TenureOver);
   });

@@ -132,7 +132,7 @@ export class ChainModel {
   }
 
   #locks(): EntryBody {
-    const [generation, untilMs] = [this.#below(100), this.#below(10_000)];
+    const [generation, untilMs] = [this.#lock.generation + this.#below(3), this.#below(10_000)];
     this.#lock = { generation, untilMs: Math.max(untilMs, this.#lock.untilMs) };
     return { type: 'lock', generation, untilMs };
   }

@@ -124,6 +124,14 @@ describe('an entry that breaks a rule is refused:', () => {
           .begin()
           .begin({ keyRecordDigest: filled(32, 9) }),
     ],
+    [
+      'a lock of an older generation',
+      () =>
+        story()
+          .begin()
+          .add({ type: 'lock', generation: 2, untilMs: 1 })
+          .add({ type: 'lock', generation: 1, untilMs: 2 }),
+    ],
     ['a rekey to the epoch in force', () => story().begin().rekey(1)],
     ['a rekey to an older epoch', () => story().begin({ epoch: 3 }).rekey(2)],
     ['a rekey by another agent than the owner', () => story().begin().rekey(2, { signerKeyId: stranger })],
