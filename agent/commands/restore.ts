@@ -9,6 +9,7 @@ import { restoreAttachments } from '../../restore/restore-attachments.ts';
 import { type RestoreProgress, type RestoreTools, restoreDisk } from '../../restore/restore-disk.ts';
 import { RestoreWorkers } from '../../restore/restore-workers.ts';
 import { makeOutputFolder, openRawSink } from '../../restore/sinks/raw-sink.ts';
+import type { RestoreSink } from '../../restore/sinks/sink.ts';
 import { findMachine } from '../find-machine.ts';
 import { describeFreshness, knownHead } from '../freshness.ts';
 import { rangesInFlightMax } from '../memory-budget.ts';
@@ -71,8 +72,7 @@ async function restore(machine: string, options: RestoreOptions, context: Comman
   const timer = setInterval(() => context.output.progress(progressLine(progress, performance.now() - started)), 200);
   try {
     if (options.disk === undefined) await makeOutputFolder(options.to);
-    for (const disk of disks)
-      await restoreOne(disk, pathOf(disk, options), options, { machineId, point: point.point, tools }, signal);
+    await restoreDisks(disks, options, { machineId, point: point.point, tools }, signal);
     if (options.disk === undefined)
       await restoreAttachments(
         point.manifest.attachments,
@@ -88,23 +88,29 @@ async function restore(machine: string, options: RestoreOptions, context: Comman
   return answer(point, disks, options, progress, durationMs, freshness, context);
 }
 
-async function restoreOne(
-  disk: DiskState,
-  path: string,
+/** No disk gets its name before all are whole: until then the same command goes on, instead of meeting its own outputs. */
+async function restoreDisks(
+  disks: readonly DiskState[],
   options: RestoreOptions,
   from: { readonly machineId: Uint8Array; readonly point: number; readonly tools: RestoreTools },
   signal: AbortSignal,
 ): Promise<void> {
+  await using open = new AsyncDisposableStack();
+  const outputs: { readonly disk: DiskState; readonly sink: RestoreSink }[] = [];
+  for (const disk of disks) outputs.push({ disk, sink: open.use(await openOutput(disk, options, from)) });
+  for (const { disk, sink } of outputs) await restoreDisk(disk, sink, from.tools, signal);
+  for (const { sink } of outputs) await sink.complete(signal);
+}
+
+async function openOutput(
+  disk: DiskState,
+  options: RestoreOptions,
+  from: { readonly machineId: Uint8Array; readonly point: number },
+): Promise<RestoreSink> {
   const shortId = (id: Uint8Array): string => toHex(id).slice(0, 8);
   const contentName = `${shortId(from.machineId)}-${from.point}-${shortId(disk.diskId)}`;
-  await using sink = await openRawSink({
-    path,
-    capacityBytes: disk.capacityBytes,
-    force: options.force === true,
-    contentName,
-  });
-  await restoreDisk(disk, sink, from.tools, signal);
-  await sink.complete(signal);
+  const { capacityBytes } = disk;
+  return await openRawSink({ path: pathOf(disk, options), capacityBytes, force: options.force === true, contentName });
 }
 
 function choosePoint(replica: OpenReplica, wanted: string | undefined): number {
