@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { CliWorld, sha256OfFile } from './cli-world.ts';
 import { noise } from './fault-world.ts';
 
-describe('an interrupted restore', { timeout: 60_000 }, () => {
+describe('an interrupted restore', { timeout: 300_000 }, () => {
   it('of one disk gives nothing of it to another disk that is restored to the same file', async () => {
     using world = CliWorld.empty();
     writeFileSync(world.path('empty.img'), new Uint8Array(9 * 2 ** 20));
