@@ -1,4 +1,5 @@
 import { Piscina } from 'piscina';
+import { shareKey } from '../crypto/shared-key.ts';
 import type { EpochKeys } from '../replica/key-ring.ts';
 import { errorOf, type OpenedPiece, type OpenedRange, type OpenRangeTask, type RecordFailure } from './open-range.ts';
 
@@ -40,7 +41,7 @@ export class RestoreWorkers implements AsyncDisposable {
   #shared(keys: EpochKeys): { readonly dataKey: Uint8Array; readonly digestKey: Uint8Array } {
     const known = this.#keys.get(keys);
     if (known !== undefined) return known;
-    const shared = { dataKey: share(keys.key.bytes), digestKey: share(keys.machineKeys.digestKey) };
+    const shared = { dataKey: shareKey(keys.key.bytes), digestKey: shareKey(keys.machineKeys.digestKey) };
     this.#keys.set(keys, shared);
     return shared;
   }
@@ -57,10 +58,4 @@ export class RestoreWorkers implements AsyncDisposable {
 /** A fetched range owns its buffer, which then moves to the worker instead of being copied. */
 function ownedBuffers({ buffer, byteLength }: Uint8Array): ArrayBuffer[] {
   return buffer instanceof ArrayBuffer && buffer.byteLength === byteLength ? [buffer] : [];
-}
-
-function share(key: Uint8Array): Uint8Array {
-  const shared = new Uint8Array(new SharedArrayBuffer(key.length));
-  shared.set(key);
-  return shared;
 }
