@@ -3,7 +3,7 @@ import type { DiskState } from '../../replica/manifest.ts';
 import { segmentKey } from '../../replica/names.ts';
 import type { RecordAddress } from '../../replica/segment.ts';
 import type { Mark } from './damage-register.ts';
-import { openManifestOf, type PointsCheck } from './inspect-points.ts';
+import { objectOf, openManifestOf, type PointsCheck } from './inspect-points.ts';
 import { RecordSet } from './record-set.ts';
 
 /**
@@ -65,7 +65,7 @@ async function attributeDisk(
     },
     unreadable(ref, _level, error) {
       path.pop();
-      check.register.noteRecord(ref, check.tools.keys.objectOf(error) ?? check.tools.reader.nameOf(ref), error);
+      check.register.notePage(ref, objectOf(check, ref, error), error);
       blame(check.register.marksOf(ref));
     },
   };

@@ -29,6 +29,8 @@ export interface Mark {
   readonly segments: Map<string, SegmentId>;
   /** Which of their records can't be read; what none of these is in a segment, no point misses. */
   readonly records: RecordSet;
+  /** Points that it hurts can't be looked at as a whole: a page or more that leads to their blocks is not readable. */
+  hidesBlocks: boolean;
 }
 
 export class DamageRegister {
@@ -61,7 +63,13 @@ export class DamageRegister {
   /** A second finding with the same object and code joins the first. */
   add(found: Omit<Finding, 'points'> & { readonly points: Iterable<number> }): Mark {
     const key = `${found.object}\0${found.code}`;
-    const fresh: Mark = { ...found, points: new Set(), segments: new Map(), records: new RecordSet() };
+    const fresh: Mark = {
+      ...found,
+      points: new Set(),
+      segments: new Map(),
+      records: new RecordSet(),
+      hidesBlocks: false,
+    };
     const mark = this.#marks.get(key) ?? fresh;
     this.#marks.set(key, mark);
     for (const point of found.points) mark.points.add(point);
@@ -74,10 +82,16 @@ export class DamageRegister {
   }
 
   /** A record that can't be read; `object` is the segment, or the key record without which it can't be opened. */
-  noteRecord(at: RecordId, object: string, error: unknown): void {
+  noteRecord(at: RecordId, object: string, error: unknown): Mark {
     const mark = this.note(object, error);
     mark.records.add(at);
     this.#link(at, mark);
+    return mark;
+  }
+
+  /** A page that can't be read: what lies below it is unknown. */
+  notePage(at: RecordId, object: string, error: unknown): void {
+    this.noteRecord(at, object, error).hidesBlocks = true;
   }
 
   /** What is wrong with this record. */
@@ -91,6 +105,11 @@ export class DamageRegister {
 
   get marks(): readonly Mark[] {
     return [...this.#marks.values()];
+  }
+
+  /** Points of which not every block could be found, so that nothing was said of those. */
+  get blindPoints(): ReadonlySet<number> {
+    return new Set(this.marks.flatMap(({ hidesBlocks, points }) => (hidesBlocks ? [...points] : [])));
   }
 
   /** Damaged segments that this point needs, or may need. */

@@ -61,7 +61,7 @@ async function checkDisk(disk: DiskState, seen: RecordSet, check: PointsCheck, s
   const map = new BlockMap(disk, disk.root, check.tools.reader);
   const guide: WalkGuide = {
     enter: (ref) => seen.add(ref),
-    unreadable: (ref, _level, error) => failRecord(check, ref, error),
+    unreadable: (ref, _level, error) => check.register.notePage(ref, objectOf(check, ref, error), error),
   };
   let plan = new RecordPlan();
   let planned = 0;
@@ -146,6 +146,10 @@ async function checkAttachment(
 }
 
 function failRecord(check: PointsCheck, at: RecordId, error: unknown): void {
-  const object = check.tools.keys.objectOf(error) ?? check.tools.reader.nameOf(at);
-  check.register.noteRecord(at, object, error);
+  check.register.noteRecord(at, objectOf(check, at, error), error);
+}
+
+/** The object that an error is about: the record's segment, or the key record without which it can't be opened. */
+export function objectOf({ tools }: PointsCheck, at: RecordId, error: unknown): string {
+  return tools.keys.objectOf(error) ?? tools.reader.nameOf(at);
 }

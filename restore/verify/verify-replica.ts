@@ -7,7 +7,7 @@ import { newTargetMetrics, withMetrics } from '../../storage-targets/with-metric
 import type { OpenReplica } from '../open-point.ts';
 import type { RestoreWorkers } from '../restore-workers.ts';
 import { attributeDamage } from './attribute-damage.ts';
-import { checkChecksums, checkCiphertext, checkPresent, neededBy } from './check-segments.ts';
+import { checkChecksums, checkCiphertext, checkPresent, neededBy, type SegmentsCheck } from './check-segments.ts';
 import { CheckedKeys } from './checked-keys.ts';
 import { DamageRegister } from './damage-register.ts';
 import { proofOf, type VerifyCounts, type VerifyLevel, type VerifyReport } from './finding.ts';
@@ -112,17 +112,22 @@ class Verify {
   }
 
   async #checkSegments(signal: AbortSignal): Promise<void> {
+    const check = this.#segmentsOf(this.#points);
+    this.#counts.segments = check.needed.length;
+    const { level } = this.#options;
+    if (level === 'checksum') this.#counts.unprovable = await checkChecksums(check, signal);
+    else if (level === 'ciphertext') await checkCiphertext(check, signal);
+    else await checkPresent(check, signal);
+  }
+
+  /** The segments whose life covers one of these points. */
+  #segmentsOf(points: readonly number[]): SegmentsCheck {
     const { repo, chain } = this.#replica;
     const pointsOf = (life: SegmentLife): readonly number[] =>
-      this.#points.filter((point) => point >= life.birth && (life.death === 0 || point < life.death));
+      points.filter((point) => point >= life.birth && (life.death === 0 || point < life.death));
     const needed = neededBy(chain.state.segments.values(), pointsOf);
-    this.#counts.segments = needed.length;
-    const { register, options } = { register: this.#register, options: this.#options };
-    const { target } = repo;
-    const check = { target, machineId: chain.machineId, needed, pointsOf, register, inFlightMax: options.inFlightMax };
-    if (options.level === 'checksum') this.#counts.unprovable = await checkChecksums(check, signal);
-    else if (options.level === 'ciphertext') await checkCiphertext(check, signal);
-    else await checkPresent(check, signal);
+    const { inFlightMax } = this.#options;
+    return { target: repo.target, machineId: chain.machineId, needed, pointsOf, register: this.#register, inFlightMax };
   }
 
   async #inspectPoints(signal: AbortSignal): Promise<void> {
@@ -142,7 +147,11 @@ class Verify {
     // Nothing could be looked at: that is no verdict.
     const { firstRefusal } = this.#register;
     if (firstRefusal !== null && this.#counts.pages + this.#counts.records === 0) throw firstRefusal.error;
-    if (this.#register.marks.length > 0) await attributeDamage(check, signal);
+    if (this.#register.marks.length === 0) return;
+    await attributeDamage(check, signal);
+    // Blocks below a page that can't be read can't be found, but an agent whose cache has that page goes on using them.
+    const blind = this.#points.filter((point) => this.#register.blindPoints.has(point));
+    if (blind.length > 0) await checkCiphertext(this.#segmentsOf(blind), signal);
   }
 
   async #walkChain(signal: AbortSignal): Promise<void> {

@@ -1,5 +1,5 @@
 import type { MemoryGate, MemoryOperation, MemoryOutcome } from '../fakes/memory-target.ts';
-import type { Random } from './random.ts';
+import type { Random } from '../random.ts';
 
 /**
  * Runs actors one storage operation at a time, in an order that the seed decides. An actor may stop for ever (a crash), for

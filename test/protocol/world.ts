@@ -8,7 +8,7 @@ import { encodeTrust, type TrustStatement } from '../../replica/trust.ts';
 import type { StorageTarget } from '../../storage-targets/storage-target.ts';
 import { withRetry } from '../../storage-targets/with-retry.ts';
 import { MemoryStore, openMemoryTarget } from '../fakes/memory-target.ts';
-import { Random } from './random.ts';
+import { Random } from '../random.ts';
 import { type Actor, Scheduler } from './scheduler.ts';
 import { Truth, Violation } from './truth.ts';
 

@@ -9,6 +9,7 @@ import { StoreUnavailable } from '../../../storage-targets/errors.ts';
 import type { StorageTarget } from '../../../storage-targets/storage-target.ts';
 import { ModelMachine } from '../../fakes/model-machine.ts';
 import { usageOf } from '../../law/unit-usage.ts';
+import { Random } from '../../random.ts';
 import { ReplicaRig, type RigOptions, wrapOnly } from '../../rig/replica-rig.ts';
 import { RigBucket } from '../../rig/rig-bucket.ts';
 import { RigWorkers } from '../../rig/rig-workers.ts';
@@ -153,6 +154,19 @@ describe('a damaged segment of pages', () => {
     await expectWhole(repaired.point);
   });
 
+  it('does not hide from a verify that blocks are damaged below a page which only the local cache still has', async () => {
+    const first = await sync();
+    const { pages, runs } = await bucket.layout(first.point, 'system');
+    const leaf = pages.at(-1) ?? { tenure: 0, number: 0, offset: 0 };
+    const below = runs.find(({ at }) => !pages.some((page) => sameSegment(page, at)))?.at ?? leaf;
+    expect(idOf(below)).not.toEqual(idOf(leaf));
+    for (const at of [leaf, below]) bucket.flip(bucket.segment(at), at.offset + 2);
+    expect((await verify()).repairable).toEqual([idOf(below), idOf(leaf)]);
+    const repaired = await sync();
+    expect(repaired.repair?.segments).toEqual([idOf(below), idOf(leaf)]);
+    await expectWhole(repaired.point);
+  });
+
   it('that can be read nowhere is met by the run itself, which sends that disk again and says why', async () => {
     const first = await sync();
     const { pages } = await bucket.layout(first.point, 'system');
@@ -268,32 +282,41 @@ describe('a repair that does not end', () => {
 
 describe('any damage to segments', () => {
   it('is followed by a whole point, whether it was verified before or is met', { timeout: 180_000 }, async () => {
+    const seed = randomInt(2 ** 32);
+    const random = new Random(seed);
     for (let round = 0; round < 10; round++) {
       await sync();
       for (const [label, disk] of machine.disks) {
-        if (label === 'system') disk.write(randomInt(290) * block + 7, randomBytes(3 * block));
-        else disk.discard(randomInt(80) * block, randomInt(5) * block);
+        if (label === 'system') disk.write(random.below(290) * block + 7, randomBytes(3 * block));
+        else disk.discard(random.below(80) * block, random.below(5) * block);
       }
       await sync();
-      const segments = bucket.names('/segments/');
-      const log: string[] = [];
-      for (let i = 0; i <= round % 4; i++) {
-        const name = segments[randomInt(segments.length)] ?? '';
-        if (!bucket.names(name).includes(name)) continue;
-        const at = randomInt(bucket.bytes(name).length - 40);
-        if (randomInt(3) === 0) bucket.remove(name);
-        else bucket.flip(name, at);
-        log.push(`${name} at ${at}`);
-      }
-      if (randomInt(2) === 0) withState((state) => state.clearPages());
-      await verify(randomInt(2) === 0 ? 'full' : 'ciphertext');
+      const damaged = damageSome(1 + (round % 4), random);
+      if (random.chance(0.5)) withState((state) => state.clearPages());
+      await verify(random.chance(0.5) ? 'full' : 'ciphertext');
       const { point } = await sync();
       await expectWhole(point).catch((error: unknown) => {
-        throw new Error(`round ${round}: ${log.join('; ')}`, { cause: error });
+        throw new Error(`seed ${seed}, round ${round}: ${damaged.join('; ')}`, { cause: error });
       });
     }
   });
 });
+
+/** Flips a bit of so many segments, or removes them. Says what it did. */
+function damageSome(count: number, random: Random): readonly string[] {
+  const segments = bucket.names('/segments/');
+  const done: string[] = [];
+  for (let i = 0; i < count; i++) {
+    const name = random.pick(segments);
+    if (!bucket.names(name).includes(name)) continue;
+    const at = random.below(bucket.bytes(name).length - 40);
+    const remove = random.below(3) === 0;
+    if (remove) bucket.remove(name);
+    else bucket.flip(name, at);
+    done.push(remove ? `${name} removed` : `${name} flipped at ${at}`);
+  }
+  return done;
+}
 
 /** The next publish entry meets a store that goes away, before or after it is put. */
 function withoutPublish(target: StorageTarget, how: 'lost' | 'unanswered'): StorageTarget {
