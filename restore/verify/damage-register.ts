@@ -103,6 +103,10 @@ export class DamageRegister {
     return this.#bySegment.get(segmentKey(id)) ?? [];
   }
 
+  isDamaged(id: SegmentId): boolean {
+    return this.marksOfSegment(id).some(({ kind }) => kind === 'damaged');
+  }
+
   get marks(): readonly Mark[] {
     return [...this.#marks.values()];
   }

@@ -1,6 +1,6 @@
 import { ReplicaNotFound, readPoint, verifyWholeChain } from '../../replica/chain.ts';
 import type { SegmentLife } from '../../replica/control.ts';
-import { chainEntryName, chainPrefix } from '../../replica/names.ts';
+import { chainEntryName, chainPrefix, type SegmentId } from '../../replica/names.ts';
 import { checkKeyRecords } from '../../replica/read-key-records.ts';
 import { SegmentReader } from '../../replica/segment-reader.ts';
 import { newTargetMetrics, withMetrics } from '../../storage-targets/with-metrics.ts';
@@ -151,7 +151,9 @@ class Verify {
     await attributeDamage(check, signal);
     // Blocks below a page that can't be read can't be found, but an agent whose cache has that page goes on using them.
     const blind = this.#points.filter((point) => this.#register.blindPoints.has(point));
-    if (blind.length > 0) await checkCiphertext(this.#segmentsOf(blind), signal);
+    const below = this.#segmentsOf(blind);
+    const unsuspected = below.needed.filter((life) => this.#register.marksOfSegment(life).length === 0);
+    await checkCiphertext({ ...below, needed: unsuspected }, signal);
   }
 
   async #walkChain(signal: AbortSignal): Promise<void> {
@@ -171,7 +173,6 @@ class Verify {
     const isHurt = (point: number): boolean =>
       marks.some((mark) => mark.certain && mark.kind === 'damaged' && mark.points.has(point));
     const isTouched = (point: number): boolean => marks.some((mark) => mark.points.has(point));
-    const newest = this.#replica.chain.state.newestPoint?.seq;
     return {
       level,
       proves: proofOf[level],
@@ -190,8 +191,16 @@ class Verify {
       whole: all.filter((point) => !isTouched(point)),
       hurt: all.filter(isHurt),
       doubtful: all.filter((point) => isTouched(point) && !isHurt(point)),
-      repairable: newest === undefined ? [] : this.#register.damagedSegments(newest),
+      repairable: this.#repairable(),
     };
+  }
+
+  #repairable(): readonly SegmentId[] {
+    const newest = this.#replica.chain.state.newestPoint?.seq;
+    if (newest === undefined) return [];
+    if (!this.#register.blindPoints.has(newest)) return this.#register.damagedSegments(newest);
+    const damaged = this.#segmentsOf([newest]).needed.filter((life) => this.#register.isDamaged(life));
+    return damaged.map(({ tenure, number }) => ({ tenure, number }));
   }
 }
 

@@ -16,12 +16,12 @@ export interface Variant extends AsyncDisposable {
 
 const root = join(import.meta.dirname, '../..');
 /** Everything that a simulation loads, so that the copy shares no module with the original. */
-const folders = ['replica', 'crypto', 'storage-targets', 'test/fakes', 'test/protocol'];
+const parts = ['replica', 'crypto', 'storage-targets', 'test/fakes', 'test/protocol', 'test/random.ts'];
 
 /** Loads the simulation over a copy of the product whose text was changed. */
 export async function loadVariant(edits: readonly Edit[]): Promise<Variant> {
   const folder = mkdtempSync(join(tmpdir(), 'failkit-variant-'));
-  for (const name of folders) cpSync(join(root, name), join(folder, name), { recursive: true });
+  for (const name of parts) cpSync(join(root, name), join(folder, name), { recursive: true });
   writeFileSync(join(folder, 'package.json'), '{ "type": "module" }');
   symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'));
   for (const edit of edits) applyEdit(folder, edit);

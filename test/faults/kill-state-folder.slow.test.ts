@@ -2,7 +2,7 @@ import { expect, it } from 'vitest';
 import { CliWorld } from './cli-world.ts';
 import { checkNextRun, killSweep } from './kill-sweep.ts';
 
-/** The whole sweep is in kill-sweep.slow.test.ts. These are the calls where a kill once left what no later run could use. */
+/** Of the whole sweep in kill-sweep.slow.test.ts, these are the calls where a kill once left what no later run could use. */
 it('kill -9 while the state folder is made leaves nothing in the way of the next run', {
   timeout: 120_000,
 }, async () => {
