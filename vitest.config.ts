@@ -22,6 +22,8 @@ export default defineConfig({
           name: 'unit',
           include: ['test/**/*.test.ts'],
           exclude: slow,
+          // A fresh process for each of so many small files would cost a third of the quick lane.
+          isolate: false,
           // A guard against hanging, not a measure of speed: these machines may be busy.
           testTimeout: 90_000,
           hookTimeout: 90_000,
