@@ -14,7 +14,9 @@ export class RestoreWorkers implements AsyncDisposable {
   constructor(threads: number) {
     const filename = new URL(`./restore-worker${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url)
       .href;
-    this.#pool = new Piscina({ filename, minThreads: 1, maxThreads: threads, recordTiming: false });
+    // A thread that idles for a moment ends otherwise, and starting the next one takes longer than most tasks.
+    const forever = { minThreads: 1, maxThreads: threads, idleTimeout: Number.POSITIVE_INFINITY };
+    this.#pool = new Piscina({ filename, ...forever, recordTiming: false });
   }
 
   /** The wanted blocks, every one checked. Throws the first record's failure. */
