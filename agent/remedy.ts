@@ -35,6 +35,16 @@ const remedies: Readonly<Record<string, Remedy>> = {
   CHANGE_TRACKING_LOST: resync('source', 'nothing to do: the next run reads the whole disk again'),
   QUIESCE_UNAVAILABLE: stop('source', 'set quiesce to prefer, or make the guest agent work'),
 
+  NBD_URI_INVALID: stop('usage', 'correct the NBD URI'),
+  NBD_UNREACHABLE: retry('source', 'check the address of the NBD server, and that it runs'),
+  NBD_TLS_UNTRUSTED: stop('source', 'give the certificate authority of the NBD server, and what it knows us by'),
+  NBD_EXPORT_REFUSED: stop('source', "check the export's name and the NBD server's own policy"),
+  NBD_UNSUPPORTED: stop('source', 'serve the disk so that the NBD server can do it, or ask for less'),
+  NBD_CONNECTION_LOST: retry('source', 'check the NBD server, its log and the network'),
+  NBD_TIMED_OUT: retry('source', 'check the NBD server and the storage behind it'),
+  NBD_REQUEST_FAILED: retry('source', "see the NBD server's log: its storage refused"),
+  NBD_PROTOCOL_VIOLATION: stop('source', 'update the NBD server, or report this with its version'),
+
   ACCESS_DENIED: stop('store', 'check the credentials and the permissions of the bucket'),
   BUCKET_NOT_FOUND: stop('store', 'check repository.bucket, or make the bucket'),
   WRONG_REGION: stop('store', 'correct repository.region'),
