@@ -30,9 +30,18 @@ const headerBytes = 96;
 /** Header and commitment: what a reader needs before it can open any record. */
 export const segmentPreambleBytes = headerBytes + commitmentBytes;
 const trailerBytes = 12;
+/** No footer is longer: 4096 records of at most 96 bytes and a table of 256 disks. */
+const footerBytesMax = 512 * 1024;
+/** The largest body: one block of 1 MiB. */
+const bodyBytesMax = 2 ** 20;
 const saltOffset = headerBytes - saltBytes;
 const footerRecordNumber = 0xffffffff;
 const noDisk = new Uint8Array(16);
+
+/** Bytes that a segment takes at most when it is closed as soon as its records reach `segmentBytes`. */
+export function segmentBytesMax(segmentBytes: number): number {
+  return segmentBytes + bodyBytesMax + footerBytesMax + 2 * tagBytes + trailerBytes;
+}
 
 /** What a record's tag is bound to, besides its segment and number. */
 export interface RecordBinding {
@@ -73,13 +82,20 @@ export interface SealedSegment {
   readonly pageDigests: ReadonlyMap<number, Uint8Array>;
 }
 
+export interface SealOptions {
+  /** Where the segment is made. Bodies may lie in it already, each at the offset of its record: they are sealed in place. */
+  readonly into?: Uint8Array;
+  /** Only for reproducible vectors. */
+  readonly random?: Uint8Array;
+}
+
 /** Seals the records in order. Deterministic but for `random`; a segment is sealed exactly once, retries send the same bytes. */
 export function sealSegment(
   key: DataKey,
   saltKey: Uint8Array,
   header: SegmentHeader,
   records: readonly UnsealedRecord[],
-  random?: Uint8Array,
+  { into, random }: SealOptions = {},
 ): SealedSegment {
   if (records.length > segmentRecordsMax) throw new Error(`${records.length} records in one segment`);
   const footer = encodeFooter(records);
@@ -90,7 +106,9 @@ export function sealSegment(
   using keys = sealingKeys(key, header.context, 'failkit/v1/segment', headerWithSalt);
 
   const bodiesBytes = records.reduce((sum, record) => sum + record.body.length + tagBytes, 0);
-  const bytes = new Uint8Array(segmentPreambleBytes + bodiesBytes + footer.length + tagBytes + trailerBytes);
+  const length = segmentPreambleBytes + bodiesBytes + footer.length + tagBytes + trailerBytes;
+  const bytes = into === undefined ? new Uint8Array(length) : into.subarray(0, length);
+  if (bytes.length !== length) throw new Error(`a segment of ${length} bytes does not fit into ${bytes.length}`);
   bytes.set(headerWithSalt, 0);
   bytes.set(keys.commitment, headerBytes);
   const pageDigests = new Map<number, Uint8Array>();

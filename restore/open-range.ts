@@ -1,7 +1,9 @@
+import type { KeyObject } from 'node:crypto';
 import { zstdDecompressSync } from 'node:zlib';
 import { DataKey } from '../crypto/data-key.ts';
 import { CommitmentMismatch, RecordTampered } from '../crypto/errors.ts';
-import { blockDigest, digestBytes } from '../crypto/suite.ts';
+import { freeBytes } from '../crypto/free-bytes.ts';
+import { blockDigest, digestBytes, prepareDigestKey } from '../crypto/suite.ts';
 import {
   type Codec,
   codec,
@@ -79,23 +81,26 @@ export interface OpenedRange {
   readonly failures: readonly RecordFailure[];
 }
 
-/** Nothing of a record is returned before its tag and every digest was checked; one that fails does not keep the others. */
-export function openRange(task: OpenRangeTask): OpenedRange {
+/**
+ * Nothing of a record is taken before its tag and every digest was checked; one that fails does not keep the others. The bytes of a
+ * piece are gone when `take` returns.
+ */
+export function openRange(task: OpenRangeTask, take: (piece: OpenedPiece) => void): readonly RecordFailure[] {
   const failures: RecordFailure[] = [];
   const fail = (records: readonly WantedRecord[], error: unknown): void => {
     for (const { record } of records) failures.push({ record, code: codeOf(error), message: messageOf(error) });
   };
   using opener = openSegment(task, fail);
-  const pieces = task.records.flatMap((record) => {
-    if (opener === null) return [];
+  const digestKey = prepareDigestKey(task.digestKey);
+  if (opener === null) return failures;
+  for (const record of task.records) {
     try {
-      return openWanted(task, opener, record);
+      openWanted(task, opener, digestKey, record, take);
     } catch (error) {
       fail([record], error);
-      return [];
     }
-  });
-  return { pieces, failures };
+  }
+  return failures;
 }
 
 function openSegment(
@@ -134,7 +139,13 @@ export function wholeRun({ inside, count, digests }: WantedPiece): WantedPiece {
   return { inside, count, digests };
 }
 
-function openWanted(task: OpenRangeTask, opener: SegmentOpener, wanted: WantedRecord): readonly OpenedPiece[] {
+function openWanted(
+  task: OpenRangeTask,
+  opener: SegmentOpener,
+  digestKey: KeyObject,
+  wanted: WantedRecord,
+  take: (piece: OpenedPiece) => void,
+): void {
   const plaintextLength = wanted.recordBlocks * task.blockSize;
   const binding: RecordBinding = {
     type: recordType.data,
@@ -147,13 +158,19 @@ function openWanted(task: OpenRangeTask, opener: SegmentOpener, wanted: WantedRe
   };
   const sealed = task.bytes.subarray(wanted.offset, wanted.offset + wanted.length);
   const where = `${task.object} record ${wanted.record}`;
-  const plaintext = expand(opener.openBody(wanted.record, binding, sealed), wanted.codec, plaintextLength, where);
-  return wanted.pieces.map((piece) => {
-    checkDigests(task, piece, plaintext, where);
-    const bytes = plaintext.subarray(piece.inside * task.blockSize, (piece.inside + piece.count) * task.blockSize);
-    return { firstBlock: wanted.recordFirstBlock + piece.inside, bytes };
-  });
+  const body = opener.openBody(wanted.record, binding, sealed);
+  const plaintext = expand(body, wanted.codec, plaintextLength, where);
+  for (const piece of wanted.pieces) checkDigests(task, digestKey, piece, plaintext, where);
+  for (const { inside, count } of wanted.pieces) {
+    const bytes = plaintext.subarray(inside * task.blockSize, (inside + count) * task.blockSize);
+    take({ firstBlock: wanted.recordFirstBlock + inside, bytes });
+  }
+  freeBytes(body);
+  freeBytes(plaintext);
 }
+
+/** Less is refused by zlib. */
+const chunkBytesMin = 64;
 
 /** The plaintext of a body; throws ContentMismatch where it is not exactly `length` bytes. */
 export function expand(body: Uint8Array, used: Codec, length: number, where: string): Uint8Array {
@@ -165,16 +182,22 @@ export function expand(body: Uint8Array, used: Codec, length: number, where: str
 
 function decompress(frame: Uint8Array, length: number, where: string): Uint8Array {
   try {
-    return zstdDecompressSync(frame, { maxOutputLength: length });
+    return zstdDecompressSync(frame, { maxOutputLength: length, chunkSize: Math.max(length, chunkBytesMin) });
   } catch (cause) {
     throw new ContentMismatch(`${where}: its content does not decompress to ${length} bytes`, { cause });
   }
 }
 
-function checkDigests(task: OpenRangeTask, piece: WantedPiece, plaintext: Uint8Array, where: string): void {
+function checkDigests(
+  task: OpenRangeTask,
+  digestKey: KeyObject,
+  piece: WantedPiece,
+  plaintext: Uint8Array,
+  where: string,
+): void {
   for (let i = 0; i < piece.count; i++) {
     const at = (piece.inside + i) * task.blockSize;
-    const digest = blockDigest(task.digestKey, plaintext.subarray(at, at + task.blockSize));
+    const digest = blockDigest(digestKey, plaintext.subarray(at, at + task.blockSize));
     const expected = piece.digests.subarray(i * digestBytes, (i + 1) * digestBytes);
     if (Buffer.compare(digest, expected) !== 0) {
       throw new ContentMismatch(`${where}: block ${piece.inside + i} of it is not the content that the map names`);

@@ -1,4 +1,5 @@
-import { blockDigest, digestBytes } from '../crypto/suite.ts';
+import { freeBytes } from '../crypto/free-bytes.ts';
+import { blockDigest, digestBytes, prepareDigestKey } from '../crypto/suite.ts';
 import { BlockMap, blockCountOf } from '../replica/block-map.ts';
 import { inParallel } from '../replica/in-parallel.ts';
 import type { DiskState } from '../replica/manifest.ts';
@@ -102,14 +103,14 @@ async function missingPieces(
 ): Promise<readonly WantedPiece[]> {
   if (!sink.mayHoldContent) return [wholeRun(run)];
   const { machineKeys } = await tools.reader.keysOf(run.at, signal);
+  const digestKey = prepareDigestKey(machineKeys.digestKey);
   const pieces: WantedPiece[] = [];
   for (let i = 0; i < run.count; i++) {
     const digest = run.digests.subarray(i * digestBytes, (i + 1) * digestBytes);
     const block = new Uint8Array(disk.blockSize);
     const at = (run.first + i) * disk.blockSize;
     await sink.read(at, block.subarray(0, Math.min(disk.blockSize, disk.capacityBytes - at)), signal);
-    if (Buffer.compare(blockDigest(machineKeys.digestKey, block), digest) === 0)
-      tools.progress.keptBytes += disk.blockSize;
+    if (Buffer.compare(blockDigest(digestKey, block), digest) === 0) tools.progress.keptBytes += disk.blockSize;
     else pieces.push({ inside: run.inside + i, count: 1, digests: digest });
   }
   return pieces;
@@ -132,7 +133,6 @@ async function restoreRange(
     await sink.write(at, content, signal);
     progress.writtenBytes += content.length;
   }
-  // All pieces lie in one buffer. Garbage collection is late with buffers of this size.
-  const buffer = pieces[0]?.bytes.buffer;
-  if (buffer instanceof ArrayBuffer) buffer.transfer(0);
+  // All pieces lie in one buffer.
+  if (pieces[0] !== undefined) freeBytes(pieces[0].bytes);
 }

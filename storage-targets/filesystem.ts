@@ -1,4 +1,4 @@
-import { randomUUID, subtle } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import type { Stats } from 'node:fs';
 import { type FileHandle, link, mkdir, open, readdir, stat, unlink } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
@@ -65,6 +65,9 @@ export async function openFilesystemTarget(options: FilesystemOptions): Promise<
   };
 }
 
+/** Written and hashed at a time. */
+const pieceBytes = 2 ** 20;
+
 interface Store {
   readonly directory: string;
   readonly folders: DurableFolders;
@@ -85,27 +88,29 @@ async function putIfAbsent(
   checkObjectName(name);
   const { directory } = store;
   if (options.retainUntil) throw new Unsupported(`${name} in ${directory}: a directory has no object lock`);
-  await checkSha256(directory, name, bytes, options.sha256);
   signal.throwIfAborted();
   const where: Where = { directory, name, doing: 'putting' };
-  const incoming = await putNamed(store, writeIncoming(directory, bytes), where);
+  const { path: incoming, sha256 } = await putNamed(store, writeIncoming(directory, bytes), where);
   try {
     signal.throwIfAborted();
+    // A directory records no checksum, so it is checked here: what becomes durable is what was sealed.
+    if (Buffer.compare(sha256, options.sha256) !== 0) {
+      throw new ChecksumRefused(
+        `${name} in ${directory}: the bytes to put do not have the SHA-256 that came with them`,
+      );
+    }
     await putNamed(store, linkObject(store, incoming, name), where);
   } finally {
     await removeIncoming(incoming);
   }
 }
 
-/** A directory records no checksum, so it is checked here: what becomes durable is what was sealed. */
-async function checkSha256(directory: string, name: string, bytes: Uint8Array, expected: Uint8Array): Promise<void> {
-  const actual = new Uint8Array(await subtle.digest('SHA-256', bytes as Uint8Array<ArrayBuffer>));
-  if (Buffer.compare(actual, expected) !== 0) {
-    throw new ChecksumRefused(`${name} in ${directory}: the bytes to put do not have the SHA-256 that came with them`);
-  }
+interface Incoming {
+  readonly path: string;
+  readonly sha256: Uint8Array;
 }
 
-async function writeIncoming(directory: string, bytes: Uint8Array): Promise<string> {
+async function writeIncoming(directory: string, bytes: Uint8Array): Promise<Incoming> {
   const folder = join(directory, incomingFolder);
   const path = join(folder, randomUUID());
   const handle = await open(path, 'wx').catch(async (error: unknown) => {
@@ -114,20 +119,32 @@ async function writeIncoming(directory: string, bytes: Uint8Array): Promise<stri
     return open(path, 'wx');
   });
   try {
-    await writeAll(handle, bytes);
+    const sha256 = await writeAll(handle, bytes);
     await handle.sync();
+    return { path, sha256 };
   } catch (error) {
     await removeIncoming(path);
     throw error;
   } finally {
     await handle.close();
   }
-  return path;
 }
 
-async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<void> {
-  for (let written = 0; written < bytes.length; ) {
-    written += (await handle.write(bytes, written, bytes.length - written, written)).bytesWritten;
+/** Each piece is hashed while it is written, so that no piece holds up the main thread for long. Returns the SHA-256. */
+async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<Uint8Array> {
+  const hash = createHash('sha256');
+  for (let at = 0; at < bytes.length; at += pieceBytes) {
+    const piece = bytes.subarray(at, at + pieceBytes);
+    const writing = writePiece(handle, piece, at);
+    hash.update(piece);
+    await writing;
+  }
+  return hash.digest();
+}
+
+async function writePiece(handle: FileHandle, piece: Uint8Array, at: number): Promise<void> {
+  for (let written = 0; written < piece.length; ) {
+    written += (await handle.write(piece, written, piece.length - written, at + written)).bytesWritten;
   }
 }
 
@@ -232,7 +249,7 @@ async function deleteOne(directory: string, name: string): Promise<boolean> {
 async function fileSystemTime(directory: string, signal: AbortSignal): Promise<Date> {
   signal.throwIfAborted();
   const where: Where = { directory, name: '', doing: 'reading the clock' };
-  const path = await named(writeIncoming(directory, new Uint8Array(1)), where);
+  const { path } = await named(writeIncoming(directory, new Uint8Array(1)), where);
   try {
     return (await named(stat(path), where)).mtime;
   } finally {

@@ -13,6 +13,7 @@ import { inOrder } from './in-order.ts';
 import type { PipelineWorkers } from './pipeline-workers.ts';
 import type { SegmentPacker } from './segment-packer.ts';
 import type { SharedKeys } from './shared-keys.ts';
+import { SharedSlots } from './shared-slots.ts';
 import { outcome, type Squeezed, type SqueezedRecord } from './squeeze.ts';
 import { blockKind, type Stretch, stretchBytes, stretches } from './stretch.ts';
 
@@ -56,6 +57,8 @@ export interface DiskPlan {
 interface Worked {
   readonly stretch: Stretch;
   readonly squeezed: Squeezed;
+  /** Holds the bodies of the records; to be given back. */
+  readonly slot: Uint8Array;
   readonly before: readonly (BlockPlace | null)[];
   readonly journaled: readonly (BlockPlace | null)[];
 }
@@ -72,7 +75,7 @@ export async function protectDisk(
   });
   const { blockSize } = plan.geometry;
   const wanted = stretches(plan.extents, { blockSize, blockCount: blockCountOf(plan.geometry), full: plan.full });
-  const slots = new SlotPool(Math.max(stretchBytes, blockSize));
+  const slots = new SharedSlots(Math.max(stretchBytes, blockSize));
   const worked = inOrder(interesting(plan, wanted, signal), tools.stretchesAheadMax, (stretch) =>
     workOn(stretch, plan, tools, slots, signal),
   );
@@ -83,6 +86,7 @@ export async function protectDisk(
     const leaf = open[0] ?? { index, places: keepInside(result.before, index, plan.geometry) };
     open[0] = leaf;
     await placeStretch(result, leaf, plan, tools, signal);
+    slots.give(result.slot);
   }
   for (const done of open) await closeLeaf(writer, done, signal);
   await writer.clearBeyondCapacity(signal);
@@ -127,38 +131,34 @@ async function workOn(
   stretch: Stretch,
   plan: DiskPlan,
   tools: DiskTools,
-  slots: SlotPool,
+  slots: SharedSlots,
   signal: AbortSignal,
 ): Promise<Worked> {
   const leafIndex = Math.floor(stretch.firstBlock / leafBlocks);
   const leafFirst = leafIndex * leafBlocks;
   const before = placesOf(await plan.old.leafRuns(leafIndex, signal), leafFirst);
   const journaled = without(journaledPlaces(plan, tools.state, leafIndex), plan.isDamaged);
+  // One that meets an error is not given back: the run ends with it.
   const slot = slots.take();
-  try {
-    const bytes = slot.subarray(0, stretch.kinds.length * plan.geometry.blockSize);
-    const readBytes = await readBlocks(stretch, plan, bytes, signal);
-    tools.progress.readBytes += readBytes;
-    const known = digestsOf(without(before, plan.isDamaged), stretch, leafFirst);
-    const candidates = digestsOf(journaled, stretch, leafFirst);
-    const squeezed = await tools.workers.squeeze(
-      {
-        bytes,
-        blockSize: plan.geometry.blockSize,
-        kinds: stretch.kinds,
-        knownDigests: known.digests,
-        known: known.present,
-        journaledDigests: candidates.digests,
-        journaled: candidates.present,
-        digestKey: tools.keys.digestKey,
-        compressionLevel: tools.compressionLevel,
-      },
-      signal,
-    );
-    return { stretch, squeezed, before, journaled };
-  } finally {
-    slots.give(slot);
-  }
+  const bytes = slot.subarray(0, stretch.kinds.length * plan.geometry.blockSize);
+  tools.progress.readBytes += await readBlocks(stretch, plan, bytes, signal);
+  const known = digestsOf(without(before, plan.isDamaged), stretch, leafFirst);
+  const candidates = digestsOf(journaled, stretch, leafFirst);
+  const squeezed = await tools.workers.squeeze(
+    {
+      bytes,
+      blockSize: plan.geometry.blockSize,
+      kinds: stretch.kinds,
+      knownDigests: known.digests,
+      known: known.present,
+      journaledDigests: candidates.digests,
+      journaled: candidates.present,
+      digestKey: tools.keys.digestKey,
+      compressionLevel: tools.compressionLevel,
+    },
+    signal,
+  );
+  return { stretch, squeezed, slot, before, journaled };
 }
 
 function without(
@@ -278,22 +278,4 @@ async function packRecord(
 
 function digestAt(squeezed: Squeezed, i: number): Uint8Array {
   return squeezed.digests.subarray(i * digestBytes, (i + 1) * digestBytes);
-}
-
-/** Shared buffers that go round between reads and workers. */
-class SlotPool {
-  readonly #bytes: number;
-  readonly #free: Uint8Array[] = [];
-
-  constructor(bytes: number) {
-    this.#bytes = bytes;
-  }
-
-  take(): Uint8Array {
-    return this.#free.pop() ?? new Uint8Array(new SharedArrayBuffer(this.#bytes));
-  }
-
-  give(slot: Uint8Array): void {
-    this.#free.push(slot);
-  }
 }

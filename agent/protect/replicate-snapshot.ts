@@ -146,6 +146,7 @@ async function replicateAgainst(
       ...tools,
       units,
       inFlightMax: tools.options.segmentsInFlightMax,
+      segmentBytes: tools.options.segmentBytes,
       generationOf: (diskId) => generations.get(toHex(diskId)) ?? 0,
       onUploaded: (bytes) => {
         tools.progress.uploadedBytes += bytes;

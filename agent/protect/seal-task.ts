@@ -8,8 +8,10 @@ export interface SealTask {
   readonly saltKey: Uint8Array;
   readonly header: SegmentHeader;
   readonly records: readonly UnsealedRecord[];
+  /** On shared memory, with the bodies of the records at their places. */
+  readonly into: Uint8Array;
 }
 
 export function seal(task: SealTask): SealedSegment {
-  return sealSegment(new DataKey(task.dataKey), task.saltKey, task.header, task.records);
+  return sealSegment(new DataKey(task.dataKey), task.saltKey, task.header, task.records, { into: task.into });
 }

@@ -11,10 +11,13 @@ import {
 
 /** Seals a full segment and makes it durable; resolves with its pages' digests once it is sealed. */
 export interface SegmentStore {
+  /** Where a segment is made; `store` takes it back. */
+  takeSlot(): Uint8Array;
   /** Waits while too many segments are in flight; then resolves at once, with the digests to come. */
   store(
     id: SegmentId,
     records: readonly UnsealedRecord[],
+    slot: Uint8Array,
   ): Promise<{ readonly pageDigests: Promise<ReadonlyMap<number, Uint8Array>> }>;
 }
 
@@ -24,6 +27,8 @@ export type SealedPages = Map<string, Promise<ReadonlyMap<number, Uint8Array>>>;
 interface OpenSegment {
   readonly id: SegmentId;
   readonly records: UnsealedRecord[];
+  /** Holds each body where its record will lie. */
+  readonly slot: Uint8Array;
   offset: number;
 }
 
@@ -49,15 +54,18 @@ export class SegmentPacker implements RecordPacker {
       this.#open !== null &&
       (this.#open.offset >= this.#segmentBytes || this.#open.records.length >= segmentRecordsMax);
     if (full) await this.flush();
-    this.#open ??= { id: this.#next(), records: [], offset: segmentPreambleBytes };
+    this.#open ??= { id: this.#next(), records: [], slot: this.#store.takeSlot(), offset: segmentPreambleBytes };
     return this.#open.id;
   }
 
+  /** The body is copied. */
   add(record: UnsealedRecord): RecordAddress {
     const open = this.#open;
     if (open === null) throw new Error('no room was asked for');
+    const body = open.slot.subarray(open.offset, open.offset + record.body.length);
+    body.set(record.body);
     const at = { ...open.id, record: open.records.length, offset: open.offset, length: record.body.length + tagBytes };
-    open.records.push(record);
+    open.records.push({ ...record, body });
     open.offset += at.length;
     return at;
   }
@@ -73,7 +81,7 @@ export class SegmentPacker implements RecordPacker {
     const open = this.#open;
     this.#open = null;
     if (open === null || open.records.length === 0) return;
-    const { pageDigests } = await this.#store.store(open.id, open.records);
+    const { pageDigests } = await this.#store.store(open.id, open.records, open.slot);
     if (open.records.some((record) => record.type === recordType.page))
       this.#sealedPages.set(segmentKey(open.id), pageDigests);
   }

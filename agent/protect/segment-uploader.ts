@@ -6,13 +6,20 @@ import type { EpochKeys } from '../../replica/key-ring.ts';
 import { type BlockPlace, runsOf } from '../../replica/leaf.ts';
 import type { SegmentId } from '../../replica/names.ts';
 import { encodeLeaf, leafBlocks, type Run } from '../../replica/page.ts';
-import { recordType, type SealedSegment, segmentPreambleBytes, type UnsealedRecord } from '../../replica/segment.ts';
+import {
+  recordType,
+  type SealedSegment,
+  segmentBytesMax,
+  segmentPreambleBytes,
+  type UnsealedRecord,
+} from '../../replica/segment.ts';
 import type { Tenure } from '../../replica/tenure.ts';
 import type { UnitCount } from '../../replica/unit-count.ts';
 import type { JournalLeaf, MachineState } from '../state/machine-state.ts';
 import type { PipelineWorkers } from './pipeline-workers.ts';
 import type { SegmentStore } from './segment-packer.ts';
 import type { SharedKeys } from './shared-keys.ts';
+import { SharedSlots } from './shared-slots.ts';
 
 /** Seals closed segments in a worker, puts them, and journals what became durable. A bounded number is in flight. */
 
@@ -24,6 +31,8 @@ export interface UploadContext {
   readonly state: MachineState;
   readonly units: UnitCount;
   readonly inFlightMax: number;
+  /** Of segments; the last record may go beyond. */
+  readonly segmentBytes: number;
   /** Generation of a disk, for the journal. */
   readonly generationOf: (diskId: Uint8Array) => number;
   readonly onUploaded: (bytes: number) => void;
@@ -34,6 +43,7 @@ export class SegmentUploader implements SegmentStore {
   readonly #signal: AbortSignal;
   readonly #abort = new AbortController();
   readonly #inFlight = new Set<Promise<void>>();
+  readonly #slots: SharedSlots;
   #failure: { readonly error: unknown } | null = null;
   #uploadedBytes = 0;
 
@@ -41,6 +51,7 @@ export class SegmentUploader implements SegmentStore {
     this.#context = context;
     this.#signal = AbortSignal.any([signal, this.#abort.signal]);
     setMaxListeners(0, this.#signal);
+    this.#slots = new SharedSlots(segmentBytesMax(context.segmentBytes));
   }
 
   /** Stored bytes of the segments that are durable. */
@@ -48,14 +59,23 @@ export class SegmentUploader implements SegmentStore {
     return this.#uploadedBytes;
   }
 
+  takeSlot(): Uint8Array {
+    return this.#slots.take();
+  }
+
   async store(
     id: SegmentId,
     records: readonly UnsealedRecord[],
+    slot: Uint8Array,
   ): Promise<{ pageDigests: Promise<ReadonlyMap<number, Uint8Array>> }> {
     while (this.#inFlight.size >= this.#context.inFlightMax) await Promise.race(this.#inFlight);
     this.#throwFailure();
-    const sealing = this.#seal(id, records);
-    const done: Promise<void> = this.#put(id, records, sealing)
+    // Sealing turns the bodies into ciphertext where they lie.
+    const pages = pageBodies(records);
+    const sealing = this.#seal(id, records, slot);
+    const done: Promise<void> = this.#put(id, records, pages, sealing)
+      // Only now: of a put that failed nobody knows when its last byte is read.
+      .then(() => this.#slots.give(slot))
       .catch((error: unknown) => {
         this.#failure ??= { error };
         this.#abort.abort(error);
@@ -84,21 +104,28 @@ export class SegmentUploader implements SegmentStore {
     if (this.#failure !== null) throw this.#failure.error;
   }
 
-  async #seal(id: SegmentId, records: readonly UnsealedRecord[]): Promise<SealedSegment> {
+  async #seal(id: SegmentId, records: readonly UnsealedRecord[], into: Uint8Array): Promise<SealedSegment> {
     const { shared, keys, workers } = this.#context;
     const header = { ...id, context: keys.context };
-    return await workers.seal({ dataKey: shared.dataKey, saltKey: shared.saltKey, header, records }, this.#signal);
+    return await workers.seal(
+      { dataKey: shared.dataKey, saltKey: shared.saltKey, header, records, into },
+      this.#signal,
+    );
   }
 
-  async #put(id: SegmentId, records: readonly UnsealedRecord[], sealing: Promise<SealedSegment>): Promise<void> {
+  async #put(
+    id: SegmentId,
+    records: readonly UnsealedRecord[],
+    pages: readonly PageBody[],
+    sealing: Promise<SealedSegment>,
+  ): Promise<void> {
     const { tenure, state, units } = this.#context;
     const sealed = await sealing;
-    state.stagePages(openedPages(records, sealed.pageDigests));
+    state.stagePages(openedPages(pages, sealed.pageDigests));
     await tenure.putSegment(id, sealed.bytes, sealed.sha256, this.#signal);
     const birth: Birth = { ...id, size: sealed.bytes.length, units: unitsOf(records), sha256: sealed.sha256 };
     state.journal(birth, this.#journalLeaves(id, records));
     units.born(birth);
-    releaseBytes(sealed.bytes);
     this.#uploadedBytes += birth.size;
     this.#context.onUploaded(birth.size);
   }
@@ -132,26 +159,30 @@ export class SegmentUploader implements SegmentStore {
   }
 }
 
-/** Frees the memory now: garbage collection is late with buffers of this size. */
-function releaseBytes({ buffer }: Uint8Array): void {
-  if (buffer instanceof ArrayBuffer) buffer.transfer(0);
-}
-
 function unitsOf(records: readonly UnsealedRecord[]): number {
   return records.reduce((sum, record) => sum + (record.type === recordType.data ? record.blockCount : 1), 0);
 }
 
+interface PageBody {
+  readonly number: number;
+  readonly body: Uint8Array;
+  readonly childDigests: UnsealedRecord['childDigests'];
+}
+
+function pageBodies(records: readonly UnsealedRecord[]): readonly PageBody[] {
+  return records.flatMap(({ type, body, childDigests }, number) =>
+    type === recordType.page ? [{ number, body: Uint8Array.from(body), childDigests }] : [],
+  );
+}
+
 /** The pages as a reader will open them: with their children's digests filled in, as sealing did to its own copy. */
 function* openedPages(
-  records: readonly UnsealedRecord[],
+  pages: readonly PageBody[],
   digests: ReadonlyMap<number, Uint8Array>,
 ): Generator<readonly [Uint8Array, Uint8Array]> {
-  for (const [number, record] of records.entries()) {
+  for (const { number, body, childDigests } of pages) {
+    for (const child of childDigests) body.set(digests.get(child.record) ?? new Uint8Array(digestBytes), child.at);
     const digest = digests.get(number);
-    if (record.type !== recordType.page || digest === undefined) continue;
-    const page = Uint8Array.from(record.body);
-    for (const child of record.childDigests)
-      page.set(digests.get(child.record) ?? new Uint8Array(digestBytes), child.at);
-    yield [digest, page];
+    if (digest !== undefined) yield [digest, body];
   }
 }

@@ -1,5 +1,7 @@
+import type { KeyObject } from 'node:crypto';
 import { constants, zstdCompressSync } from 'node:zlib';
-import { blockDigest, digestBytes } from '../../crypto/suite.ts';
+import { freeBytes } from '../../crypto/free-bytes.ts';
+import { blockDigest, digestBytes, prepareDigestKey } from '../../crypto/suite.ts';
 import { type Codec, codec } from '../../replica/segment.ts';
 import { blockKind } from './stretch.ts';
 
@@ -10,7 +12,7 @@ const recordBytesMax = 256 * 1024;
 const worthwhileShare = 0.97;
 
 export interface SqueezeTask {
-  /** Whole blocks, the last one padded with zeros; on shared memory. */
+  /** Whole blocks, the last one padded with zeros; on shared memory. The bodies of the records replace them, from the start on. */
   readonly bytes: Uint8Array;
   readonly blockSize: number;
   readonly kinds: Uint8Array;
@@ -32,6 +34,7 @@ export interface SqueezedRecord {
   readonly first: number;
   readonly count: number;
   readonly codec: Codec;
+  /** Lies in the task's bytes. */
   readonly body: Uint8Array;
 }
 
@@ -46,16 +49,17 @@ export function squeeze(task: SqueezeTask): Squeezed {
   const count = task.kinds.length;
   const outcomes = new Uint8Array(count);
   const digests = new Uint8Array(count * digestBytes);
-  for (let i = 0; i < count; i++) outcomes[i] = judgeBlock(task, i, digests);
+  const key = prepareDigestKey(task.digestKey);
+  for (let i = 0; i < count; i++) outcomes[i] = judgeBlock(task, key, i, digests);
   return { outcomes, digests, records: compressRuns(task, outcomes) };
 }
 
-function judgeBlock(task: SqueezeTask, i: number, digests: Uint8Array): number {
+function judgeBlock(task: SqueezeTask, key: KeyObject, i: number, digests: Uint8Array): number {
   if (task.kinds[i] === blockKind.untouched) return outcome.untouched;
   if (task.kinds[i] === blockKind.zero) return outcome.zero;
   const block = task.bytes.subarray(i * task.blockSize, (i + 1) * task.blockSize);
   if (isZero(block)) return outcome.zero;
-  const digest = blockDigest(task.digestKey, block);
+  const digest = blockDigest(key, block);
   digests.set(digest, i * digestBytes);
   if (task.known[i] === 1 && equalsAt(task.knownDigests, i, digest)) return outcome.unchanged;
   if (task.journaled[i] === 1 && equalsAt(task.journaledDigests, i, digest)) return outcome.journaled;
@@ -74,35 +78,37 @@ function isZero(block: Uint8Array): boolean {
   return Buffer.compare(block, zeros) === 0;
 }
 
-/** Consecutive changed blocks become one record, up to the size limit. The bodies share one buffer, so that they move to the main thread at once. */
+/**
+ * Consecutive changed blocks become one record, up to the size limit. No body is longer than its plaintext, so each finds room
+ * before what is not compressed yet.
+ */
 function compressRuns(task: SqueezeTask, outcomes: Uint8Array): readonly SqueezedRecord[] {
   const blocksMax = Math.max(1, recordBytesMax / task.blockSize);
-  const compressed: SqueezedRecord[] = [];
+  const records: SqueezedRecord[] = [];
+  let end = 0;
   for (let first = 0; first < outcomes.length; ) {
     let count = 0;
     while (count < blocksMax && outcomes[first + count] === outcome.changed) count++;
-    if (count > 0) compressed.push(compressRun(task, first, count));
+    if (count > 0) {
+      const record = compressRun(task, first, count, end);
+      records.push(record);
+      end += record.body.length;
+    }
     first += Math.max(1, count);
   }
-  return shareBodies(compressed);
+  return records;
 }
 
-function compressRun(task: SqueezeTask, first: number, count: number): SqueezedRecord {
+function compressRun(task: SqueezeTask, first: number, count: number, at: number): SqueezedRecord {
   const plaintext = task.bytes.subarray(first * task.blockSize, (first + count) * task.blockSize);
   const frame = zstdCompressSync(plaintext, {
     params: { [constants.ZSTD_c_compressionLevel]: task.compressionLevel, [constants.ZSTD_c_contentSizeFlag]: 1 },
+    // Room for all of it: smaller chunks would be put together by copying them.
+    chunkSize: plaintext.length + (plaintext.length >> 7) + 1024,
   });
-  if (frame.length < plaintext.length * worthwhileShare) return { first, count, codec: codec.zstd, body: frame };
-  return { first, count, codec: codec.stored, body: plaintext };
-}
-
-function shareBodies(records: readonly SqueezedRecord[]): readonly SqueezedRecord[] {
-  const shared = new Uint8Array(records.reduce((sum, { body }) => sum + body.length, 0));
-  let at = 0;
-  return records.map((record) => {
-    shared.set(record.body, at);
-    const body = shared.subarray(at, at + record.body.length);
-    at += record.body.length;
-    return { ...record, body };
-  });
+  const worthwhile = frame.length < plaintext.length * worthwhileShare;
+  const body = task.bytes.subarray(at, at + (worthwhile ? frame.length : plaintext.length));
+  body.set(worthwhile ? frame : plaintext);
+  freeBytes(frame);
+  return { first, count, codec: worthwhile ? codec.zstd : codec.stored, body };
 }

@@ -34,7 +34,7 @@ export class MemorySegments implements PageSource {
   seal(id: SegmentId, records: readonly UnsealedRecord[]): Birth {
     using key = dataKey();
     // A stuck random generator is the worst case, and repeatable.
-    const sealed = sealSegment(key, filled(32, 0x0a), { ...id, context }, records, filled(32, 0x05));
+    const sealed = sealSegment(key, filled(32, 0x0a), { ...id, context }, records, { random: filled(32, 0x05) });
     this.sealed.set(segmentKey(id), sealed);
     const units = records.reduce((sum, { type, blockCount }) => sum + (type === recordType.data ? blockCount : 1), 0);
     return { tenure: id.tenure, number: id.number, size: sealed.bytes.length, units, sha256: sealed.sha256 };

@@ -32,7 +32,7 @@ const stuck = filled(32, 0x05);
 
 function seal(records: readonly UnsealedRecord[], at: SegmentHeader = header): Uint8Array {
   using key = dataKey();
-  return sealSegment(key, saltKey, at, records, stuck).bytes;
+  return sealSegment(key, saltKey, at, records, { random: stuck }).bytes;
 }
 
 /** A child page, its parent, two blocks, a chunk. */
@@ -105,14 +105,14 @@ describe('a segment', () => {
 
   it('is the same bytes whenever it is sealed from the same, and lists its own hash', () => {
     using key = dataKey();
-    const sealed = sealSegment(key, saltKey, header, specimen(), stuck);
+    const sealed = sealSegment(key, saltKey, header, specimen(), { random: stuck });
     expect(toHex(sealed.bytes)).toBe(toHex(seal(specimen())));
     expect(toHex(sealed.sha256)).toBe(toHex(sha256(sealed.bytes)));
   });
 
   it('holds in a page the digests of the pages that it refers to', () => {
     using key = dataKey();
-    const { bytes, pageDigests } = sealSegment(key, saltKey, header, specimen(), stuck);
+    const { bytes, pageDigests } = sealSegment(key, saltKey, header, specimen(), { random: stuck });
     const [, child, parent] = readAll(bytes);
     expect([...pageDigests.keys()]).toEqual([1, 2]);
     expect(toHex(parent?.body.subarray(5) ?? filled(1, 0))).toBe(toHex(pageDigests.get(1) ?? filled(1, 0)));

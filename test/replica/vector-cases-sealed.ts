@@ -39,7 +39,7 @@ import type { Given } from './vector-readers.ts';
 
 function seal(records: readonly UnsealedRecord[], at: SegmentHeader = header): Uint8Array {
   using key = dataKey();
-  return sealSegment(key, saltKey, at, records, stuck).bytes;
+  return sealSegment(key, saltKey, at, records, { random: stuck }).bytes;
 }
 
 const segmentRecords = (): readonly UnsealedRecord[] => [
