@@ -28,7 +28,7 @@ export interface NbdPeer extends AsyncDisposable {
   readonly uri: string;
   /** Kills it at once, as a power cut would. */
   stop(): Promise<void>;
-  /** Lets it finish: images are closed in order. */
+  /** Lets it finish once its clients are gone: images are closed in order. */
   end(): Promise<void>;
   /** Stops its clock and starts it again: a server that hangs. */
   signal(name: 'SIGSTOP' | 'SIGCONT'): void;

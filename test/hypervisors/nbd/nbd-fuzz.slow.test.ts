@@ -1,0 +1,4 @@
+import { it } from 'vitest';
+import { fuzzReplies } from './fuzzed-replies.ts';
+
+it('NBD: spoiled replies end in named errors, soon and in little memory, many times', () => fuzzReplies(4_000));
