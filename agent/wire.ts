@@ -1,7 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { Agent as HttpsAgent } from 'node:https';
-import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { getCACertificates } from 'node:tls';
 import { readKeyFile } from '../crypto/key-file.ts';
@@ -136,11 +135,6 @@ async function privateAgent(caFile: string | null, proxy: Secret | null): Promis
 
 export function connectSource(machine: MachineConfig): HypervisorConnection {
   return connectImages([{ name: machine.name, ...machine.source }]);
-}
-
-/** Threads for digest, compression and sealing. */
-export function workersOf(config: Config): number {
-  return config.limits.workers ?? availableParallelism();
 }
 
 /** Opens the repository under the root key that the configuration pins, or that `init` on this host left in the state folder. */

@@ -7,7 +7,7 @@ import { ConfigInvalid } from '../config/config-invalid.ts';
 import type { Config, MachineConfig } from '../config/config-schema.ts';
 import { describeFailure } from '../failure.ts';
 import { findMachine, listReplicas } from '../find-machine.ts';
-import { segmentsInFlightMax } from '../memory-budget.ts';
+import { segmentsInFlightMax, workersOf } from '../memory-budget.ts';
 import { type PublishedPoint, protectMachine } from '../protect/protect-machine.ts';
 import type { RunProgress } from '../protect/replicate-snapshot.ts';
 import { formatBytes, formatDuration, formatSpeed } from '../quantities.ts';
@@ -16,7 +16,7 @@ import { checkStore, openSession, type Session } from '../session.ts';
 import { StateUnusable } from '../state/errors.ts';
 import { MachineState } from '../state/machine-state.ts';
 import { formatTable } from '../table.ts';
-import { connectSource, openAgentKey, workersOf } from '../wire.ts';
+import { connectSource, openAgentKey } from '../wire.ts';
 import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
 
 /** `failkit seed`, `sync` and `resync`: publish one recovery point of each machine. */

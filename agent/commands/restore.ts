@@ -12,10 +12,9 @@ import { makeOutputFolder, openRawSink } from '../../restore/sinks/raw-sink.ts';
 import type { RestoreSink } from '../../restore/sinks/sink.ts';
 import { findMachine } from '../find-machine.ts';
 import { describeFreshness, knownHead } from '../freshness.ts';
-import { rangesInFlightMax } from '../memory-budget.ts';
+import { rangesInFlightMax, workersOf } from '../memory-budget.ts';
 import { formatBytes, formatDuration, formatSpeed } from '../quantities.ts';
 import { openSession } from '../session.ts';
-import { workersOf } from '../wire.ts';
 import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
 
 /** `failkit restore`: a recovery point's disks into raw files or onto a block device. */

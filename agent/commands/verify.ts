@@ -7,13 +7,12 @@ import { proofOf, type VerifyLevel, type VerifyReport } from '../../restore/veri
 import { verifyReplica } from '../../restore/verify/verify-replica.ts';
 import { findMachine, listReplicas, machineNameOf } from '../find-machine.ts';
 import { describeFreshness, knownHead } from '../freshness.ts';
-import { rangesInFlightMax } from '../memory-budget.ts';
+import { rangesInFlightMax, workersOf } from '../memory-budget.ts';
 import { formatBytes, formatDuration } from '../quantities.ts';
 import { exitCodes } from '../remedy.ts';
 import { rememberDamage } from '../remember-damage.ts';
 import { openSession, type Session } from '../session.ts';
 import { formatTable } from '../table.ts';
-import { workersOf } from '../wire.ts';
 import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
 
 /** `failkit verify`: is what can be restored still whole? */

@@ -233,7 +233,13 @@ function limits() {
       uploadMbitPerSecond: speed().describe('Empty: as fast as it goes.'),
       downloadMbitPerSecond: speed(),
       inFlight: z.int().min(1).max(64).default(8).describe('Requests to the store at one time.'),
-      workers: z.int().min(1).max(256).nullable().default(null).describe('Threads that seal. Empty: one per core.'),
+      workers: z
+        .int()
+        .min(1)
+        .max(256)
+        .nullable()
+        .default(null)
+        .describe('Threads that compress and seal. Empty: one per core, as far as `memoryMiB` goes.'),
       memoryMiB: z.int().min(128).max(65_536).default(512).describe('For the whole service.'),
     })
     .prefault({})

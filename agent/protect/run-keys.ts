@@ -44,7 +44,9 @@ export async function openRunKeys(
   let lost: string | null = null;
   try {
     const current =
-      options.access === 'full' && chain !== null ? await currentKeys(repo, chain, ring, state, options, signal) : null;
+      options.access === 'full' && chain !== null
+        ? await readAgain(() => currentKeys(repo, chain, ring, state, options, signal))
+        : null;
     if (current !== null) return { ...current, lost };
   } catch (error) {
     if (!isDamage(error)) throw error;
@@ -63,6 +65,16 @@ export async function openRunKeys(
   throw new Fenced(
     `${epochRacesMax} key epochs in a row were taken by others: another agent starts over and over on this machine`,
   );
+}
+
+/** A bit may have flipped on the way. To believe in damage costs sending everything again: that takes two readings. */
+async function readAgain<T>(read: () => Promise<T>): Promise<T> {
+  try {
+    return await read();
+  } catch (error) {
+    if (!isDamage(error)) throw error;
+    return await read();
+  }
 }
 
 /** Runs that ended before they began their tenure have left key records behind: their epochs are passed over, not asked the KMS for. */

@@ -22,6 +22,8 @@ export interface ProcessOptions {
 }
 
 export interface FailkitProcess {
+  /** Of the agent itself: the launcher became it. */
+  readonly pid: number;
   readonly ended: Promise<Outcome>;
   kill(signal: 'SIGINT' | 'SIGKILL'): void;
 }
@@ -35,7 +37,7 @@ export function startFailkit(args: readonly string[], { folder, environment = {}
       return { exitCode: typeof code === 'number' ? code : -1, stdout, stderr, json: () => JSON.parse(stdout) };
     },
   );
-  return { ended, kill: (signal) => child.kill(signal) };
+  return { pid: child.pid ?? -1, ended, kill: (signal) => child.kill(signal) };
 }
 
 export function runFailkit(args: readonly string[], options: ProcessOptions): Promise<Outcome> {

@@ -257,6 +257,19 @@ describe.skipIf(needs !== null)(needs ?? 'faults on the wire', () => {
     await survives(await site.failkit('sync'));
   });
 
+  it('a key record that was misread once is read again, and costs nothing', async () => {
+    await changed();
+    servers.wire.hurt({
+      fault: 'flip-bit',
+      when: ({ method, path }) => method === 'GET' && /keys\//.test(path),
+      times: 1,
+    });
+    const outcome = await site.failkit('sync', '--json');
+    expect(wasHit('flip-bit')).toBe(1);
+    expect(outcome.json<{ machines: { repair: unknown }[] }>().machines[0]?.repair).toBeNull();
+    await survives(outcome);
+  });
+
   it('a key record that does not open costs a full copy under new keys, never a point that can not be restored', async () => {
     await changed();
     servers.wire.hurt({
