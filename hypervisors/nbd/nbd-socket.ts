@@ -5,7 +5,7 @@ import { describeNbdAddress, type NbdAddress } from './nbd-uri.ts';
 
 /** Who the server must be, and who we are. */
 export interface NbdTls {
-  /** Certificate authorities as PEM. Null: those of this host. */
+  /** Certificate authorities as PEM. Null: those that Node trusts. */
   readonly ca: string | null;
   /** What we show to a server that asks for it. */
   readonly client: { readonly certificate: string; readonly key: string } | null;

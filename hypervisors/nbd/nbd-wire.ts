@@ -6,7 +6,7 @@ export const optionReplyMagic = 0x3e889045565a9n;
 export const simpleReplyMagic = 0x67446698;
 export const structuredReplyMagic = 0x668e33ef;
 const requestMagic = 0x25609513;
-export const requestHeaderBytes = 28;
+const requestHeaderBytes = 28;
 /** NBD_MAX_STRING: what no name and no error text may exceed. */
 export const stringBytesMax = 4096;
 

@@ -87,7 +87,7 @@ export interface ExportShape {
 }
 
 /** Everything that an export can do; one connection. */
-export const plainShape: ExportShape = {
+const plainShape: ExportShape = {
   capacityBytes: 1024 * 1024,
   flags: 1 | 4 | 8 | 32 | 64,
   structured: true,
