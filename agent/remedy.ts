@@ -35,6 +35,7 @@ const remedies: Readonly<Record<string, Remedy>> = {
   CHANGE_TRACKING_LOST: resync('source', 'nothing to do: the next run reads the whole disk again'),
   QUIESCE_UNAVAILABLE: stop('source', 'set quiesce to prefer, or make the guest agent work'),
 
+  QEMU_TOOL_FAILED: stop('source', 'install qemu-utils (qemu-nbd, qemu-img), or see what it says of the image'),
   NBD_URI_INVALID: stop('usage', 'correct the NBD URI'),
   NBD_UNREACHABLE: retry('source', 'check the address of the NBD server, and that it runs'),
   NBD_TLS_UNTRUSTED: stop('source', 'give the certificate authority of the NBD server, and what it knows us by'),

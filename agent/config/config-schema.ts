@@ -1,6 +1,8 @@
 import * as z from 'zod';
 import type { Secret } from '../../crypto/redacted.ts';
 import { parseRootFingerprint } from '../../crypto/root-fingerprint.ts';
+import { type ImageDisk, imageFormats, placeOf } from '../../hypervisors/image/image-machine.ts';
+import { parseNbdUri } from '../../hypervisors/nbd/nbd-uri.ts';
 import { path, proxyAddress, secret, text, textOrReference, webAddress } from './fields.ts';
 import type { References } from './references.ts';
 
@@ -200,10 +202,25 @@ function machine(references: References) {
 }
 
 function imageSource(references: References) {
-  const disk = z.strictObject({
-    label: text(100).describe('Names the disk in the replica: keep it when the path changes.'),
-    path: path(references).describe('A raw image file or a block device.'),
-  });
+  const disk = z
+    .strictObject({
+      label: text(100).describe('Names the disk in the replica: keep it when the path changes.'),
+      path: path(references).optional().describe('An image file or a block device.'),
+      nbd: nbdAddress()
+        .optional()
+        .describe('Instead of a path: what an NBD server exports, and holds still meanwhile.'),
+      format: z.enum(imageFormats).default('raw').describe('Of the file. All but raw are read through qemu-nbd.'),
+      tracking: z
+        .enum(['none', 'bitmap'])
+        .default('none')
+        .describe('bitmap: a qcow2 file keeps a persistent dirty bitmap, so that a sync reads only what changed.'),
+      tls: nbdTls(references),
+    })
+    .superRefine(refuseImpossibleDisk)
+    .transform(({ label, path: file, nbd, format, tracking, tls }): ImageDisk => {
+      if (nbd !== undefined) return { label, nbd, tls };
+      return { label, path: file ?? '', format, tracking };
+    });
   return z.strictObject({
     type: z.literal('image'),
     disks: z.array(disk).min(1).max(256).superRefine(refuseTwins),
@@ -215,10 +232,58 @@ function imageSource(references: References) {
   });
 }
 
-function refuseTwins(disks: readonly { readonly label: string; readonly path: string }[], context: z.RefinementCtx) {
-  for (const key of ['label', 'path'] as const)
-    for (const [index, value] of repeated(disks.map((disk) => disk[key])))
+function nbdTls(references: References) {
+  return z
+    .strictObject({
+      caFile: path(references).nullable().default(null).describe('PEM file of a private certificate authority.'),
+      certificateFile: path(references)
+        .nullable()
+        .default(null)
+        .describe('Our certificate, where the server asks for it.'),
+      keyFile: path(references).nullable().default(null).describe('Its private key.'),
+    })
+    .prefault({})
+    .describe('For nbds: addresses.');
+}
+
+function refuseImpossibleDisk(
+  disk: {
+    readonly path?: string | undefined;
+    readonly nbd?: string | undefined;
+    readonly format: string;
+    readonly tracking: string;
+  },
+  context: z.RefinementCtx,
+): void {
+  const refuse = (key: string, message: string): void => context.addIssue({ code: 'custom', path: [key], message });
+  if (disk.path === undefined && disk.nbd === undefined) refuse('path', 'is missing: give a path, or an nbd address');
+  if (disk.path !== undefined && disk.nbd !== undefined) refuse('nbd', 'is there besides a path: give one of the two');
+  if (disk.nbd !== undefined && disk.format !== 'raw') refuse('format', 'is for files: an export is always raw');
+  if (disk.tracking !== 'none' && disk.format !== 'qcow2')
+    refuse('tracking', 'needs format: qcow2, for only such images keep bitmaps');
+}
+
+/** Checked here, so that a slip of the pen is met before a run. */
+function nbdAddress() {
+  return z.string().superRefine((typed, context) => {
+    try {
+      parseNbdUri(typed);
+    } catch (error) {
+      context.addIssue({ code: 'custom', message: error instanceof Error ? error.message : 'is no NBD URI' });
+    }
+  });
+}
+
+function refuseTwins(disks: readonly ImageDisk[], context: z.RefinementCtx) {
+  const refuse = (key: string, values: readonly string[]): void => {
+    for (const [index, value] of repeated(values))
       context.addIssue({ code: 'custom', path: [index, key], message: `another disk has the same ${key}: ${value}` });
+  };
+  refuse(
+    'label',
+    disks.map(({ label }) => label),
+  );
+  refuse('path', disks.map(placeOf));
 }
 
 /** Each value that occurred earlier in the list, with its place. */

@@ -4,7 +4,7 @@ import type { ImageMachine } from './image-machine.ts';
 import { measureDisk } from './open-disk.ts';
 import { snapshotImages } from './snapshot-images.ts';
 
-/** The `image` source: no hypervisor, no change tracking, so each run lists and reads everything. */
+/** The `image` source: no hypervisor. Only qcow2 with bitmaps tracks changes; each run lists and reads everything else. */
 export function connectImages(machines: readonly ImageMachine[]): HypervisorConnection {
   return {
     listMachines: (signal) => listImageMachines(machines, signal),
@@ -17,7 +17,10 @@ async function* listImageMachines(machines: readonly ImageMachine[], signal: Abo
   for (const machine of machines) {
     signal.throwIfAborted();
     const disks = await Promise.all(
-      machine.disks.map(async (disk) => ({ label: disk.label, capacityBytes: await measureDisk(machine.name, disk) })),
+      machine.disks.map(async (disk) => ({
+        label: disk.label,
+        capacityBytes: await measureDisk(machine.name, disk, signal),
+      })),
     );
     yield { name: machine.name, disks };
   }

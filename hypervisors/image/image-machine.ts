@@ -1,4 +1,4 @@
-/** A machine whose disks are raw files or block devices of this host. */
+/** A machine whose disks are image files, block devices or NBD exports. */
 export interface ImageMachine {
   readonly name: string;
   readonly disks: readonly ImageDisk[];
@@ -6,7 +6,36 @@ export interface ImageMachine {
   readonly attachments?: readonly string[];
 }
 
-export interface ImageDisk {
+export type ImageDisk = PathDisk | ExportDisk;
+
+/** A file or block device of this host. */
+export interface PathDisk {
   readonly label: string;
   readonly path: string;
+  /** Raw unless given; the others are read through qemu-nbd. */
+  readonly format?: ImageFormat;
+  /** `bitmap`: a qcow2 image keeps a persistent dirty bitmap from each snapshot to the next, so that a sync needs no scan. */
+  readonly tracking?: 'none' | 'bitmap';
+}
+
+/** What an NBD server exports, held still by whoever exports it. */
+export interface ExportDisk {
+  readonly label: string;
+  /** An NBD URI. */
+  readonly nbd: string;
+  /** PEM files, for a server with a private certificate authority or one that asks who we are. */
+  readonly tls?: {
+    readonly caFile: string | null;
+    readonly certificateFile: string | null;
+    readonly keyFile: string | null;
+  };
+}
+
+/** As qemu-nbd calls them. */
+export const imageFormats = ['raw', 'qcow2', 'vmdk', 'vpc', 'vhdx', 'vdi'] as const;
+export type ImageFormat = (typeof imageFormats)[number];
+
+/** For messages. */
+export function placeOf(disk: ImageDisk): string {
+  return 'path' in disk ? disk.path : disk.nbd;
 }

@@ -2,7 +2,7 @@ import { basename } from 'node:path';
 import { SourceNotFound } from '../errors.ts';
 import type { Attachment } from '../hypervisor.ts';
 import { type ChangeWatch, watchFile } from './change-watch.ts';
-import { openQuietly, whyNot } from './open-disk.ts';
+import { openQuietly, whyNot } from './open-raw-disk.ts';
 
 /** UEFI variables have some hundred KiB, a domain XML some ten. A disk listed by mistake must not be read whole. */
 const attachmentBytesMax = 16 * 1024 * 1024;
@@ -10,7 +10,7 @@ const attachmentName = /^[A-Za-z0-9._-]{1,100}$/;
 
 export interface CapturedAttachment {
   readonly attachment: Attachment;
-  readonly path: string;
+  readonly place: string;
   readonly watch: ChangeWatch;
 }
 
@@ -29,5 +29,5 @@ export async function readAttachment(machine: string, path: string, signal: Abor
   if (stats.size > attachmentBytesMax)
     throw refuse(`has ${stats.size} bytes, an attachment has at most ${attachmentBytesMax}: list disks under disks`);
   const watch = await watchFile(path, stats, signal);
-  return { attachment: { name, bytes: new Uint8Array(await handle.readFile()) }, path, watch };
+  return { attachment: { name, bytes: new Uint8Array(await handle.readFile()) }, place: path, watch };
 }

@@ -2,11 +2,12 @@ import { QuiesceUnavailable, SourceChanged, SourceNotFound } from '../errors.ts'
 import type { Consistency, MachineSnapshot, SnapshotOptions } from '../hypervisor.ts';
 import type { ChangeWatch } from './change-watch.ts';
 import type { ImageMachine } from './image-machine.ts';
-import { type OpenDisk, openDisk } from './open-disk.ts';
+import { openDisk } from './open-disk.ts';
+import type { OpenDisk } from './open-raw-disk.ts';
 import { type CapturedAttachment, readAttachment } from './read-attachments.ts';
 
 interface Watched {
-  readonly path: string;
+  readonly place: string;
   readonly watch: ChangeWatch;
 }
 
@@ -47,7 +48,7 @@ async function readAttachments(machine: ImageMachine, signal: AbortSignal): Prom
     const twin = captured.find((other) => other.attachment.name === next.attachment.name);
     if (twin !== undefined)
       throw new SourceNotFound(
-        `attachments of machine ${machine.name}: ${twin.path} and ${path} have the same file name: rename or link one`,
+        `attachments of machine ${machine.name}: ${twin.place} and ${path} have the same file name: rename or link one`,
       );
     captured.push(next);
   }
@@ -60,12 +61,12 @@ async function settle(
   options: SnapshotOptions,
   signal: AbortSignal,
 ): Promise<Consistency> {
-  for (const { path, watch } of watched) {
+  for (const { place, watch } of watched) {
     signal.throwIfAborted();
     const what = watch.liveBecause ?? (await watch.whatChanged());
     if (what === null) continue;
     if (options.whenChanging === 'mark-inconsistent') return 'inconsistent';
-    throw changed(machine, path, `while it was read, ${what}`);
+    throw changed(machine, place, `while it was read, ${what}`);
   }
   return 'crash-consistent';
 }
@@ -87,20 +88,20 @@ function refuseSameDiskTwice(machine: string, disks: readonly OpenDisk[]): void 
     if (twin === undefined) continue;
     throw new SourceNotFound(
       `disks ${twin.source.label} and ${disk.source.label} of machine ${machine} are the same disk ` +
-        `(${twin.path}, ${disk.path}): list each disk once`,
+        `(${twin.place}, ${disk.place}): list each disk once`,
     );
   }
 }
 
 /** Better now than after hours of reading. */
 function refuseLive(machine: string, watched: readonly Watched[]): void {
-  for (const { path, watch } of watched)
-    if (watch.liveBecause !== null) throw changed(machine, path, watch.liveBecause);
+  for (const { place, watch } of watched)
+    if (watch.liveBecause !== null) throw changed(machine, place, watch.liveBecause);
 }
 
-function changed(machine: string, path: string, what: string): SourceChanged {
+function changed(machine: string, place: string, what: string): SourceChanged {
   return new SourceChanged(
-    `machine ${machine}: ${path}: ${what}. Shut the machine down or point failkit at a storage snapshot; ` +
+    `machine ${machine}: ${place}: ${what}. Shut the machine down or point failkit at a storage snapshot; ` +
       'or set whenChanging to mark-inconsistent',
   );
 }

@@ -264,7 +264,8 @@ async function asNobody(attempt: () => Promise<void>): Promise<void> {
 }
 
 function pathOf(machine: ImageMachine): string {
-  return machine.disks[0]?.path ?? '';
+  const [disk] = machine.disks;
+  return disk !== undefined && 'path' in disk ? disk.path : '';
 }
 
 function theDisk(taken: MachineSnapshot): BlockSource {

@@ -30,7 +30,11 @@ describe('a valid configuration', () => {
       machines: [
         {
           name: 'web-1',
-          source: { type: 'image', disks: [{ label: 'root', path: '/var/lib/vm/web.raw' }], attachments: [] },
+          source: {
+            type: 'image',
+            disks: [{ label: 'root', path: '/var/lib/vm/web.raw', format: 'raw', tracking: 'none' }],
+            attachments: [],
+          },
           whenChanging: 'refuse',
           quiesce: 'prefer',
         },
