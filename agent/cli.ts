@@ -8,6 +8,7 @@ import { register as registerPoints } from './commands/points.ts';
 import { register as registerProtect } from './commands/protect.ts';
 import { register as registerRestore } from './commands/restore.ts';
 import { register as registerRoot } from './commands/root.ts';
+import { register as registerStatus } from './commands/status.ts';
 import { register as registerVerify } from './commands/verify.ts';
 import { ConfigInvalid } from './config/config-invalid.ts';
 import { type Config, type LogLevel, logLevels } from './config/config-schema.ts';
@@ -23,6 +24,7 @@ import { agentVersion } from './version.ts';
 const commands: readonly RegisterCommand[] = [
   registerInit,
   registerProtect,
+  registerStatus,
   registerPoints,
   registerRestore,
   registerVerify,

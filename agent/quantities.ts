@@ -37,3 +37,13 @@ function twoUnits(seconds: number, large: number, largeName: string, small: numb
   const rest = Math.floor((seconds % large) / small);
   return `${Math.floor(seconds / large)} ${largeName} ${String(rest).padStart(digits, '0')} ${smallName}`;
 }
+
+const durationParts = /^(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)(?:min|m))?(?:(\d+)s)?$/;
+
+/** `90s`, `15min`, `4h`, `1d12h`, as people type it; null for anything else. */
+export function parseDuration(text: string): number | null {
+  const match = durationParts.exec(text.replace(/\s/g, ''));
+  if (match === null || text.trim() === '') return null;
+  const [days = 0, hours = 0, minutes = 0, seconds = 0] = match.slice(1).map((part) => Number(part ?? 0));
+  return (days * daySeconds + hours * hourSeconds + minutes * minuteSeconds + seconds) * 1000;
+}

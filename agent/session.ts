@@ -8,25 +8,40 @@ import type { CommandContext } from './commands/command.ts';
 import type { Config } from './config/config-schema.ts';
 import { openKeyProvider, openPinnedRepository, openTarget } from './wire.ts';
 
-/** What most commands need: the repository, opened and checked, and who unwraps its keys. */
-export interface Session extends AsyncDisposable {
+/** The repository, opened and checked. */
+export interface KeylessSession extends AsyncDisposable {
   readonly config: Config;
   readonly store: WrappedTarget;
   readonly repo: OpenRepository;
+}
+
+/** What most commands need: also who unwraps its keys. */
+export interface Session extends KeylessSession {
   readonly provider: KeyProvider;
 }
 
-const clockSkewMaxMs = 5 * 60 * 1000;
+export const clockSkewMaxMs = 5 * 60 * 1000;
 /** A fixed name that every start tries to put again. */
-const probedName = 'probe/fixed';
+export const probedName = 'probe/fixed';
 
 /** `salvage`: read around a damaged descriptor or trust statement; for listing, verifying and restoring only. */
-export async function openSession(context: CommandContext, { salvage = false } = {}): Promise<Session> {
+export async function openSession(context: CommandContext, options: OpenOptions = {}): Promise<Session> {
+  await using opened = new AsyncDisposableStack();
+  const { provider } = opened.use(await openKeyProvider(context.config().keys));
+  const keyless = opened.use(await openKeylessSession(context, options));
+  const close = opened.move();
+  return { ...keyless, provider, [Symbol.asyncDispose]: () => close.disposeAsync() };
+}
+
+/** For what is signed and not sealed: it asks no key service, and needs no key file. */
+export async function openKeylessSession(
+  context: CommandContext,
+  { salvage = false }: OpenOptions = {},
+): Promise<KeylessSession> {
   const config = context.config();
   await using opened = new AsyncDisposableStack();
   const store = await openTarget(config);
   opened.use(store.target);
-  const { provider } = opened.use(await openKeyProvider(config.keys));
   const open = salvage ? openRepositorySalvage : openRepository;
   const repo = await openPinnedRepository(config, store.target, open, context.signal);
   if (repo.pinnedRootReplaced) {
@@ -35,7 +50,11 @@ export async function openSession(context: CommandContext, { salvage = false } =
     );
   }
   const close = opened.move();
-  return { config, store, repo, provider, [Symbol.asyncDispose]: () => close.disposeAsync() };
+  return { config, store, repo, [Symbol.asyncDispose]: () => close.disposeAsync() };
+}
+
+interface OpenOptions {
+  readonly salvage?: boolean;
 }
 
 /** Before anything is written: does the store still refuse to overwrite, and does it agree with us about the time? */

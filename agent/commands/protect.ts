@@ -4,7 +4,7 @@ import { ReplicaNotFound } from '../../replica/chain.ts';
 import { sameBytes, toHex } from '../../replica/encoding.ts';
 import { segmentKey } from '../../replica/names.ts';
 import { ConfigInvalid } from '../config/config-invalid.ts';
-import type { Config, MachineConfig } from '../config/config-schema.ts';
+import type { MachineConfig } from '../config/config-schema.ts';
 import { describeFailure } from '../failure.ts';
 import { findMachine, listReplicas } from '../find-machine.ts';
 import { segmentsInFlightMax, workersOf } from '../memory-budget.ts';
@@ -17,6 +17,7 @@ import { StateUnusable } from '../state/errors.ts';
 import { MachineState } from '../state/machine-state.ts';
 import { formatTable } from '../table.ts';
 import { connectSource, openAgentKey } from '../wire.ts';
+import { chooseMachines } from './choose-machines.ts';
 import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
 
 /** `failkit seed`, `sync` and `resync`: publish one recovery point of each machine. */
@@ -77,22 +78,6 @@ async function protectAll(
   for (const machine of machines) outcomes.push(await protectOne(verb, machine, options, session, context));
   if (outcomes.length === 1 && outcomes[0]?.failure) throw outcomes[0].failure.error;
   return { ...describe(outcomes, context), exitCode: worstExitCode(outcomes) };
-}
-
-function chooseMachines(config: Config, names: readonly string[]): readonly MachineConfig[] {
-  if (names.length === 0 && config.machines.length > 0) return config.machines;
-  if (names.length === 0)
-    throw new ConfigInvalid('configuration', [
-      { line: null, key: 'machines', what: 'is empty: name the machines to protect' },
-    ]);
-  return names.map((name) => {
-    const machine = config.machines.find((candidate) => candidate.name === name);
-    if (machine !== undefined) return machine;
-    const known = config.machines.map((candidate) => candidate.name).join(', ');
-    throw new ConfigInvalid('configuration', [
-      { line: null, key: 'machines', what: `has no machine ${name}; there is ${known || 'none'}` },
-    ]);
-  });
 }
 
 /** One machine's failure does not keep the others from being protected. */

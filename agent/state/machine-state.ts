@@ -1,4 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto';
+import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ChainHead } from '../../replica/chain.ts';
 import type { Birth } from '../../replica/control.ts';
@@ -7,12 +8,16 @@ import { MachineKeys } from '../../replica/key-record.ts';
 import { encodeManifest, type Manifest, parseManifest } from '../../replica/manifest.ts';
 import type { SegmentId } from '../../replica/names.ts';
 import type { KnownTrust } from '../../replica/open-repository.ts';
+import { StateBusy } from './errors.ts';
 import { LocalSeal } from './local-seal.ts';
-import { StateDatabase } from './state-database.ts';
+import { isAtRest, StateDatabase } from './state-database.ts';
 import { inStateFolder, makeStateFolder } from './state-folder.ts';
 
 /** Far more than the puts that can be under way when a run ends. */
 const pendingHeadsMax = 64;
+const digestBytes = 32;
+const sealFile = 'seal.key';
+const databaseFile = 'state.sqlite';
 
 /**
  * What the agent remembers of one machine: who it is in the bucket, the newest head it knows, the sealed map of that head, and
@@ -22,13 +27,34 @@ export class MachineState implements Disposable {
   readonly #database: StateDatabase;
   readonly #seal: LocalSeal;
 
-  /** `folder` is the state folder of the agent; the machine gets a folder of its own in it. Throws StateBusy. */
-  constructor(folder: string, machineName: string) {
-    const machines = join(folder, 'machines');
-    const own = join(machines, folderNameOf(machineName));
-    for (const path of [folder, machines, own]) makeStateFolder(path);
-    this.#seal = inStateFolder(folder, () => LocalSeal.open(join(own, 'seal.key')));
-    this.#database = new StateDatabase(join(own, 'state.sqlite'));
+  /**
+   * `folder` is the state folder of the agent; the machine gets a folder of its own in it. Throws StateBusy. `glance`: only reads, and
+   * takes no lock from a run that begins meanwhile; see `look`.
+   */
+  constructor(folder: string, machineName: string, { glance = false } = {}) {
+    const own = ownFolder(folder, machineName);
+    if (!glance) for (const path of [folder, join(folder, 'machines'), own]) makeStateFolder(path);
+    this.#seal = inStateFolder(folder, () => LocalSeal.open(join(own, sealFile)));
+    this.#database = new StateDatabase(join(own, databaseFile), { glance });
+  }
+
+  /**
+   * What `read` makes of the state as it is, without being in the way of a run; null where there is none. `running`: a run works on the
+   * machine, and `read` sees what was known before it.
+   */
+  static look<T>(folder: string, machineName: string, read: (state: MachineState, running: boolean) => T): T | null {
+    const file = join(ownFolder(folder, machineName), databaseFile);
+    if (!inStateFolder(folder, () => statSync(file, { throwIfNoEntry: false }))?.isFile()) return null;
+    if (!isAtRest(file)) {
+      try {
+        using state = new MachineState(folder, machineName);
+        return read(state, false);
+      } catch (error) {
+        if (!(error instanceof StateBusy)) throw error;
+      }
+    }
+    using state = new MachineState(folder, machineName, { glance: true });
+    return read(state, !isAtRest(file));
   }
 
   get machineId(): Uint8Array | null {
@@ -148,12 +174,19 @@ export class MachineState implements Disposable {
 
   /** The manifest of the point with this entry digest, if it is the one that is kept. */
   manifest(entryDigest: Uint8Array): Manifest | null {
+    return this.manifests().find((kept) => sameBytes(kept.entryDigest, entryDigest))?.manifest ?? null;
+  }
+
+  /** Those that are kept, with the digests of their publish entries: the newest point's, and one whose publishing was not confirmed. */
+  manifests(): readonly KeptManifest[] {
+    const kept: KeptManifest[] = [];
     for (const name of ['manifest', 'staged-manifest']) {
       const value = this.#sealedFact(name);
-      if (value === null || !sameBytes(value.subarray(0, entryDigest.length), entryDigest)) continue;
-      return parseManifest(value.subarray(entryDigest.length), `local ${name}`);
+      if (value === null) continue;
+      const manifest = parseManifest(value.subarray(digestBytes), `local ${name}`);
+      kept.push({ entryDigest: value.slice(0, digestBytes), manifest });
     }
-    return null;
+    return kept;
   }
 
   page(digest: Uint8Array): Uint8Array | null {
@@ -299,6 +332,11 @@ export class MachineState implements Disposable {
   }
 }
 
+export interface KeptManifest {
+  readonly entryDigest: Uint8Array;
+  readonly manifest: Manifest;
+}
+
 export interface JournalLeaf {
   readonly disk: string;
   readonly generation: number;
@@ -318,8 +356,12 @@ function encodeHead(head: ChainHead): Uint8Array {
 function parseHeads(value: Uint8Array | null): readonly ChainHead[] {
   const reader = new ByteReader('local head mark', value ?? new Uint8Array());
   const heads: ChainHead[] = [];
-  while (reader.remaining > 0) heads.push({ seq: reader.u64(), digest: reader.raw(32).slice() });
+  while (reader.remaining > 0) heads.push({ seq: reader.u64(), digest: reader.raw(digestBytes).slice() });
   return heads;
+}
+
+function ownFolder(folder: string, machineName: string): string {
+  return join(folder, 'machines', folderNameOf(machineName));
 }
 
 /** A folder name that people recognise and that no two machines share. */

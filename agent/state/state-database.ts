@@ -1,4 +1,6 @@
+import { existsSync } from 'node:fs';
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
+import { pathToFileURL } from 'node:url';
 import { StateBusy, StateDiskFull, StateUnusable } from './errors.ts';
 
 /** The one SQLite file of a machine's state: durable, crash-safe, locked by the process that has it open. */
@@ -35,9 +37,14 @@ export class StateDatabase implements Disposable {
   readonly #database: DatabaseSync;
   readonly #statements = new Map<string, StatementSync>();
 
-  /** Throws StateBusy while another process has it open. */
-  constructor(file: string) {
+  /** Throws StateBusy while another process has it open. `glance`: reads without the lock, what the file held when it was last closed. */
+  constructor(file: string, { glance = false } = {}) {
     this.#file = file;
+    if (glance) {
+      this.#database = this.#guard(() => new DatabaseSync(withoutLocks(file), { readOnly: true }));
+      this.#requireTables();
+      return;
+    }
     this.#database = this.#guard(() => new DatabaseSync(file));
     try {
       this.#guard(() => {
@@ -90,6 +97,14 @@ export class StateDatabase implements Disposable {
     return statement;
   }
 
+  /** A file that its first process has open may hold nothing yet. */
+  #requireTables(): void {
+    const tables = this.rows("SELECT 1 FROM sqlite_schema WHERE name = 'facts'");
+    if (tables.length > 0) return;
+    this.#database.close();
+    throw new StateBusy(`another failkit process makes ${this.#file} just now`);
+  }
+
   #checkVersion(): void {
     const found = this.#guard(() => this.#database.prepare('PRAGMA user_version').get())?.user_version;
     if (found === 0) this.#guard(() => this.#database.exec(`PRAGMA user_version = ${schemaVersion}`));
@@ -134,4 +149,16 @@ export class StateDatabase implements Disposable {
         return error;
     }
   }
+}
+
+/** SQLite then takes no locks and looks at no write-ahead log. */
+function withoutLocks(file: string): URL {
+  const url = pathToFileURL(file);
+  url.searchParams.set('immutable', '1');
+  return url;
+}
+
+/** Whether the file holds all there is: its log is gone once the last process closed it, and stays while one works or after it was killed. */
+export function isAtRest(file: string): boolean {
+  return !existsSync(`${file}-wal`);
 }

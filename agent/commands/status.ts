@@ -1,0 +1,210 @@
+import type { Command } from 'commander';
+import { InvalidArgumentError } from 'commander';
+import { sameBytes, toHex } from '../../replica/encoding.ts';
+import { describeFailure, type Failure } from '../failure.ts';
+import type { Colours } from '../output.ts';
+import { formatBytes, formatDuration, parseDuration } from '../quantities.ts';
+import { type ExitCode, exitCodes } from '../remedy.ts';
+import { type KeylessSession, openKeylessSession } from '../session.ts';
+import { type Attention, attentionTo, type Expectation, remarksOn } from '../status/attention.ts';
+import { ownKeyId } from '../status/local-knowledge.ts';
+import { type MachineStatus, machineStatus, rpoNow } from '../status/machine-status.ts';
+import { formatTable } from '../table.ts';
+import { chooseMachines } from './choose-machines.ts';
+import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
+
+/** `failkit status`: how old is what could be restored, and does anything need a person? Asks no key service. */
+
+const quietMs = 2_000;
+
+interface StatusOptions {
+  readonly maxRpo?: number;
+}
+
+/** What a machine came to; null `status` where it could not be told, because of `failure`. */
+interface Examined {
+  readonly machine: string;
+  readonly status: MachineStatus | null;
+  readonly failure: Failure | null;
+  readonly attention: readonly Attention[];
+}
+
+export function register(program: Command, run: RunCommand): void {
+  program
+    .command('status')
+    .description('show the newest recovery point of each machine, its age (RPO), and what needs attention')
+    .argument('[machines...]', 'names from the configuration (default: all)')
+    .option(
+      '--max-rpo <duration>',
+      'exit with 6 when a machine has nothing newer: 90s, 15min, 4h, 1d12h',
+      durationOption,
+    )
+    .action((names: string[], options: StatusOptions, command: Command) =>
+      run(command, (context) => showStatus(names, options, context)),
+    );
+}
+
+function durationOption(text: string): number {
+  const durationMs = parseDuration(text);
+  if (durationMs === null) throw new InvalidArgumentError('give it as 90s, 15min, 4h or 1d12h.');
+  return durationMs;
+}
+
+async function showStatus(
+  names: readonly string[],
+  { maxRpo = null }: { readonly maxRpo?: number | null },
+  context: CommandContext,
+): Promise<CommandAnswer> {
+  const machines = chooseMachines(context.config(), names);
+  await using session = await openKeylessSession(context);
+  const expected: Expectation = { ownKeyId: await ownKeyId(session.config), maxRpoMs: maxRpo };
+  const examined: Examined[] = [];
+  const startedMs = performance.now();
+  for (const { name } of machines) {
+    // A monitor asks every minute, and wants to hear nothing of this.
+    if (performance.now() - startedMs > quietMs) context.output.progress(`${name}: reading its chain…`);
+    examined.push(await examine(name, session, expected, context.signal));
+  }
+  return {
+    document: {
+      repository: session.store.target.description,
+      machines: examined.map((each) => documentOf(each, expected)),
+    },
+    lines: linesOf(examined, expected, context.output.colours),
+    exitCode: highest(examined.flatMap(({ failure, attention }) => [failure, ...attention])),
+  };
+}
+
+/** One machine's damage does not hide the others. */
+async function examine(
+  machine: string,
+  session: KeylessSession,
+  expected: Expectation,
+  signal: AbortSignal,
+): Promise<Examined> {
+  try {
+    const status = await machineStatus(session, machine, signal);
+    return { machine, status, failure: null, attention: attentionTo(status, expected) };
+  } catch (error) {
+    signal.throwIfAborted();
+    return { machine, status: null, failure: describeFailure(error, signal, { stack: false }), attention: [] };
+  }
+}
+
+/** Damage counts more than a machine that is late. */
+function highest(found: readonly ({ readonly exitCode: ExitCode } | null)[]): ExitCode {
+  const order = Object.values(exitCodes);
+  const codes = new Set(found.map((each) => each?.exitCode ?? exitCodes.ok));
+  return order.findLast((code) => codes.has(code)) ?? exitCodes.ok;
+}
+
+function linesOf(examined: readonly Examined[], expected: Expectation, colours: Colours): readonly string[] {
+  const columns = [
+    { title: '' },
+    { title: 'machine' },
+    { title: 'RPO', align: 'right' as const },
+    { title: 'point', align: 'right' as const },
+    { title: 'snapshot (UTC)' },
+    { title: 'consistent' },
+    { title: 'points', align: 'right' as const },
+    { title: 'stored', align: 'right' as const },
+  ];
+  const [titles = '', ...rows] = formatTable(
+    columns,
+    examined.map((each) => rowOf(each, colours)),
+  );
+  const lines = examined.flatMap((each, index) => [rows[index] ?? '', ...notesOn(each, colours)]);
+  return [colours.dim(titles), ...lines, ...closing(examined, expected, colours)];
+}
+
+function rowOf(
+  { machine, status, failure, attention }: Examined,
+  { bold, dim, green, red, yellow }: Colours,
+): string[] {
+  if (status === null) return [red(failure === null ? 'unknown' : 'failed'), bold(machine)];
+  const [worst] = attention;
+  const verdict = worst === undefined ? null : worst.state === 'late' ? yellow('late') : red(worst.state);
+  const newest = status.replica?.newest ?? null;
+  const rpo = rpoNow(status);
+  if (newest === null || rpo === null) return [verdict ?? dim('none'), bold(machine), '–', '–', dim('none yet')];
+  const snapshotMs = newest.manifest?.snapshotTimeMs ?? newest.publishedMs;
+  return [
+    verdict ?? green('ok'),
+    bold(machine),
+    formatDuration(rpo.ms),
+    String(newest.point),
+    `${rpo.exact ? '' : '< '}${new Date(snapshotMs).toISOString().replace('T', ' ').slice(0, 16)}`,
+    newest.manifest === null ? dim('sealed') : shortConsistency[newest.manifest.consistency],
+    String(status.replica?.points ?? 0),
+    formatBytes(status.replica?.storedBytes ?? 0),
+  ];
+}
+
+const shortConsistency = {
+  'crash-consistent': 'crash',
+  'application-consistent': 'application',
+  inconsistent: 'no',
+} as const;
+
+function notesOn({ status, failure, attention }: Examined, { bold, dim, red }: Colours): readonly string[] {
+  const indent = '    ';
+  if (failure !== null) {
+    const { message, hint } = failure.document.error;
+    return [`${indent}${red(message)}`, ...(hint === null ? [] : [`${indent}${bold('what to do:')} ${hint}`])];
+  }
+  const remarks = status === null ? [] : remarksOn(status);
+  return [
+    ...attention.flatMap(({ what, fix }) => [`${indent}${what}`, `${indent}${bold('what to do:')} ${fix}`]),
+    ...remarks.map((remark) => dim(`${indent}${remark}`)),
+  ];
+}
+
+/** What is so of every machine is said once. */
+function closing(examined: readonly Examined[], { ownKeyId: own }: Expectation, { dim }: Colours): readonly string[] {
+  const replicas = examined.map(({ status }) => status?.replica).filter((replica) => !!replica);
+  if (replicas.length === 0) return [];
+  const ours = own !== null && replicas.every(({ ownerKeyId }) => sameBytes(ownerKeyId, own));
+  const checked = replicas.every(({ freshness }) => freshness !== 'unknown');
+  return [
+    dim(
+      [
+        ...(ours ? ['this host holds the tenure'] : []),
+        checked
+          ? 'the bucket shows nothing older than this host knows'
+          : 'freshness not checked: this host knows no head',
+      ].join('; '),
+    ),
+  ];
+}
+
+function documentOf({ machine, status, failure, attention }: Examined, { ownKeyId: own }: Expectation): object {
+  if (status === null) return { machine, error: failure?.document.error };
+  const { replica, local, machineId } = status;
+  const newest = replica?.newest ?? null;
+  const manifest = newest?.manifest ?? null;
+  const rpo = rpoNow(status);
+  return {
+    machine,
+    machineId: machineId && toHex(machineId),
+    point: newest?.point ?? null,
+    publishedTime: newest && timeText(newest.publishedMs),
+    snapshotTime: manifest && timeText(manifest.snapshotTimeMs),
+    consistency: manifest?.consistency ?? null,
+    partial: manifest && manifest.excluded.length > 0,
+    rpoMs: rpo?.ms ?? null,
+    rpoCountsFrom: rpo && (rpo.exact ? 'snapshot' : 'publishing'),
+    points: replica?.points ?? 0,
+    storedBytes: replica?.storedBytes ?? 0,
+    head: replica && `${replica.head.seq}:${toHex(replica.head.digest)}`,
+    freshness: replica?.freshness ?? 'unknown',
+    tenure: replica && { keyId: toHex(replica.ownerKeyId), thisHost: own && sameBytes(replica.ownerKeyId, own) },
+    running: local?.running ?? false,
+    unfinishedRun: local?.unfinished ?? null,
+    damagedSegments: local?.damagedSegments ?? 0,
+    attention,
+  };
+}
+
+function timeText(timeMs: number): string {
+  return new Date(timeMs).toISOString();
+}

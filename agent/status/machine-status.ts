@@ -1,0 +1,92 @@
+import { type Chain, checkKnownHead, openChain, ReplicaRolledBack } from '../../replica/chain.ts';
+import { sameBytes } from '../../replica/encoding.ts';
+import type { Manifest } from '../../replica/manifest.ts';
+import { checkKnownTrust } from '../../replica/open-repository.ts';
+import type { KeylessSession } from '../session.ts';
+import { type LocalKnowledge, localKnowledge } from './local-knowledge.ts';
+
+/** Where a machine stands: what the bucket shows of it, compared with what this host remembers. Nothing is unwrapped. */
+
+export interface MachineStatus {
+  readonly machine: string;
+  /** Null where this host does not know which replica is the machine's: its name is sealed. */
+  readonly machineId: Uint8Array | null;
+  readonly replica: ReplicaStatus | null;
+  readonly local: LocalKnowledge | null;
+  /** When the status was taken, in milliseconds since 1970. */
+  readonly nowMs: number;
+}
+
+interface ReplicaStatus {
+  readonly head: Chain['head'];
+  /** `same`: as this host left it. `newer`: somebody wrote since. `unknown`: this host remembers no head. */
+  readonly freshness: 'same' | 'newer' | 'unknown';
+  readonly ownerKeyId: Uint8Array;
+  readonly points: number;
+  /** Of the segments that retained points need. */
+  readonly storedBytes: number;
+  readonly newest: NewestPoint | null;
+}
+
+interface NewestPoint {
+  readonly point: number;
+  readonly publishedMs: number;
+  /** Null where only a key would tell: this host did not publish it. */
+  readonly manifest: Manifest | null;
+}
+
+/** Throws what is wrong with the replica: damage, a rollback, a fork. */
+export async function machineStatus(
+  session: KeylessSession,
+  machine: string,
+  signal: AbortSignal,
+): Promise<MachineStatus> {
+  // The state is read first: what a run publishes in between makes the bucket newer, and never older.
+  const local = localKnowledge(session.config, machine);
+  const machineId = ownReplica(session, local);
+  const chain = machineId === null ? null : await openChain(session.repo, machineId, signal);
+  if (local?.trust && machineId !== null) await checkKnownTrust(session.repo, local.trust, signal);
+  if (chain === null && machineId !== null && local?.head) {
+    throw new ReplicaRolledBack(
+      `this host remembers entry ${local.head.seq} of a chain that is not in ${session.repo.target.description}: it was removed, or this is another bucket`,
+    );
+  }
+  const replica = chain === null ? null : await replicaStatus(session, chain, local, signal);
+  return { machine, machineId, replica, local, nowMs: Date.now() };
+}
+
+/** A state folder that was used with another repository says nothing of this one. */
+function ownReplica({ repo }: KeylessSession, local: LocalKnowledge | null): Uint8Array | null {
+  if (local === null || local.repositoryId === null) return null;
+  return sameBytes(local.repositoryId, repo.repository.repositoryId) ? local.machineId : null;
+}
+
+async function replicaStatus(
+  { repo }: KeylessSession,
+  chain: Chain,
+  local: LocalKnowledge | null,
+  signal: AbortSignal,
+): Promise<ReplicaStatus> {
+  const { state, head } = chain;
+  const known = local?.head ?? null;
+  if (known !== null) await checkKnownHead(repo, chain, known, signal);
+  const newest = state.newestPoint;
+  const kept = local?.manifests.find(({ entryDigest }) => newest !== null && sameBytes(entryDigest, newest.digest));
+  return {
+    head,
+    freshness: known === null ? 'unknown' : known.seq === head.seq ? 'same' : 'newer',
+    ownerKeyId: state.ownerKeyId,
+    points: state.points.size,
+    storedBytes: [...state.segments.values()].reduce((sum, { size }) => sum + size, 0),
+    newest:
+      newest === null ? null : { point: newest.seq, publishedMs: newest.timeMs, manifest: kept?.manifest ?? null },
+  };
+}
+
+/** What would be lost now: it grows until the next point. `exact` is false where the snapshot's time is sealed, and publishing came after it. */
+export function rpoNow({ replica, nowMs }: MachineStatus): { readonly ms: number; readonly exact: boolean } | null {
+  const newest = replica?.newest;
+  if (!newest) return null;
+  const { manifest, publishedMs } = newest;
+  return { ms: Math.max(0, nowMs - (manifest?.snapshotTimeMs ?? publishedMs)), exact: manifest !== null };
+}
