@@ -16,6 +16,8 @@ const windowBytes = 256 * 2 ** 20;
 /** Longest range that is asked for at once; what it holds decompressed may be several times that. */
 export const rangeBytesMax = 4 * 2 ** 20;
 const zeroPieceBytes = 2 ** 20;
+/** Runs that are read back and compared at a time; each is at most one record. */
+const comparedAtOnceMax = 8;
 
 export interface RestoreTools {
   readonly reader: SegmentReader;
@@ -86,14 +88,19 @@ async function restoreWindow(
   signal: AbortSignal,
 ): Promise<void> {
   const plan = new RecordPlan();
-  for (const run of runs) plan.add(run, await missingPieces(disk, run, sink, tools, signal));
+  if (sink.mayHoldContent) {
+    const missing = await inParallel(runs, comparedAtOnceMax, signal, (run, either) =>
+      missingPieces(disk, run, sink, tools, either),
+    );
+    for (const [i, run] of runs.entries()) plan.add(run, missing[i] ?? []);
+  } else for (const run of runs) plan.add(run, [wholeRun(run)]);
   const ranges = plan.ranges(rangeBytesMax);
   await inParallel(ranges, tools.rangesInFlightMax, signal, (range, either) =>
     restoreRange(disk, range, sink, tools, either),
   );
 }
 
-/** The whole run; or, where an earlier try may have written it, only the blocks that are not in place. */
+/** The blocks of a run that are not in place. */
 async function missingPieces(
   disk: DiskState,
   run: Run,
@@ -101,15 +108,16 @@ async function missingPieces(
   tools: RestoreTools,
   signal: AbortSignal,
 ): Promise<readonly WantedPiece[]> {
-  if (!sink.mayHoldContent) return [wholeRun(run)];
   const { machineKeys } = await tools.reader.keysOf(run.at, signal);
   const digestKey = prepareDigestKey(machineKeys.digestKey);
   const pieces: WantedPiece[] = [];
+  const start = run.first * disk.blockSize;
+  // Zeroed: beyond the end of the disk a block is.
+  const found = new Uint8Array(run.count * disk.blockSize);
+  await sink.read(start, found.subarray(0, Math.min(found.length, disk.capacityBytes - start)), signal);
   for (let i = 0; i < run.count; i++) {
     const digest = run.digests.subarray(i * digestBytes, (i + 1) * digestBytes);
-    const block = new Uint8Array(disk.blockSize);
-    const at = (run.first + i) * disk.blockSize;
-    await sink.read(at, block.subarray(0, Math.min(disk.blockSize, disk.capacityBytes - at)), signal);
+    const block = found.subarray(i * disk.blockSize, (i + 1) * disk.blockSize);
     if (Buffer.compare(blockDigest(digestKey, block), digest) === 0) tools.progress.keptBytes += disk.blockSize;
     else pieces.push({ inside: run.inside + i, count: 1, digests: digest });
   }

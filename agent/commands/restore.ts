@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { ReplicaNotFound } from '../../replica/chain.ts';
 import { toHex } from '../../replica/encoding.ts';
 import type { DiskState } from '../../replica/manifest.ts';
@@ -8,6 +8,7 @@ import { type OpenPoint, OpenReplica } from '../../restore/open-point.ts';
 import { restoreAttachments } from '../../restore/restore-attachments.ts';
 import { type RestoreProgress, type RestoreTools, restoreDisk } from '../../restore/restore-disk.ts';
 import { RestoreWorkers } from '../../restore/restore-workers.ts';
+import { openExportSink, openQcow2Sink } from '../../restore/sinks/nbd-sink.ts';
 import { makeOutputFolder, openRawSink } from '../../restore/sinks/raw-sink.ts';
 import type { RestoreSink } from '../../restore/sinks/sink.ts';
 import { findMachine } from '../find-machine.ts';
@@ -17,13 +18,14 @@ import { formatBytes, formatDuration, formatSpeed } from '../quantities.ts';
 import { openSession } from '../session.ts';
 import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
 
-/** `failkit restore`: a recovery point's disks into raw files or onto a block device. */
+/** `failkit restore`: a recovery point's disks into files, onto a block device or an NBD export. */
 
 interface RestoreOptions {
   readonly to: string;
   readonly point?: string;
   readonly disk?: string;
   readonly force?: boolean;
+  readonly format: 'raw' | 'qcow2';
   readonly expectHead?: string;
   readonly salvage?: boolean;
 }
@@ -37,15 +39,18 @@ export class PointMalformed extends Error {
 export function register(program: Command, run: RunCommand): void {
   program
     .command('restore')
-    .description('restore the disks of a recovery point into raw files, or one disk to a file or block device')
+    .description('restore the disks of a recovery point into files, or one disk to a file, block device or NBD export')
     .argument('<machine>', 'name or id')
     .requiredOption(
       '--to <path>',
-      'folder for all disks (LABEL.raw) and attachments; with --disk the file or block device itself',
+      'folder for all disks (LABEL.raw) and attachments; with --disk the file, block device or NBD export itself',
+    )
+    .addOption(
+      new Option('--format <format>', 'of the files; qcow2 needs qemu-utils').choices(['raw', 'qcow2']).default('raw'),
     )
     .option('--point <point>', 'number, or a time (the newest point not after it); default: the newest')
     .option('--disk <label>', 'restore this disk only')
-    .option('--force', 'overwrite what is there; needed for every block device')
+    .option('--force', 'overwrite what is there; needed for every block device and NBD export')
     .option('--salvage', 'read around damage to the chain: take what is still whole')
     .option('--expect-head <seq:digest>', 'the head that you noted: refuse a bucket that shows an older one')
     .action((machine: string, options: RestoreOptions, command: Command) =>
@@ -96,7 +101,7 @@ async function restoreDisks(
 ): Promise<void> {
   await using open = new AsyncDisposableStack();
   const outputs: { readonly disk: DiskState; readonly sink: RestoreSink }[] = [];
-  for (const disk of disks) outputs.push({ disk, sink: open.use(await openOutput(disk, options, from)) });
+  for (const disk of disks) outputs.push({ disk, sink: open.use(await openOutput(disk, options, from, signal)) });
   for (const { disk, sink } of outputs) await restoreDisk(disk, sink, from.tools, signal);
   for (const { sink } of outputs) await sink.complete(signal);
 }
@@ -105,11 +110,20 @@ async function openOutput(
   disk: DiskState,
   options: RestoreOptions,
   from: { readonly machineId: Uint8Array; readonly point: number },
+  signal: AbortSignal,
 ): Promise<RestoreSink> {
   const shortId = (id: Uint8Array): string => toHex(id).slice(0, 8);
   const contentName = `${shortId(from.machineId)}-${from.point}-${shortId(disk.diskId)}`;
   const { capacityBytes } = disk;
-  return await openRawSink({ path: pathOf(disk, options), capacityBytes, force: options.force === true, contentName });
+  const force = options.force === true;
+  if (isNbdUri(options)) return await openExportSink({ uri: options.to, capacityBytes, force }, signal);
+  const file = { path: pathOf(disk, options), capacityBytes, force, contentName };
+  return options.format === 'qcow2' ? await openQcow2Sink(file, signal) : await openRawSink(file);
+}
+
+/** Only for one disk: a folder may have any name. */
+function isNbdUri({ to, disk }: RestoreOptions): boolean {
+  return disk !== undefined && /^nbds?(\+unix)?:/.test(to);
 }
 
 function choosePoint(replica: OpenReplica, wanted: string | undefined): number {
@@ -137,7 +151,7 @@ function chooseDisks({ manifest, point }: OpenPoint, label: string | undefined):
 }
 
 function pathOf(disk: DiskState, options: RestoreOptions): string {
-  return options.disk === undefined ? join(options.to, `${fileNameOf(disk.label)}.raw`) : options.to;
+  return options.disk === undefined ? join(options.to, `${fileNameOf(disk.label)}.${options.format}`) : options.to;
 }
 
 /** A label may hold anything; a file name must not lead elsewhere. */

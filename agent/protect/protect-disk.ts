@@ -141,7 +141,8 @@ async function workOn(
   // One that meets an error is not given back: the run ends with it.
   const slot = slots.take();
   const bytes = slot.subarray(0, stretch.kinds.length * plan.geometry.blockSize);
-  tools.progress.readBytes += await readBlocks(stretch, plan, bytes, signal);
+  const readBytes = await readBlocks(stretch, plan, bytes, signal);
+  tools.progress.readBytes += readBytes;
   const known = digestsOf(without(before, plan.isDamaged), stretch, leafFirst);
   const candidates = digestsOf(journaled, stretch, leafFirst);
   const squeezed = await tools.workers.squeeze(

@@ -73,6 +73,11 @@ export class NbdDisk implements AsyncDisposable {
     return this.#first.export.capacityBytes;
   }
 
+  /** Writes consist of whole blocks of so many bytes. */
+  get blockBytes(): number {
+    return this.#first.export.blocks.min;
+  }
+
   /** What `extents` can be asked for. */
   get contexts(): readonly string[] {
     return [...this.#first.export.contexts.values()];

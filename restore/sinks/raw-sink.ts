@@ -29,7 +29,7 @@ export async function makeOutputFolder(path: string): Promise<void> {
   }
 }
 
-export interface RawSinkOptions {
+export interface FileSinkOptions {
   readonly path: string;
   readonly capacityBytes: number;
   /** Overwrite what is there; needed for every block device. */
@@ -38,16 +38,20 @@ export interface RawSinkOptions {
   readonly contentName: string;
 }
 
-export async function openRawSink(options: RawSinkOptions): Promise<RestoreSink> {
-  const found = await describeOutput(options.path);
-  if (found !== 'nothing' && !options.force) {
-    throw new OutputExists(`${options.path} exists: choose another name, or say --force to overwrite it`);
-  }
+export async function openRawSink(options: FileSinkOptions): Promise<RestoreSink> {
+  const found = await findOutput(options);
   try {
     return found === 'device' ? await openDevice(options) : await openPartialFile(options);
   } catch (error) {
     throw outputError(error, options.path);
   }
+}
+
+/** Throws OutputExists where something is there that may not be overwritten. */
+export async function findOutput({ path, force }: FileSinkOptions): Promise<'nothing' | 'file' | 'device'> {
+  const found = await describeOutput(path);
+  if (found === 'nothing' || force) return found;
+  throw new OutputExists(`${path} exists: choose another name, or say --force to overwrite it`);
 }
 
 async function describeOutput(path: string): Promise<'nothing' | 'file' | 'device'> {
@@ -62,7 +66,7 @@ async function describeOutput(path: string): Promise<'nothing' | 'file' | 'devic
   throw new OutputUnusable(`${path} is neither a file nor a block device`);
 }
 
-async function openDevice(options: RawSinkOptions): Promise<RestoreSink> {
+async function openDevice(options: FileSinkOptions): Promise<RestoreSink> {
   await using opening = new AsyncDisposableStack();
   const file = opening.use(await open(options.path, constants.O_RDWR | constants.O_EXCL));
   const probe = Buffer.alloc(1);
@@ -74,8 +78,8 @@ async function openDevice(options: RawSinkOptions): Promise<RestoreSink> {
 }
 
 /** Everything goes to a partial file next to the output, which takes the output's name only when it is complete. */
-async function openPartialFile(options: RawSinkOptions): Promise<RestoreSink> {
-  const path = `${options.path}.${options.contentName}.partial`;
+async function openPartialFile(options: FileSinkOptions): Promise<RestoreSink> {
+  const path = partialPathOf(options);
   await using opening = new AsyncDisposableStack();
   const file = opening.use(await open(path, constants.O_RDWR | constants.O_CREAT, 0o600));
   const { size } = await file.stat();
@@ -86,7 +90,7 @@ async function openPartialFile(options: RawSinkOptions): Promise<RestoreSink> {
 
 function rawSink(
   file: FileHandle,
-  options: RawSinkOptions,
+  options: FileSinkOptions,
   at: { path: string; isNew: boolean; isDevice: boolean },
 ): RestoreSink {
   const guarded = async <T>(work: () => Promise<T>): Promise<T> => {
@@ -106,11 +110,20 @@ function rawSink(
       guarded(async () => {
         await file.sync();
         if (at.isDevice) return;
-        await rename(at.path, options.path);
-        await syncFolder(dirname(options.path));
+        await takeName(at.path, options.path);
       }),
     [Symbol.asyncDispose]: () => file.close(),
   };
+}
+
+export function partialPathOf({ path, contentName }: FileSinkOptions): string {
+  return `${path}.${contentName}.partial`;
+}
+
+/** A synced file takes its final name, durably. */
+export async function takeName(partial: string, path: string): Promise<void> {
+  await rename(partial, path);
+  await syncFolder(dirname(path));
 }
 
 async function writeFully(file: FileHandle, offset: number, bytes: Uint8Array, signal: AbortSignal): Promise<void> {

@@ -92,7 +92,9 @@ export class ReplicaRig implements AsyncDisposable {
       progress,
       now: this.now,
     };
-    return await protectMachine({ ...context, options: { ...defaults, ...rest } }, signal);
+    const published = await protectMachine({ ...context, options: { ...defaults, ...rest } }, signal);
+    requireCounted(published.manifest);
+    return published;
   }
 
   /** The recovery kit's key, which opens everything when the KMS is gone. */
@@ -177,4 +179,11 @@ let recoveryKey: Promise<RecoveryKeyPair> | null = null;
 async function recoveryKeyOfAllRigs(): Promise<RecoveryKeyPair> {
   recoveryKey ??= generateRecoveryKey();
   return await recoveryKey;
+}
+
+/** What is sent was read before; the last block of a disk may end beyond it. */
+function requireCounted({ readBytes, changedBytes, disks }: PublishedPoint['manifest']): void {
+  const paddingBytes = disks.reduce((sum, { blockSize }) => sum + blockSize, 0);
+  if (readBytes + paddingBytes < changedBytes)
+    throw new Error(`a point with ${changedBytes} changed bytes, of which only ${readBytes} were read`);
 }
