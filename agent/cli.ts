@@ -3,6 +3,7 @@ import { Command, CommanderError, Option } from 'commander';
 import { register as registerCache } from './commands/cache.ts';
 import type { CommandContext, RegisterCommand, RunCommand } from './commands/command.ts';
 import { register as registerConfig } from './commands/config.ts';
+import { register as registerDoctor } from './commands/doctor.ts';
 import { register as registerInit } from './commands/init.ts';
 import { register as registerPoints } from './commands/points.ts';
 import { register as registerProtect } from './commands/protect.ts';
@@ -31,6 +32,7 @@ const commands: readonly RegisterCommand[] = [
   registerRoot,
   registerCache,
   registerConfig,
+  registerDoctor,
 ];
 
 /** The first that exists is used. The system's own comes first: a file in a folder of somebody else must not win. */

@@ -20,6 +20,11 @@ export function workersOf({ limits }: Config): number {
   return limits.workers ?? within(availableParallelism(), (limits.memoryBytes - bytesWithoutWorkers) / workerBytes);
 }
 
+/** What a run with that many workers takes, whatever the limit says. */
+export function memoryNeededBytes(config: Config): number {
+  return bytesWithoutWorkers + workersOf(config) * workerBytes;
+}
+
 export function segmentsInFlightMax({ limits, segmentBytes }: Config): number {
   return within(limits.inFlight, (limits.memoryBytes * shareOfMemory) / (copiesOfSegment * segmentBytes));
 }

@@ -2,9 +2,10 @@ import type { Command } from 'commander';
 import { InvalidArgumentError } from 'commander';
 import { sameBytes, toHex } from '../../replica/encoding.ts';
 import { describeFailure, type Failure } from '../failure.ts';
+import { highestExitCode } from '../highest-exit-code.ts';
 import type { Colours } from '../output.ts';
 import { formatBytes, formatDuration, parseDuration } from '../quantities.ts';
-import { type ExitCode, exitCodes } from '../remedy.ts';
+import { exitCodes } from '../remedy.ts';
 import { type KeylessSession, openKeylessSession } from '../session.ts';
 import { type Attention, attentionTo, type Expectation, remarksOn } from '../status/attention.ts';
 import { ownKeyId } from '../status/local-knowledge.ts';
@@ -71,7 +72,11 @@ async function showStatus(
       machines: examined.map((each) => documentOf(each, expected)),
     },
     lines: linesOf(examined, expected, context.output.colours),
-    exitCode: highest(examined.flatMap(({ failure, attention }) => [failure, ...attention])),
+    exitCode: highestExitCode(
+      examined
+        .flatMap(({ failure, attention }) => [failure, ...attention])
+        .map((found) => found?.exitCode ?? exitCodes.ok),
+    ),
   };
 }
 
@@ -89,13 +94,6 @@ async function examine(
     signal.throwIfAborted();
     return { machine, status: null, failure: describeFailure(error, signal, { stack: false }), attention: [] };
   }
-}
-
-/** Damage counts more than a machine that is late. */
-function highest(found: readonly ({ readonly exitCode: ExitCode } | null)[]): ExitCode {
-  const order = Object.values(exitCodes);
-  const codes = new Set(found.map((each) => each?.exitCode ?? exitCodes.ok));
-  return order.findLast((code) => codes.has(code)) ?? exitCodes.ok;
 }
 
 function linesOf(examined: readonly Examined[], expected: Expectation, colours: Colours): readonly string[] {

@@ -1,0 +1,57 @@
+import type { Command } from 'commander';
+import { examine } from '../doctor/examine.ts';
+import type { Finding } from '../doctor/finding.ts';
+import { highestExitCode } from '../highest-exit-code.ts';
+import type { Colours } from '../output.ts';
+import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
+
+/** `failkit doctor`: does everything that the configuration depends on work, and if not, what is to be done? */
+export function register(program: Command, run: RunCommand): void {
+  program
+    .command('doctor')
+    .description('check everything that the configuration depends on, and say how to mend it')
+    .action((_options: unknown, command: Command) => run(command, examineAll));
+}
+
+async function examineAll(context: CommandContext): Promise<CommandAnswer> {
+  const findings: Finding[] = [];
+  const startedMs = performance.now();
+  for await (const finding of examine(context)) {
+    findings.push(finding);
+    if (performance.now() - startedMs > quietMs) context.output.progress(`${findings.length} checks done…`);
+  }
+  const { colours } = context.output;
+  const width = Math.max(...findings.map(({ check }) => check.length));
+  return {
+    document: { findings },
+    lines: [...findings.flatMap((finding) => linesOf(finding, width, colours)), '', sumOf(findings, colours)],
+    exitCode: highestExitCode(findings.map(({ exitCode }) => exitCode)),
+  };
+}
+
+const quietMs = 2_000;
+const outcomes = ['failed', 'warning', 'skipped', 'ok'] as const;
+const outcomeWidth = Math.max(...outcomes.map((outcome) => outcome.length));
+
+function linesOf({ outcome, check, what, fix }: Finding, checkWidth: number, colours: Colours): readonly string[] {
+  const indent = ' '.repeat(outcomeWidth + checkWidth + 4);
+  const head = `${paint(outcome, colours)(outcome.padEnd(outcomeWidth))}  ${check.padEnd(checkWidth)}  `;
+  const [first = '', ...rest] = what.split('\n');
+  return [
+    head + (outcome === 'skipped' ? colours.dim(first) : first),
+    ...rest.map((line) => indent + line.trimStart()),
+    ...(fix === null ? [] : [`${indent}${colours.bold('what to do:')} ${fix}`]),
+  ];
+}
+
+function sumOf(findings: readonly Finding[], colours: Colours): string {
+  return outcomes
+    .map((outcome) => ({ outcome, number: findings.filter((finding) => finding.outcome === outcome).length }))
+    .filter(({ number }) => number > 0)
+    .map(({ outcome, number }) => paint(outcome, colours)(`${number} ${outcome}`))
+    .join(', ');
+}
+
+function paint(outcome: Finding['outcome'], { dim, green, red, yellow }: Colours): (text: string) => string {
+  return { ok: green, warning: yellow, failed: red, skipped: dim }[outcome];
+}
