@@ -51,7 +51,9 @@ export function configSchema(references: References) {
       machines: machines(references).describe('The machines to protect.'),
       segmentMiB: z.int().min(4).max(32).default(8).describe('A stored object is closed at this size.'),
       compression: z
-        .strictObject({ level: z.int().min(-7).max(19).default(1).describe('zstd level; lower is faster.') })
+        .strictObject({
+          level: z.int().min(-7).max(19).default(1).describe('zstd level; lower is faster. 0: nothing is compressed.'),
+        })
         .prefault({}),
       limits: limits(),
       logging: logging(references),

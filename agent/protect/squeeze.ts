@@ -23,6 +23,7 @@ export interface SqueezeTask {
   readonly journaledDigests: Uint8Array;
   readonly journaled: Uint8Array;
   readonly digestKey: Uint8Array;
+  /** Of zstd; 0: nothing is compressed. */
   readonly compressionLevel: number;
 }
 
@@ -101,14 +102,19 @@ function compressRuns(task: SqueezeTask, outcomes: Uint8Array): readonly Squeeze
 
 function compressRun(task: SqueezeTask, first: number, count: number, at: number): SqueezedRecord {
   const plaintext = task.bytes.subarray(first * task.blockSize, (first + count) * task.blockSize);
+  const place = (bytes: Uint8Array): Uint8Array => {
+    const body = task.bytes.subarray(at, at + bytes.length);
+    body.set(bytes);
+    return body;
+  };
+  if (task.compressionLevel === 0) return { first, count, codec: codec.stored, body: place(plaintext) };
   const frame = zstdCompressSync(plaintext, {
     params: { [constants.ZSTD_c_compressionLevel]: task.compressionLevel, [constants.ZSTD_c_contentSizeFlag]: 1 },
     // Room for all of it: smaller chunks would be put together by copying them.
     chunkSize: plaintext.length + (plaintext.length >> 7) + 1024,
   });
   const worthwhile = frame.length < plaintext.length * worthwhileShare;
-  const body = task.bytes.subarray(at, at + (worthwhile ? frame.length : plaintext.length));
-  body.set(worthwhile ? frame : plaintext);
+  const body = place(worthwhile ? frame : plaintext);
   freeBytes(frame);
   return { first, count, codec: worthwhile ? codec.zstd : codec.stored, body };
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the real servers that the tests talk to, each by package name, into a cache folder outside the clone.
 #
-#   test/peers/install.sh [peer …]      without names: every recipe in test/peers/recipes/
+#   test/peers/install.sh [peer …]      without names: every recipe in test/peers/recipes/, but none of its subfolders
 #
 # A recipe is one small script: it gets the folder to fill as $into and fails when it cannot. The cache folder's
 # name holds the recipe's hash, so a changed recipe installs anew and an unchanged one costs nothing. What cannot be
@@ -16,6 +16,7 @@ install_peer() {
   [ -f "$recipe" ] || { echo "$name: no recipe $recipe" >&2; return 1; }
   into=$cache/$name-$(sha256sum "$recipe" | cut -c1-12)
   log=$into.log
+  mkdir -p "$(dirname "$into")"
   # A kernel lock: it ends with the process that holds it, so a killed install blocks nobody.
   exec 9>"$cache/$name.lock"
   flock 9
