@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { Command, CommanderError, Option } from 'commander';
 import { register as registerCache } from './commands/cache.ts';
 import type { CommandContext, RegisterCommand, RunCommand } from './commands/command.ts';
+import { register as registerCompletion } from './commands/completion.ts';
 import { register as registerConfig } from './commands/config.ts';
 import { register as registerDoctor } from './commands/doctor.ts';
 import { register as registerInit } from './commands/init.ts';
@@ -33,6 +34,7 @@ const commands: readonly RegisterCommand[] = [
   registerCache,
   registerConfig,
   registerDoctor,
+  registerCompletion,
 ];
 
 /** The first that exists is used. The system's own comes first: a file in a folder of somebody else must not win. */
