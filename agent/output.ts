@@ -23,6 +23,8 @@ export interface Output {
   readonly json: boolean;
   /** For result lines, which go to standard output. Does nothing unless that is a terminal. */
   readonly colours: Colours;
+  /** How many characters a result line has room for; null where that is no terminal. */
+  readonly columns: number | null;
   /** One line for a person, at once, on standard error. */
   note(line: string): void;
   /** How far it is: rewrites one line on a terminal; elsewhere a line every ten seconds at most. */
@@ -51,6 +53,7 @@ export function createOutput(options: OutputOptions, now: () => number = () => p
   return {
     json,
     colours: coloursFor(stdout, options.environment),
+    columns: stdout.isTTY === true ? (stdout.columns ?? terminalColumns) : null,
     note: (line) => say(stderr, [line]),
     progress: (line) => {
       if (stderr.isTTY === true) {

@@ -1,8 +1,9 @@
 import type { Command } from 'commander';
 import { examine } from '../doctor/examine.ts';
-import type { Finding } from '../doctor/finding.ts';
+import { asItSays, type Finding } from '../doctor/finding.ts';
 import { highestExitCode } from '../highest-exit-code.ts';
 import type { Colours } from '../output.ts';
+import { wrapText } from '../wrap-text.ts';
 import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
 
 /** `failkit doctor`: does everything that the configuration depends on work, and if not, what is to be done? */
@@ -20,27 +21,35 @@ async function examineAll(context: CommandContext): Promise<CommandAnswer> {
     findings.push(finding);
     if (performance.now() - startedMs > quietMs) context.output.progress(`${findings.length} checks done…`);
   }
-  const { colours } = context.output;
+  const { colours, columns } = context.output;
   const width = Math.max(...findings.map(({ check }) => check.length));
   return {
     document: { findings },
-    lines: [...findings.flatMap((finding) => linesOf(finding, width, colours)), '', sumOf(findings, colours)],
+    lines: [...findings.flatMap((finding) => linesOf(finding, width, columns, colours)), '', sumOf(findings, colours)],
     exitCode: highestExitCode(findings.map(({ exitCode }) => exitCode)),
   };
 }
 
+const remedyTitle = 'what to do:';
 const quietMs = 2_000;
 const outcomes = ['failed', 'warning', 'skipped', 'ok'] as const;
 const outcomeWidth = Math.max(...outcomes.map((outcome) => outcome.length));
 
-function linesOf({ outcome, check, what, fix }: Finding, checkWidth: number, colours: Colours): readonly string[] {
+/** What was found and what to do stand in one column, however wide the terminal is. */
+function linesOf(
+  { outcome, check, what, fix }: Finding,
+  checkWidth: number,
+  columns: number | null,
+  colours: Colours,
+): readonly string[] {
   const indent = ' '.repeat(outcomeWidth + checkWidth + 4);
+  const room = columns === null ? null : columns - indent.length;
   const head = `${paint(outcome, colours)(outcome.padEnd(outcomeWidth))}  ${check.padEnd(checkWidth)}  `;
-  const [first = '', ...rest] = what.split('\n');
+  const shown = wrapText(what, room).map((line) => (outcome === 'skipped' ? colours.dim(line) : line));
+  const remedy = fix === null || fix === asItSays ? [] : wrapText(`${remedyTitle} ${fix}`, room);
   return [
-    head + (outcome === 'skipped' ? colours.dim(first) : first),
-    ...rest.map((line) => indent + line.trimStart()),
-    ...(fix === null ? [] : [`${indent}${colours.bold('what to do:')} ${fix}`]),
+    ...shown.map((line, index) => (index === 0 ? head : indent) + line),
+    ...remedy.map((line) => indent + line.replace(remedyTitle, colours.bold(remedyTitle))),
   ];
 }
 
@@ -48,7 +57,9 @@ function sumOf(findings: readonly Finding[], colours: Colours): string {
   return outcomes
     .map((outcome) => ({ outcome, number: findings.filter((finding) => finding.outcome === outcome).length }))
     .filter(({ number }) => number > 0)
-    .map(({ outcome, number }) => paint(outcome, colours)(`${number} ${outcome}`))
+    .map(({ outcome, number }) =>
+      paint(outcome, colours)(`${number} ${outcome}${outcome === 'warning' && number > 1 ? 's' : ''}`),
+    )
     .join(', ');
 }
 

@@ -3,7 +3,7 @@ import { InvalidArgumentError } from 'commander';
 import { sameBytes, toHex } from '../../replica/encoding.ts';
 import { describeFailure, type Failure } from '../failure.ts';
 import { highestExitCode } from '../highest-exit-code.ts';
-import type { Colours } from '../output.ts';
+import type { Colours, Output } from '../output.ts';
 import { formatBytes, formatDuration, parseDuration } from '../quantities.ts';
 import { exitCodes } from '../remedy.ts';
 import { type KeylessSession, openKeylessSession } from '../session.ts';
@@ -11,6 +11,7 @@ import { type Attention, attentionTo, type Expectation, remarksOn } from '../sta
 import { ownKeyId } from '../status/local-knowledge.ts';
 import { type MachineStatus, machineStatus, rpoNow } from '../status/machine-status.ts';
 import { formatTable } from '../table.ts';
+import { wrapText } from '../wrap-text.ts';
 import { chooseMachines } from './choose-machines.ts';
 import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
 
@@ -71,7 +72,7 @@ async function showStatus(
       repository: session.store.target.description,
       machines: examined.map((each) => documentOf(each, expected)),
     },
-    lines: linesOf(examined, expected, context.output.colours),
+    lines: linesOf(examined, expected, context.output),
     exitCode: highestExitCode(
       examined
         .flatMap(({ failure, attention }) => [failure, ...attention])
@@ -96,7 +97,8 @@ async function examine(
   }
 }
 
-function linesOf(examined: readonly Examined[], expected: Expectation, colours: Colours): readonly string[] {
+function linesOf(examined: readonly Examined[], expected: Expectation, output: Output): readonly string[] {
+  const { colours } = output;
   const columns = [
     { title: '' },
     { title: 'machine' },
@@ -111,7 +113,7 @@ function linesOf(examined: readonly Examined[], expected: Expectation, colours: 
     columns,
     examined.map((each) => rowOf(each, colours)),
   );
-  const lines = examined.flatMap((each, index) => [rows[index] ?? '', ...notesOn(each, colours)]);
+  const lines = examined.flatMap((each, index) => [rows[index] ?? '', ...notesOn(each, output)]);
   return [colours.dim(titles), ...lines, ...closing(examined, expected, colours)];
 }
 
@@ -144,18 +146,24 @@ const shortConsistency = {
   inconsistent: 'no',
 } as const;
 
-function notesOn({ status, failure, attention }: Examined, { bold, dim, red }: Colours): readonly string[] {
-  const indent = '    ';
+function notesOn({ status, failure, attention }: Examined, { colours, columns }: Output): readonly string[] {
+  const { bold, dim } = colours;
+  const note = (text: string, paint: (line: string) => string): readonly string[] =>
+    wrapText(text, columns === null ? null : columns - indent.length).map((line) => indent + paint(line));
+  const advice = (fix: string): readonly string[] =>
+    note(`${remedyTitle} ${fix}`, (line) => line.replace(remedyTitle, bold(remedyTitle)));
   if (failure !== null) {
     const { message, hint } = failure.document.error;
-    return [`${indent}${red(message)}`, ...(hint === null ? [] : [`${indent}${bold('what to do:')} ${hint}`])];
+    return [...note(message, colours.red), ...(hint === null ? [] : advice(hint))];
   }
-  const remarks = status === null ? [] : remarksOn(status);
   return [
-    ...attention.flatMap(({ what, fix }) => [`${indent}${what}`, `${indent}${bold('what to do:')} ${fix}`]),
-    ...remarks.map((remark) => dim(`${indent}${remark}`)),
+    ...attention.flatMap(({ what, fix }) => [...note(what, String), ...advice(fix)]),
+    ...(status === null ? [] : remarksOn(status)).flatMap((remark) => note(remark, dim)),
   ];
 }
+
+const indent = '    ';
+const remedyTitle = 'what to do:';
 
 /** What is so of every machine is said once. */
 function closing(examined: readonly Examined[], { ownKeyId: own }: Expectation, { dim }: Colours): readonly string[] {

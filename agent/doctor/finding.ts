@@ -23,6 +23,8 @@ export interface Checked<T> {
   readonly value: T;
 }
 
+/** The remedy of an error whose message has it. */
+export const asItSays = 'as the message says';
 const checkLimitMs = 30_000;
 
 export function good(what: string): Verdict {
@@ -70,7 +72,7 @@ export async function* attemptOnly(
 
 function failed(check: string, error: unknown, signal: AbortSignal): Finding {
   const { message, hint, code, exitCode } = describeFailure(error, signal, { stack: false }).document.error;
-  return { check, outcome: 'failed', what: message, fix: hint ?? 'as the message says', code, exitCode };
+  return { check, outcome: 'failed', what: message, fix: hint ?? asItSays, code, exitCode };
 }
 
 function tooLate(check: string, exitCode: ExitCode): Finding {

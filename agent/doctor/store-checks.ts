@@ -47,7 +47,7 @@ export async function checkRepository(
         `the pinned root key was replaced by ${inForce}`,
         'compare with the new recovery kit, then set rootFingerprint to it',
       )
-    : good(`opens under the pinned root key, trust statement ${value.trust.n}`);
+    : good('opens under the pinned root key');
   return { verdict, value };
 }
 

@@ -47,10 +47,7 @@ function lateness(status: MachineStatus, { maxRpoMs }: Expectation): Attention |
   return {
     state: 'late',
     what: `${is}, and ${formatDuration(maxRpoMs)} is the most it may be`,
-    fix:
-      rpo === null
-        ? `failkit seed ${status.machine}`
-        : `failkit sync ${status.machine}, and look into why it did not run or failed`,
+    fix: rpo === null ? `failkit seed ${status.machine}` : `failkit sync ${status.machine}, and see why it did not run`,
     exitCode: exitCodes.replica,
   };
 }

@@ -14,6 +14,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { stripVTControlCharacters } from 'node:util';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
 import { loadConfig } from '../../agent/config/load-config.ts';
@@ -221,6 +222,22 @@ describe('failkit doctor', () => {
     expect(lines[3]).toMatch(/^failed {3}machine web {4}disk root of machine web: /);
     expect(lines[4]).toMatch(/^ {24}what to do: /);
     expect(lines.at(-1)).toBe('1 failed, 14 ok');
+  });
+});
+
+describe('on a terminal', () => {
+  it.each([80, 120])('of %i columns nothing is wrapped by the terminal, and colours are on', async (columns) => {
+    rmSync(join(folder, 'web.raw'));
+    chmodSync(join(folder, 'state'), 0o755);
+    const { stdout } = await failkitHere(['--config', configFile, 'doctor'], { columns });
+    expect(stdout).toContain('\x1b[31mfailed');
+    const lines = stripVTControlCharacters(stdout).split('\n');
+    const tooLong = lines.filter((line) => line.length > columns);
+    // A path is never broken.
+    expect(tooLong.filter((line) => !line.includes(folder))).toEqual([]);
+    const remedies = lines.filter((line) => line.includes('what to do:'));
+    expect(remedies.map((line) => line.indexOf('what to do:'))).toEqual([24, 24]);
+    expect(lines.join(' ').replace(/\s+/g, ' ')).toContain('each run does it, too. Think about who read it until now');
   });
 });
 

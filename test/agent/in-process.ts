@@ -8,15 +8,16 @@ export interface InProcess {
   readonly stderr: string;
 }
 
+/** `columns`: standard output is a terminal that wide. */
 export async function failkitHere(
   args: readonly string[],
-  environment: Readonly<Record<string, string>> = {},
+  { columns }: { readonly columns?: number } = {},
 ): Promise<InProcess> {
   let [stdout, stderr] = ['', ''];
   const exitCode = await runCli(args, {
-    stdout: { write: (text: string) => (stdout += text) },
+    stdout: { write: (text: string) => (stdout += text), ...(columns !== undefined && { isTTY: true, columns }) },
     stderr: { write: (text: string) => (stderr += text) },
-    environment,
+    environment: {},
     signal: new AbortController().signal,
   });
   recordOutput(stdout + stderr);
