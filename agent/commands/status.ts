@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 import { InvalidArgumentError } from 'commander';
 import { sameBytes, toHex } from '../../replica/encoding.ts';
+import { inParallel } from '../../replica/in-parallel.ts';
 import { describeFailure, type Failure } from '../failure.ts';
 import { highestExitCode } from '../highest-exit-code.ts';
 import type { Colours, Output } from '../output.ts';
@@ -18,6 +19,7 @@ import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
 /** `failkit status`: how old is what could be restored, and does anything need a person? Asks no key service. */
 
 const quietMs = 2_000;
+const machinesInFlightMax = 8;
 
 interface StatusOptions {
   readonly maxRpo?: number;
@@ -60,13 +62,15 @@ async function showStatus(
   const machines = chooseMachines(context.config(), names);
   await using session = await openKeylessSession(context);
   const expected: Expectation = { ownKeyId: await ownKeyId(session.config), maxRpoMs: maxRpo };
-  const examined: Examined[] = [];
   const startedMs = performance.now();
-  for (const { name } of machines) {
+  let done = 0;
+  const examined = await inParallel(machines, machinesInFlightMax, context.signal, async ({ name }, signal) => {
+    const found = await examine(name, session, expected, signal);
+    done += 1;
     // A monitor asks every minute, and wants to hear nothing of this.
-    if (performance.now() - startedMs > quietMs) context.output.progress(`${name}: reading its chain…`);
-    examined.push(await examine(name, session, expected, context.signal));
-  }
+    if (performance.now() - startedMs > quietMs) context.output.progress(`${done} of ${machines.length} machines…`);
+    return found;
+  });
   return {
     document: {
       repository: session.store.target.description,
