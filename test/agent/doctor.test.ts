@@ -225,6 +225,15 @@ describe('failkit doctor', () => {
   });
 });
 
+it('says of many machines only which are not well', async () => {
+  const machines = Array.from({ length: 10 }, (_, i) => ({ ...settings.machines[0], name: `web-${i}` }));
+  const lost = { name: 'lost', source: { type: 'image', disks: [{ label: 'root', path: 'lost.raw' }] } };
+  configure({ machines: [...machines, lost] });
+  const { stdout } = await failkit('doctor');
+  expect(stdout).toMatch(/^ok {7}machines {7}10 can be read, and are not in use\nfailed {3}machine lost {3}disk root/m);
+  expect(stdout).not.toContain('web-');
+});
+
 describe('on a terminal', () => {
   it.each([80, 120])('of %i columns nothing is wrapped by the terminal, and colours are on', async (columns) => {
     rmSync(join(folder, 'web.raw'));
