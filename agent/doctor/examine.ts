@@ -68,7 +68,8 @@ async function* attemptKeys(
   const check = 'file' in keys ? 'key file' : 'key service';
   return yield* attempt(check, signal, async () => {
     const { provider } = opened.use(await openKeyProvider(keys));
-    const what = 'file' in keys ? `${keys.file}: private, ${provider.keyId}` : `${keys.keyId} in ${keys.region}: asked below`;
+    const what =
+      'file' in keys ? `${keys.file}: private, ${provider.keyId}` : `${keys.keyId} in ${keys.region}: asked below`;
     return { verdict: good(what), value: provider };
   });
 }
