@@ -13,7 +13,7 @@ const latelyMs = 60_000;
  * disks. No source that there is freezes a guest for this.
  */
 export async function checkMachine(machine: MachineConfig, signal: AbortSignal): Promise<Checked<number>> {
-  await using connection = connectSource(machine);
+  await using connection = connectSource(withoutTracking(machine));
   const options = { quiesce: machine.quiesce, whenChanging: machine.whenChanging };
   await using snapshot = await connection.snapshot({ name: machine.name }, options, signal);
   for (const disk of snapshot.disks) await readBothEnds(disk, signal);
@@ -42,4 +42,10 @@ async function writtenLately({ source }: MachineConfig): Promise<string | null> 
 async function readBothEnds({ capacityBytes, read }: BlockSource, signal: AbortSignal): Promise<void> {
   const sample = new Uint8Array(Math.min(sampleBytes, capacityBytes));
   for (const offset of new Set([0, capacityBytes - sample.length])) await read(offset, sample, signal);
+}
+
+/** A look adds no bitmap to an image: only a run needs one. */
+function withoutTracking(machine: MachineConfig): MachineConfig {
+  const disks = machine.source.disks.map((disk) => ('path' in disk ? { ...disk, tracking: 'none' as const } : disk));
+  return { ...machine, source: { ...machine.source, disks } };
 }

@@ -10,6 +10,8 @@ import { type LoopbackCertificate, makeCertificate } from './tls-certificate.ts'
 
 export interface S3Peer extends AsyncDisposable {
   readonly endpoint: string;
+  /** Where the server keeps everything. */
+  readonly folder: string;
   readonly region: string;
   readonly accessKeyId: string;
   readonly secretAccessKey: { reveal(): string };
@@ -109,6 +111,7 @@ async function ready(server: ServerProcess, region: string, certificate: Loopbac
   };
   return {
     endpoint,
+    folder: server.folder,
     region,
     accessKeyId,
     secretAccessKey,

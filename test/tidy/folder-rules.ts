@@ -29,6 +29,7 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
   'management-plane/client/': ['management-plane/protocol/', 'crypto/'],
   'management-plane/server/': ['management-plane/protocol/', 'crypto/signing'],
   'management-plane/portal/': ['management-plane/protocol/'],
+  'bench/': ['test/', ...lowerFolders],
   'test/': ['agent/', 'restore/', 'drill/', 'management-plane/', 'demo/', ...lowerFolders],
   'demo/': ['agent/', 'restore/', 'drill/', ...lowerFolders],
 };
@@ -80,7 +81,7 @@ const adapterFile =
 export const cloudSdks: Rule = {
   name: 'a cloud SDK is loaded only by its adapter, and the adapter only when it is configured',
   check: (tree) => {
-    const imports = allImports(tree.filter((file) => !/^(test|demo)\//.test(file.path)));
+    const imports = allImports(tree.filter((file) => !/^(test|demo|bench)\//.test(file.path)));
     const loaders = filesThatLoadSdk(imports);
     return imports
       .filter(({ file }) => !adapterFile.test(file.path))

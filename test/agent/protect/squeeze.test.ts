@@ -14,7 +14,7 @@ function stretchOf(): { task: SqueezeTask; content: readonly Uint8Array[] } {
   const content = [new Uint8Array(blockSize), text('a'), randomBytes(blockSize), text('b'), text('c'), text('d')];
   const count = content.length;
   const bytes = new Uint8Array(new SharedArrayBuffer(count * blockSize));
-  content.forEach((block, i) => bytes.set(block, i * blockSize));
+  for (const [i, block] of content.entries()) bytes.set(block, i * blockSize);
   const knownDigests = new Uint8Array(count * 16);
   knownDigests.set(digestOf(content[3] ?? new Uint8Array()), 3 * 16);
   const task = {
