@@ -1,19 +1,20 @@
 import { availableParallelism } from 'node:os';
+import { rangePlaintextMax } from '../restore/fetch-range.ts';
 import { rangeBytesMax } from '../restore/restore-disk.ts';
 import type { Config } from './config/config-schema.ts';
 
 /** How much may be under way at once, so that the process stays within `limits.memoryMiB`. */
 
 /** Node itself, the main thread's heap, and what is in flight. Measured: a seed or restore with no worker more than needed. */
-const bytesWithoutWorkers = 360 * 2 ** 20;
+const bytesWithoutWorkers = 390 * 2 ** 20;
 /** A thread with its heap, the stretches that it is kept busy with, and what it compresses or opens. Measured: 35 to 37 MiB. */
 const workerBytes = 40 * 2 ** 20;
 /** What is left after Node itself, its worker threads and the page caches. */
 const shareOfMemory = 0.25;
 /** A segment in flight exists as the object, and as what the store's client makes of it. Two more are being filled. */
 const copiesOfSegment = 3;
-/** A range in flight exists as it was fetched, and decompressed. */
-const copiesOfRange = 6;
+/** A range in flight exists as it was fetched, as what the store's client holds of it, and opened. */
+const rangeBytes = 3 * rangeBytesMax + rangePlaintextMax;
 
 /** Threads for digest, compression, sealing and opening: one per core, as far as memory goes. */
 export function workersOf({ limits }: Config): number {
@@ -30,7 +31,7 @@ export function segmentsInFlightMax({ limits, segmentBytes }: Config): number {
 }
 
 export function rangesInFlightMax({ limits }: Config): number {
-  return within(limits.inFlight, (limits.memoryBytes * shareOfMemory) / (copiesOfRange * rangeBytesMax));
+  return within(limits.inFlight, (limits.memoryBytes * shareOfMemory) / rangeBytes);
 }
 
 function within(wanted: number, affordable: number): number {

@@ -9,6 +9,8 @@ import type { OpenRangeTask, WantedPiece } from './open-range.ts';
 /** plan → ranged gets: from the runs of a map to ranges of segments, with all that a worker needs to open them. */
 
 const gapBytesMax = 512 * 1024;
+/** Of a range, whatever its compression: the largest record of a disk fits several times. */
+export const rangePlaintextMax = 8 * 2 ** 20;
 
 /** A record with those of its blocks that are wanted. */
 export interface PlannedRecord extends RecordAddress {
@@ -32,15 +34,44 @@ export class RecordPlan {
     return [...this.#records.values()];
   }
 
-  /** Each at most `bytesMax` long, unless one record is longer. */
-  ranges(bytesMax: number): readonly CoalescedRange<PlannedRecord>[] {
-    return coalesce(this.records, gapBytesMax, bytesMax);
+  /** Each at most `bytesMax` long, unless one record is longer, and with at most `rangePlaintextMax` of wanted blocks. */
+  ranges(bytesMax: number, blockSize: number): readonly CoalescedRange<PlannedRecord>[] {
+    return coalesce(this.records, gapBytesMax, bytesMax).flatMap((range) => [...splitByPlaintext(range, blockSize)]);
   }
+}
+
+function* splitByPlaintext(
+  { id, members }: CoalescedRange<PlannedRecord>,
+  blockSize: number,
+): Generator<CoalescedRange<PlannedRecord>> {
+  let part: PlannedRecord[] = [];
+  let plaintextBytes = 0;
+  for (const member of members) {
+    const bytes = member.pieces.reduce((sum, { count }) => sum + count, 0) * blockSize;
+    if (part.length > 0 && plaintextBytes + bytes > rangePlaintextMax) {
+      yield rangeOf(id, part);
+      part = [];
+      plaintextBytes = 0;
+    }
+    part.push(member);
+    plaintextBytes += bytes;
+  }
+  if (part.length > 0) yield rangeOf(id, part);
+}
+
+/** Members ascend. */
+function rangeOf(
+  id: CoalescedRange<PlannedRecord>['id'],
+  members: readonly PlannedRecord[],
+): CoalescedRange<PlannedRecord> {
+  const offset = members[0]?.offset ?? 0;
+  const last = members.at(-1);
+  return { id, offset, length: last === undefined ? 0 : last.offset + last.length - offset, members };
 }
 
 export interface FetchedRange {
   readonly keys: EpochKeys;
-  readonly task: Omit<OpenRangeTask, 'dataKey' | 'digestKey'>;
+  readonly task: Omit<OpenRangeTask, 'dataKey' | 'digestKey' | 'into'>;
 }
 
 /** Fetches a range, and unwraps the key of its segment if that was not done before. */

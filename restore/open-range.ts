@@ -53,6 +53,8 @@ export interface OpenRangeTask {
   readonly blockSize: number;
   readonly bytes: Uint8Array;
   readonly records: readonly WantedRecord[];
+  /** Where the opened blocks go, on shared memory. */
+  readonly into: Uint8Array;
 }
 
 export interface OpenedPiece {
@@ -85,7 +87,10 @@ export interface OpenedRange {
  * Nothing of a record is taken before its tag and every digest was checked; one that fails does not keep the others. The bytes of a
  * piece are gone when `take` returns.
  */
-export function openRange(task: OpenRangeTask, take: (piece: OpenedPiece) => void): readonly RecordFailure[] {
+export function openRange(
+  task: Omit<OpenRangeTask, 'into'>,
+  take: (piece: OpenedPiece) => void,
+): readonly RecordFailure[] {
   const failures: RecordFailure[] = [];
   const fail = (records: readonly WantedRecord[], error: unknown): void => {
     for (const { record } of records) failures.push({ record, code: codeOf(error), message: messageOf(error) });
@@ -104,7 +109,7 @@ export function openRange(task: OpenRangeTask, take: (piece: OpenedPiece) => voi
 }
 
 function openSegment(
-  task: OpenRangeTask,
+  task: Omit<OpenRangeTask, 'into'>,
   fail: (records: readonly WantedRecord[], error: unknown) => void,
 ): SegmentOpener | null {
   try {
@@ -140,7 +145,7 @@ export function wholeRun({ inside, count, digests }: WantedPiece): WantedPiece {
 }
 
 function openWanted(
-  task: OpenRangeTask,
+  task: Omit<OpenRangeTask, 'into'>,
   opener: SegmentOpener,
   digestKey: KeyObject,
   wanted: WantedRecord,
@@ -189,7 +194,7 @@ function decompress(frame: Uint8Array, length: number, where: string): Uint8Arra
 }
 
 function checkDigests(
-  task: OpenRangeTask,
+  task: Omit<OpenRangeTask, 'into'>,
   digestKey: KeyObject,
   piece: WantedPiece,
   plaintext: Uint8Array,

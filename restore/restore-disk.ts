@@ -1,4 +1,3 @@
-import { freeBytes } from '../crypto/free-bytes.ts';
 import { blockDigest, digestBytes, prepareDigestKey } from '../crypto/suite.ts';
 import { BlockMap, blockCountOf } from '../replica/block-map.ts';
 import { inParallel } from '../replica/in-parallel.ts';
@@ -94,7 +93,7 @@ async function restoreWindow(
     );
     for (const [i, run] of runs.entries()) plan.add(run, missing[i] ?? []);
   } else for (const run of runs) plan.add(run, [wholeRun(run)]);
-  const ranges = plan.ranges(rangeBytesMax);
+  const ranges = plan.ranges(rangeBytesMax, disk.blockSize);
   await inParallel(ranges, tools.rangesInFlightMax, signal, (range, either) =>
     restoreRange(disk, range, sink, tools, either),
   );
@@ -134,13 +133,12 @@ async function restoreRange(
   const { workers, progress } = tools;
   const { keys, task } = await fetchRange(disk, range, tools, signal);
   progress.fetchedBytes += task.bytes.length;
-  const pieces = await workers.open(keys, task, signal);
-  for (const piece of pieces) {
-    const at = piece.firstBlock * disk.blockSize;
-    const content = piece.bytes.subarray(0, Math.min(piece.bytes.length, disk.capacityBytes - at));
-    await sink.write(at, content, signal);
-    progress.writtenBytes += content.length;
-  }
-  // All pieces lie in one buffer.
-  if (pieces[0] !== undefined) freeBytes(pieces[0].bytes);
+  await workers.open(keys, task, signal, async (pieces) => {
+    for (const piece of pieces) {
+      const at = piece.firstBlock * disk.blockSize;
+      const content = piece.bytes.subarray(0, Math.min(piece.bytes.length, disk.capacityBytes - at));
+      await sink.write(at, content, signal);
+      progress.writtenBytes += content.length;
+    }
+  });
 }

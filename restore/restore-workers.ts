@@ -1,13 +1,16 @@
 import { Piscina } from 'piscina';
 import { shareKey } from '../crypto/shared-key.ts';
 import type { EpochKeys } from '../replica/key-ring.ts';
+import { SharedSlots } from '../replica/shared-slots.ts';
+import { rangePlaintextMax } from './fetch-range.ts';
 import { errorOf, type OpenedPiece, type OpenedRange, type OpenRangeTask, type RecordFailure } from './open-range.ts';
 
-type RangeTask = Omit<OpenRangeTask, 'dataKey' | 'digestKey'>;
+type RangeTask = Omit<OpenRangeTask, 'dataKey' | 'digestKey' | 'into'>;
 
 /** Worker threads that open fetched ranges, with the keys on shared memory. */
 export class RestoreWorkers implements AsyncDisposable {
   readonly #pool: Piscina;
+  readonly #slots = new SharedSlots(rangePlaintextMax);
   /** By the keys themselves: two machines have different ones under one epoch number. */
   readonly #keys = new Map<EpochKeys, { readonly dataKey: Uint8Array; readonly digestKey: Uint8Array }>();
 
@@ -19,11 +22,19 @@ export class RestoreWorkers implements AsyncDisposable {
     this.#pool = new Piscina({ filename, ...forever, recordTiming: false });
   }
 
-  /** The wanted blocks, every one checked. Throws the first record's failure. */
-  async open(keys: EpochKeys, task: RangeTask, signal: AbortSignal): Promise<readonly OpenedPiece[]> {
-    const { pieces, failures }: OpenedRange = await this.#run('openRangeTask', keys, task, signal);
+  /** `use` gets the wanted blocks, every one checked; their memory is used again when it has ended. Throws the first record's failure. */
+  async open(
+    keys: EpochKeys,
+    task: RangeTask,
+    signal: AbortSignal,
+    use: (pieces: readonly OpenedPiece[]) => Promise<void>,
+  ): Promise<void> {
+    // One that meets an error is not given back: somebody may still be writing from it.
+    const into = this.#slots.take();
+    const { pieces, failures }: OpenedRange = await this.#run('openRangeTask', keys, { ...task, into }, signal);
     for (const failure of failures) throw errorOf(failure);
-    return pieces;
+    await use(pieces);
+    this.#slots.give(into);
   }
 
   /** Opens and checks every record of the range; what fails is returned, not thrown. */
@@ -32,7 +43,12 @@ export class RestoreWorkers implements AsyncDisposable {
   }
 
   /** The range's bytes are gone afterwards: they are moved to the worker where they can be. */
-  async #run<T>(name: string, keys: EpochKeys, task: RangeTask, signal: AbortSignal): Promise<T> {
+  async #run<T>(
+    name: string,
+    keys: EpochKeys,
+    task: RangeTask & { readonly into?: Uint8Array },
+    signal: AbortSignal,
+  ): Promise<T> {
     signal.throwIfAborted();
     const transferList = ownedBuffers(task.bytes);
     const result: T = await this.#pool.run({ ...task, ...this.#shared(keys) }, { name, transferList });

@@ -7,13 +7,13 @@ import { MapWriter } from '../../replica/map-writer.ts';
 import type { SegmentId } from '../../replica/names.ts';
 import { leafBlocks, parsePage } from '../../replica/page.ts';
 import { type RecordAddress, recordType } from '../../replica/segment.ts';
+import { SharedSlots } from '../../replica/shared-slots.ts';
 import type { UnitCount } from '../../replica/unit-count.ts';
 import type { MachineState } from '../state/machine-state.ts';
 import { inOrder } from './in-order.ts';
 import type { PipelineWorkers } from './pipeline-workers.ts';
 import type { SegmentPacker } from './segment-packer.ts';
 import type { SharedKeys } from './shared-keys.ts';
-import { SharedSlots } from './shared-slots.ts';
 import { outcome, type Squeezed, type SqueezedRecord } from './squeeze.ts';
 import { blockKind, type Stretch, stretchBytes, stretches } from './stretch.ts';
 

@@ -13,13 +13,13 @@ import {
   segmentPreambleBytes,
   type UnsealedRecord,
 } from '../../replica/segment.ts';
+import { SharedSlots } from '../../replica/shared-slots.ts';
 import type { Tenure } from '../../replica/tenure.ts';
 import type { UnitCount } from '../../replica/unit-count.ts';
 import type { JournalLeaf, MachineState } from '../state/machine-state.ts';
 import type { PipelineWorkers } from './pipeline-workers.ts';
 import type { SegmentStore } from './segment-packer.ts';
 import type { SharedKeys } from './shared-keys.ts';
-import { SharedSlots } from './shared-slots.ts';
 
 /** Seals closed segments in a worker, puts them, and journals what became durable. A bounded number is in flight. */
 
