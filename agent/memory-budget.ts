@@ -6,7 +6,7 @@ import type { Config } from './config/config-schema.ts';
 /** How much may be under way at once, so that the process stays within `limits.memoryMiB`. */
 
 /** Node itself, the main thread's heap, and what is in flight. Measured: a seed or restore with no worker more than needed. */
-const bytesWithoutWorkers = 390 * 2 ** 20;
+const bytesWithoutWorkers = 300 * 2 ** 20;
 /** A thread with its heap, the stretches that it is kept busy with, and what it compresses or opens. Measured: 35 to 37 MiB. */
 const workerBytes = 40 * 2 ** 20;
 /** What is left after Node itself, its worker threads and the page caches. */

@@ -27,7 +27,7 @@ machines:
   - name: web-1
     source: { type: image, disks: [{ label: system, path: disk.raw }] }
 # As many workers as the default allows where there are cores enough.
-limits: { workers: 3 }
+limits: { workers: 5 }
 `,
   );
   const { exitCode } = await startFailkit(['init', '--kit', 'kit'], { folder }).ended;
