@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { canaries, recordOutput } from '../canary.ts';
 import { validConfig, wrongConfigs } from './config/wrong-configs.ts';
+import { failkitHere } from './in-process.ts';
 
 const root = fileURLToPath(new URL('../../', import.meta.url));
 const launcher = join(root, 'bin/failkit');
@@ -56,11 +57,11 @@ describe('failkit config check', () => {
     },
   );
 
-  // Each costs a process; the whole table is tested without one in config/load-config.test.ts.
+  // The whole table is in config/load-config.test.ts.
   for (const { title, yaml, says } of wrongConfigs.filter((_, index) => index % 9 === 0))
     it(`ends with 2 and no stack trace: ${title}`, async () => {
       const file = await writeConfig(yaml);
-      const { exitCode, stdout, stderr } = await failkit(['config', 'check', '--config', file]);
+      const { exitCode, stdout, stderr } = await failkitHere(['config', 'check', '--config', file]);
       expect(stderr).toContain(`failkit: ${file}${says}\n`);
       expect(stderr).toContain('what to do: correct the configuration');
       expect(stderr).not.toMatch(/^\s+at /m);
@@ -69,7 +70,7 @@ describe('failkit config check', () => {
 
   it('gives the same in JSON', async () => {
     const file = await writeConfig('segmentMib: 8\n');
-    const { exitCode, stdout } = await failkit(['config', 'check', '--json', '--config', file]);
+    const { exitCode, stdout } = await failkitHere(['config', 'check', '--json', '--config', file]);
     const { error } = JSON.parse(stdout);
     expect(error).toMatchObject({ code: 'CONFIG_INVALID', retry: false, exitCode: 2 });
     expect(error.message).toContain(`${file}:1: segmentMib: unknown key \`segmentMib\`: did you mean \`segmentMiB\`?`);
@@ -95,7 +96,7 @@ describe('failkit config check', () => {
 });
 
 it('failkit config schema prints what is published', async () => {
-  const { stdout } = await failkit(['config', 'schema']);
+  const { stdout } = await failkitHere(['config', 'schema']);
   expect(stdout).toBe(await readFile(join(root, 'config.schema.json'), 'utf8'));
 });
 
@@ -112,14 +113,20 @@ describe('a wrong command line', () => {
   ];
   for (const [args, says] of wrong)
     it(`ends with 2: failkit ${args.join(' ')}`, async () => {
-      const { exitCode, stdout, stderr } = await failkit(args);
+      const { exitCode, stdout, stderr } = await failkitHere(args);
       expect(stderr).toContain(says);
       expect(stderr).not.toMatch(/^\s+at /m);
       expect([exitCode, stdout]).toEqual([2, '']);
     });
 
+  it('ends the process with 2', async () => {
+    const { exitCode, stdout, stderr } = await failkit(['config', 'chekc']);
+    expect([exitCode, stdout]).toEqual([2, '']);
+    expect(stderr).toContain('(Did you mean check?)');
+  });
+
   it('is answered in JSON when asked to', async () => {
-    const { stdout } = await failkit(['confg', '--json']);
+    const { stdout } = await failkitHere(['confg', '--json']);
     expect(JSON.parse(stdout).error).toMatchObject({ code: 'USAGE', exitCode: 2 });
   });
 });
