@@ -47,3 +47,8 @@ export function parseDuration(text: string): number | null {
   const [days = 0, hours = 0, minutes = 0, seconds = 0] = match.slice(1).map((part) => Number(part ?? 0));
   return (days * daySeconds + hours * hourSeconds + minutes * minuteSeconds + seconds) * 1000;
 }
+
+/** `1 block`, `2 blocks`: for words whose plural ends in s. */
+export function plural(count: number, word: string): string {
+  return `${count} ${word}${count === 1 ? '' : 's'}`;
+}

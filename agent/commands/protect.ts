@@ -10,7 +10,7 @@ import { findMachine, listReplicas } from '../find-machine.ts';
 import { segmentsInFlightMax, workersOf } from '../memory-budget.ts';
 import { type PublishedPoint, protectMachine } from '../protect/protect-machine.ts';
 import type { RunProgress } from '../protect/replicate-snapshot.ts';
-import { formatBytes, formatDuration, formatSpeed } from '../quantities.ts';
+import { formatBytes, formatDuration, formatSpeed, plural } from '../quantities.ts';
 import { type ExitCode, exitCodes } from '../remedy.ts';
 import { checkStore, openSession, type Session } from '../session.ts';
 import { StateUnusable } from '../state/errors.ts';
@@ -263,7 +263,9 @@ function repairNotes(repair: PublishedPoint['repair']): readonly string[] {
   if (repair === null) return [];
   const { segments, resentBlocks, hurtPoints } = repair;
   const lost = hurtPoints.length > 0 ? `; lost for good where points ${hurtPoints.join(', ')} need more` : '';
-  return [`repaired: ${resentBlocks} blocks of ${segments.length} damaged segments sent again${lost}`];
+  return [
+    `repaired: ${plural(resentBlocks, 'block')} of ${plural(segments.length, 'damaged segment')} sent again${lost}`,
+  ];
 }
 
 function documentOf({ machine, published, failure, progress, durationMs }: Outcome): object {

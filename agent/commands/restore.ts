@@ -11,6 +11,7 @@ import { RestoreWorkers } from '../../restore/restore-workers.ts';
 import { openExportSink, openQcow2Sink } from '../../restore/sinks/nbd-sink.ts';
 import { makeOutputFolder, openRawSink } from '../../restore/sinks/raw-sink.ts';
 import type { RestoreSink } from '../../restore/sinks/sink.ts';
+import { choosePoint } from '../choose-point.ts';
 import { findMachine } from '../find-machine.ts';
 import { describeFreshness, knownHead } from '../freshness.ts';
 import { rangesInFlightMax, workersOf } from '../memory-budget.ts';
@@ -28,12 +29,6 @@ interface RestoreOptions {
   readonly format: 'raw' | 'qcow2';
   readonly expectHead?: string;
   readonly salvage?: boolean;
-}
-
-/** A point that can't be meant. */
-export class PointMalformed extends Error {
-  readonly code = 'POINT_MALFORMED';
-  override readonly name = 'PointMalformed';
 }
 
 export function register(program: Command, run: RunCommand): void {
@@ -124,21 +119,6 @@ async function openOutput(
 /** Only for one disk: a folder may have any name. */
 function isNbdUri({ to, disk }: RestoreOptions): boolean {
   return disk !== undefined && /^nbds?(\+unix)?:/.test(to);
-}
-
-function choosePoint(replica: OpenReplica, wanted: string | undefined): number {
-  const newest = replica.points.at(-1);
-  if (newest === undefined) throw new ReplicaNotFound('this machine has no recovery point yet');
-  if (wanted === undefined || wanted === 'latest') return newest;
-  if (/^\d+$/.test(wanted)) return Number(wanted);
-  const time = Date.parse(wanted);
-  if (Number.isNaN(time))
-    throw new PointMalformed(
-      `${JSON.stringify(wanted)} is no point: give its number, or a time like 2026-11-21T20:00:00Z`,
-    );
-  const before = [...replica.chain.state.points.values()].filter(({ timeMs }) => timeMs <= time).at(-1);
-  if (before === undefined) throw new ReplicaNotFound(`no recovery point is as old as ${new Date(time).toISOString()}`);
-  return before.seq;
 }
 
 function chooseDisks({ manifest, point }: OpenPoint, label: string | undefined): readonly DiskState[] {

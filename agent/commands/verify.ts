@@ -5,10 +5,11 @@ import { OpenReplica } from '../../restore/open-point.ts';
 import { RestoreWorkers } from '../../restore/restore-workers.ts';
 import { proofOf, type VerifyLevel, type VerifyReport } from '../../restore/verify/finding.ts';
 import { verifyReplica } from '../../restore/verify/verify-replica.ts';
+import { choosePoint } from '../choose-point.ts';
 import { findMachine, listReplicas, machineNameOf } from '../find-machine.ts';
 import { describeFreshness, knownHead } from '../freshness.ts';
 import { rangesInFlightMax, workersOf } from '../memory-budget.ts';
-import { formatBytes, formatDuration } from '../quantities.ts';
+import { formatBytes, formatDuration, plural } from '../quantities.ts';
 import { exitCodes } from '../remedy.ts';
 import { rememberDamage } from '../remember-damage.ts';
 import { openSession, type Session } from '../session.ts';
@@ -44,7 +45,7 @@ export function register(program: Command, run: RunCommand): void {
         .choices(Object.keys(proofOf))
         .default('full'),
     )
-    .option('--point <number...>', 'these points only (default: all that are retained)')
+    .option('--point <number...>', 'these points only: numbers, times or latest (default: all that are retained)')
     .option('--chain', 'also walk the chain from its first entry')
     .option('--expect-head <seq:digest>', 'the head that you noted: refuse a bucket that shows an older one')
     .action((names: string[], flags: VerifyFlags, command: Command) =>
@@ -88,7 +89,7 @@ async function verifyMachine(
     `${machineName ?? toHex(machineId)}: verifying ${replica.points.length} points, level ${flags.level}…`,
   );
   const freshness = await describeFreshness(replica, knownHead(session, machineId, flags.expectHead), signal);
-  const points = flags.point === undefined ? null : flags.point.map(Number);
+  const points = flags.point === undefined ? null : flags.point.map((wanted) => choosePoint(replica, wanted));
   const inFlightMax = rangesInFlightMax(session.config);
   const report = await verifyReplica(
     replica,
@@ -126,7 +127,9 @@ function linesOf(
       ? formatTable([{ title: 'error' }, { title: 'object' }, { title: 'points' }], rows).map((line) => `   ${line}`)
       : []),
     ...(toRepair > 0
-      ? [`   the next sync sends ${toRepair} damaged segments' blocks again, as far as the source still has them`]
+      ? [
+          `   the next sync sends the blocks of ${plural(toRepair, 'damaged segment')} again, as far as the source still has them`,
+        ]
       : []),
     ...(findings.length === 0 && !provesNothing(report) ? [dim(`   ${report.proves}`)] : []),
     ...(report.level === 'checksum' && counts.unprovable > 0

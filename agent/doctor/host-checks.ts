@@ -6,7 +6,7 @@ import { loadSigningKeyFile } from '../../crypto/signing-key-file.ts';
 import { toHex } from '../../replica/encoding.ts';
 import type { Config } from '../config/config-schema.ts';
 import { memoryNeededBytes, workersOf } from '../memory-budget.ts';
-import { formatBytes } from '../quantities.ts';
+import { formatBytes, plural } from '../quantities.ts';
 import { StateDiskFull, StateUnusable } from '../state/errors.ts';
 import { inStateFolder } from '../state/state-folder.ts';
 import { type Checked, doubtful, good, type Verdict } from './finding.ts';
@@ -28,7 +28,7 @@ export function checkConfigFile(file: string, config: Config): Verdict {
       `chmod go-w ${file}`,
     );
   }
-  return good(`${file}: ${count(config.machines.length, 'machine')}`);
+  return good(`${file}: ${plural(config.machines.length, 'machine')}`);
 }
 
 export function checkNode(): Verdict {
@@ -47,14 +47,14 @@ export function checkMemory(config: Config): Verdict {
   const limit = `limits.memoryMiB is ${memoryBytes / 2 ** 20}`;
   if (needed > memoryBytes) {
     return doubtful(
-      `${limit}, but a run with ${count(workersOf(config), 'worker')} takes ${formatBytes(needed)}`,
+      `${limit}, but a run with ${plural(workersOf(config), 'worker')} takes ${formatBytes(needed)}`,
       `raise limits.memoryMiB to ${Math.ceil(needed / 2 ** 20)}${workers === null ? '' : ', or lower limits.workers'}`,
     );
   }
   const physical = Math.min(totalmem(), process.constrainedMemory() || Number.POSITIVE_INFINITY);
   if (memoryBytes > physical)
     return doubtful(`${limit}, and this host has ${formatBytes(physical)}`, 'lower limits.memoryMiB');
-  return good(`up to ${formatBytes(memoryBytes)} of ${formatBytes(physical)}, ${count(workersOf(config), 'worker')}`);
+  return good(`up to ${formatBytes(memoryBytes)} of ${formatBytes(physical)}, ${plural(workersOf(config), 'worker')}`);
 }
 
 /** `disksBytes`: of all machines, as far as they could be measured. */
@@ -102,8 +102,4 @@ function nearestFolder(path: string): string {
 
 function modeText(mode: number): string {
   return (mode & 0o777).toString(8).padStart(4, '0');
-}
-
-function count(number: number, noun: string): string {
-  return `${number} ${noun}${number === 1 ? '' : 's'}`;
 }

@@ -2,6 +2,7 @@ import type { ChangeTrackingLost } from '../../hypervisors/errors.ts';
 import type { BlockSource, ReferencePoint } from '../../hypervisors/hypervisor.ts';
 import { BlockMap, type MapGeometry, type PageSource } from '../../replica/block-map.ts';
 import type { DiskState } from '../../replica/manifest.ts';
+import { plural } from '../quantities.ts';
 
 /** What to read of each disk, and against which map: decided from what the newest point says of it. */
 
@@ -98,7 +99,7 @@ export function resyncDecision(decision: DiskDecision, lost: ChangeTrackingLost)
 
 /** The same decision for a disk of which damaged segments have to be left behind. */
 export function repairDecision(decision: DiskDecision, damagedSegments: number): DiskDecision {
-  const fullReadReason = `repair: ${damagedSegments} damaged segment${damagedSegments === 1 ? '' : 's'}`;
+  const fullReadReason = `repair: ${plural(damagedSegments, 'damaged segment')}`;
   return { ...decision, since: null, fullReadReason };
 }
 
