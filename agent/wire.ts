@@ -17,6 +17,7 @@ import { connectImages } from '../hypervisors/image/image-connection.ts';
 import type { OpenRepository } from '../replica/open-repository.ts';
 import { openFilesystemTarget } from '../storage-targets/filesystem.ts';
 import type { StorageTarget } from '../storage-targets/storage-target.ts';
+import type { Bandwidth } from '../storage-targets/with-bandwidth.ts';
 import { type WrappedTarget, wrapTarget } from '../storage-targets/wrap-target.ts';
 import { ConfigInvalid } from './config/config-invalid.ts';
 import type {
@@ -28,6 +29,7 @@ import type {
 } from './config/config-schema.ts';
 import { replaceDurableFile } from './durable-files.ts';
 import { inStateFolder, makeStateFolder, stateError } from './state/state-folder.ts';
+import { withReadRate } from './with-read-rate.ts';
 
 type S3Options = Parameters<typeof import('../storage-targets/s3.ts')['openS3Target']>[0];
 type S3Credentials = NonNullable<S3Options['credentials']>;
@@ -133,8 +135,9 @@ async function privateAgent(caFile: string | null, proxy: Secret | null): Promis
   });
 }
 
-export function connectSource(machine: MachineConfig): HypervisorConnection {
-  return connectImages([{ name: machine.name, ...machine.source }]);
+/** `readRate`: of all its disks together. */
+export function connectSource(machine: MachineConfig, readRate: Bandwidth): HypervisorConnection {
+  return withReadRate(connectImages([{ name: machine.name, ...machine.source }]), readRate);
 }
 
 /** Opens the repository under the root key that the configuration pins, or that `init` on this host left in the state folder. */

@@ -299,6 +299,13 @@ function limits() {
     .strictObject({
       uploadMbitPerSecond: speed().describe('Empty: as fast as it goes.'),
       downloadMbitPerSecond: speed(),
+      readMiBPerSecond: z
+        .number()
+        .positive()
+        .max(1_000_000)
+        .nullable()
+        .default(null)
+        .describe('From the disks of a machine, so that those who use the storage do not suffer.'),
       inFlight: z.int().min(1).max(64).default(8).describe('Requests to the store at one time.'),
       workers: z
         .int()
@@ -310,10 +317,11 @@ function limits() {
       memoryMiB: z.int().min(128).max(65_536).default(512).describe('For the whole service.'),
     })
     .prefault({})
-    .transform(({ uploadMbitPerSecond, downloadMbitPerSecond, memoryMiB, ...rest }) => ({
+    .transform(({ uploadMbitPerSecond, downloadMbitPerSecond, readMiBPerSecond, memoryMiB, ...rest }) => ({
       ...rest,
       uploadBytesPerSecond: bytesPerSecond(uploadMbitPerSecond),
       downloadBytesPerSecond: bytesPerSecond(downloadMbitPerSecond),
+      readBytesPerSecond: readMiBPerSecond === null ? null : readMiBPerSecond * mebibyte,
       memoryBytes: memoryMiB * mebibyte,
     }));
 }

@@ -1,5 +1,6 @@
 import { stat } from 'node:fs/promises';
 import type { BlockSource } from '../../hypervisors/hypervisor.ts';
+import { Bandwidth } from '../../storage-targets/with-bandwidth.ts';
 import type { MachineConfig } from '../config/config-schema.ts';
 import { formatBytes, formatDuration } from '../quantities.ts';
 import { connectSource } from '../wire.ts';
@@ -13,7 +14,7 @@ const latelyMs = 60_000;
  * disks. No source that there is freezes a guest for this.
  */
 export async function checkMachine(machine: MachineConfig, signal: AbortSignal): Promise<Checked<number>> {
-  await using connection = connectSource(withoutTracking(machine));
+  await using connection = connectSource(withoutTracking(machine), new Bandwidth(null));
   const options = { quiesce: machine.quiesce, whenChanging: machine.whenChanging };
   await using snapshot = await connection.snapshot({ name: machine.name }, options, signal);
   for (const disk of snapshot.disks) await readBothEnds(disk, signal);

@@ -47,6 +47,7 @@ describe('a valid configuration', () => {
         memoryBytes: 536_870_912,
         uploadBytesPerSecond: null,
         downloadBytesPerSecond: null,
+        readBytesPerSecond: null,
       },
       logging: { level: 'warn', file: null },
     });
