@@ -103,7 +103,10 @@ function resticProgram(args: readonly string[], env: Readonly<Record<string, str
 
 export const kopia: Contestant = {
   name: 'kopia',
-  version: async () => 'kopia 0.23.1',
+  version: async () => {
+    const program = { command: join(peerFolder('bench/kopia'), 'kopia'), args: ['--version'] };
+    return `kopia ${(await measure(program)).stdout.trim()}`;
+  },
   async open(place, compression) {
     const config = join(place.folder, 'repository.config');
     const env = { KOPIA_PASSWORD: 'benchmark', KOPIA_CHECK_FOR_UPDATES: 'false' };

@@ -74,7 +74,8 @@ export class SegmentUploader implements SegmentStore {
     const pages = pageBodies(records);
     const sealing = this.#seal(id, records, slot);
     const done: Promise<void> = this.#put(id, records, pages, sealing)
-      // Only now: of a put that failed nobody knows when its last byte is read.
+      // Only now: of a put that failed nobody knows when its last byte is read. Should an earlier try of this one still be
+      // sending, it sends other bytes than those of its checksum, and the store refuses them.
       .then(() => this.#slots.give(slot))
       .catch((error: unknown) => {
         this.#failure ??= { error };

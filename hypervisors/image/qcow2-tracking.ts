@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { ChangeTrackingLost } from '../errors.ts';
 import type { ReferencePoint } from '../hypervisor.ts';
-import { runQemuImg } from '../nbd/qemu-nbd.ts';
+import { QemuToolFailed, runQemuImg } from '../nbd/qemu-nbd.ts';
 import { type ImageInfo, readImageInfo } from './image-info.ts';
 
 /**
@@ -18,7 +18,10 @@ export interface BitmapTracking {
   readonly usable: readonly string[];
   /** The bitmap that says what changed since; throws ChangeTrackingLost. */
   bitmapSince(since: Uint8Array): string;
-  /** Once nobody has the image open: removes bitmaps of ours that neither this snapshot nor `bitmapSince` named. */
+  /**
+   * Removes bitmaps of ours that neither this snapshot nor `bitmapSince` named. Leaves them to a later snapshot where the machine was
+   * started meanwhile: the run is over, and must not fail by this.
+   */
   tidy(signal: AbortSignal): Promise<void>;
 }
 
@@ -39,9 +42,13 @@ export async function startBitmap(path: string, info: ImageInfo, signal: AbortSi
     async tidy(tidySignal) {
       // Nobody asked by an older one: any of them may still be the last point's.
       if (keep.size === 1) return;
-      const { bitmaps } = await readImageInfo(path, 'qcow2', tidySignal);
-      const useless = bitmaps.map(({ name }) => name).filter((name) => isOurs(name) && !keep.has(name));
-      for (const name of useless) await runQemuImg(['bitmap', '--remove', '-f', 'qcow2', path, name], tidySignal);
+      try {
+        const { bitmaps } = await readImageInfo(path, 'qcow2', tidySignal);
+        const useless = bitmaps.map(({ name }) => name).filter((name) => isOurs(name) && !keep.has(name));
+        for (const name of useless) await runQemuImg(['bitmap', '--remove', '-f', 'qcow2', path, name], tidySignal);
+      } catch (error) {
+        if (!(error instanceof QemuToolFailed)) throw error;
+      }
     },
   };
 }

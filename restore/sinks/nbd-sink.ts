@@ -1,8 +1,8 @@
-import { open, stat } from 'node:fs/promises';
+import { open, rm } from 'node:fs/promises';
 import { NbdDisk } from '../../hypervisors/nbd/nbd-disk.ts';
 import { NbdRequestFailed } from '../../hypervisors/nbd/nbd-errors.ts';
 import { parseNbdUri } from '../../hypervisors/nbd/nbd-uri.ts';
-import { runQemuImg, serveImage } from '../../hypervisors/nbd/qemu-nbd.ts';
+import { QemuToolFailed, runQemuImg, serveImage } from '../../hypervisors/nbd/qemu-nbd.ts';
 import {
   type FileSinkOptions,
   findOutput,
@@ -58,7 +58,7 @@ export async function openQcow2Sink(options: FileSinkOptions, signal: AbortSigna
   if ((await findOutput(options)) === 'device')
     throw new OutputUnusable(`${path} is a block device: restore raw onto it, or into a qcow2 file`);
   const partial = partialPathOf(options);
-  const isNew = !(await exists(partial));
+  const isNew = !(await isSound(partial, signal));
   if (isNew) await runQemuImg(['create', '-q', '-f', 'qcow2', '--', partial, String(capacityBytes)], signal);
   await using opening = new AsyncDisposableStack();
   const served = opening.use(
@@ -106,12 +106,17 @@ function sinkError(error: unknown, name: string): unknown {
   return new OutputUnusable(`${name} can't be written: ${error.message}${hint}`, { cause: error });
 }
 
-async function exists(path: string): Promise<boolean> {
-  return await stat(path).then(
-    () => true,
-    (error: NodeJS.ErrnoException) => {
-      if (error.code === 'ENOENT') return false;
-      throw outputError(error, path);
-    },
-  );
+/**
+ * Whether an unfinished image can be gone on with. After a power cut its tables may be torn: what is in place now could be
+ * overwritten by what comes next, so such an image is made anew.
+ */
+async function isSound(partial: string, signal: AbortSignal): Promise<boolean> {
+  try {
+    await runQemuImg(['check', '-q', '-f', 'qcow2', '--', partial], signal);
+    return true;
+  } catch (error) {
+    if (!(error instanceof QemuToolFailed)) throw error;
+  }
+  await rm(partial, { force: true });
+  return false;
 }

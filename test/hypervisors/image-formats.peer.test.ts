@@ -6,7 +6,9 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ChangeTrackingLost, SourceChanged } from '../../hypervisors/errors.ts';
 import type { Extent, MachineSnapshot, ReferencePoint } from '../../hypervisors/hypervisor.ts';
 import { connectImages } from '../../hypervisors/image/image-connection.ts';
+import { readImageInfo } from '../../hypervisors/image/image-info.ts';
 import type { ImageDisk, ImageFormat } from '../../hypervisors/image/image-machine.ts';
+import { startBitmap } from '../../hypervisors/image/qcow2-tracking.ts';
 import { QemuToolFailed } from '../../hypervisors/nbd/qemu-nbd.ts';
 import { describeHypervisorContract, type HypervisorLab } from '../contract/hypervisor.ts';
 import { nbdNeeds, runNbdTool, startNbdkit, startQemuNbd } from '../peers/nbd.ts';
@@ -66,6 +68,21 @@ describe.skipIf(needs !== null)(`images in other formats than raw (${needs ?? 'r
       expect((await extentsOf(taken, published)).map(({ offset }) => offset)).toEqual([2 * mebibyte, 3 * mebibyte]);
       await taken[Symbol.asyncDispose]();
       expect((await bitmapsOf(path)).length).toBe(2);
+    });
+
+    it('of a machine that is started while a run ends keeps its bitmaps, and the run does not fail by that', async () => {
+      const since = await takeAndClose();
+      const info = await readImageInfo(path, 'qcow2', never);
+      const tracking = await startBitmap(path, info, never);
+      tracking.bitmapSince(since ?? new Uint8Array());
+      await takeAndClose();
+      const before = await bitmapsOf(path);
+      await using server = await startQemuNbd(['--format=qcow2', path]);
+      await tracking.tidy(never);
+      await server.end();
+      expect(await bitmapsOf(path)).toEqual(before);
+      await tracking.tidy(never);
+      expect((await bitmapsOf(path)).length).toBe(before.length - 1);
     });
 
     it('does not trust a bitmap that is gone, inconsistent or switched off, nor one beside internal snapshots', async () => {

@@ -51,6 +51,33 @@ describe.skipIf(needs !== null)(`restoring through NBD (${needs ?? 'real qemu-nb
       expect((await rawOf(path)).subarray(65_536, 131_072).equals(bytes)).toBe(true);
     });
 
+    it.each([
+      ['torn', 'a power cut'],
+      ['no image at all', 'a kill'],
+    ])('that was left %s by %s is made anew', async (how) => {
+      const first = await qcow2();
+      await first.sink.write(0, randomBytes(2 * mebibyte), never);
+      await first.sink[Symbol.asyncDispose]();
+      const partial = join(folder, 'disk.qcow2.a-1-b.partial');
+      await using file = await open(partial, 'r+');
+      if (how === 'torn') {
+        // The first cluster that the refcounts know of is free all of a sudden.
+        const table = Buffer.alloc(8);
+        await file.read(table, 0, 8, 48);
+        const block = Buffer.alloc(8);
+        await file.read(block, 0, 8, Number(table.readBigUInt64BE()));
+        await file.write(Buffer.alloc(2 * 16), 0, 2 * 16, Number(block.readBigUInt64BE()));
+      } else await file.truncate(100);
+      const { path, sink } = await qcow2();
+      expect(sink.mayHoldContent).toBe(false);
+      const bytes = randomBytes(65_536);
+      await sink.write(65_536, bytes, never);
+      await sink.complete(never);
+      const expected = new Uint8Array(capacityBytes);
+      expected.set(bytes, 65_536);
+      expect(Buffer.compare(await rawOf(path), expected)).toBe(0);
+    });
+
     it('that exists is left alone unless told otherwise', async () => {
       await writeFile(join(folder, 'disk.qcow2'), 'mine');
       await expect(qcow2()).rejects.toThrow(OutputExists);
