@@ -24,6 +24,7 @@ function limited(snapshot: MachineSnapshot, rate: Bandwidth): MachineSnapshot {
 }
 
 function limitedDisk(disk: BlockSource, rate: Bandwidth): BlockSource {
+  const { direct } = disk;
   return {
     label: disk.label,
     capacityBytes: disk.capacityBytes,
@@ -32,6 +33,13 @@ function limitedDisk(disk: BlockSource, rate: Bandwidth): BlockSource {
     async read(offset, into, signal) {
       await rate.take(into.length, signal);
       await disk.read(offset, into, signal);
+    },
+    direct: direct && {
+      fd: direct.fd,
+      async admit(bytes, signal) {
+        await rate.take(bytes, signal);
+        await direct.admit(bytes, signal);
+      },
     },
   };
 }

@@ -4,6 +4,7 @@ import {
   createHash,
   createHmac,
   createSecretKey,
+  hash,
   hkdfSync,
   type KeyObject,
   randomBytes,
@@ -53,11 +54,14 @@ export function derive(
 /** Keys of one segment or manifest. Zeroed when disposed. */
 export class SealingKeys implements Disposable {
   readonly key: Uint8Array;
+  /** The same key, prepared: a cipher for one record takes a third of the time then. OpenSSL wipes its copy when it is collected. */
+  readonly cipherKey: KeyObject;
   readonly baseNonce: Uint8Array;
   readonly commitment: Uint8Array;
 
   constructor(material: Uint8Array) {
     this.key = material.subarray(0, keyBytes);
+    this.cipherKey = createSecretKey(this.key);
     this.baseNonce = material.subarray(keyBytes, keyBytes + nonceBytes);
     this.commitment = material.slice(keyBytes + nonceBytes);
   }
@@ -104,7 +108,7 @@ export function sealRecordInto(
   aad: Uint8Array,
   body: Uint8Array,
 ): number {
-  const encrypt = createCipheriv(cipher, keys.key, recordNonce(keys.baseNonce, recordNumber), {
+  const encrypt = createCipheriv(cipher, keys.cipherKey, recordNonce(keys.baseNonce, recordNumber), {
     authTagLength: tagBytes,
   });
   encrypt.setAAD(aad);
@@ -125,7 +129,7 @@ export function openRecord(
   where: string,
 ): Uint8Array {
   if (sealed.length < tagBytes) throw new RecordTampered(`${where}: shorter than a tag`);
-  const decrypt = createDecipheriv(cipher, keys.key, recordNonce(keys.baseNonce, recordNumber), {
+  const decrypt = createDecipheriv(cipher, keys.cipherKey, recordNonce(keys.baseNonce, recordNumber), {
     authTagLength: tagBytes,
   });
   decrypt.setAAD(aad);
@@ -170,9 +174,9 @@ export function blockDigest(digestKey: KeyObject | Uint8Array, block: Uint8Array
 
 /** First 16 bytes of SHA-256 over a sealed page. */
 export function pageDigest(sealed: Uint8Array): Uint8Array {
-  return createHash('sha256').update(sealed).digest().subarray(0, digestBytes);
+  return sha256(sealed).subarray(0, digestBytes);
 }
 
 export function sha256(bytes: Uint8Array): Uint8Array {
-  return createHash('sha256').update(bytes).digest();
+  return hash('sha256', bytes, 'buffer');
 }

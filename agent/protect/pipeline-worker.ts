@@ -4,7 +4,7 @@ import { type Squeezed, type SqueezeTask, squeeze } from './squeeze.ts';
 
 /** Entry of the worker threads: one exported function per task. Blocks and segments lie on shared memory and are never copied. */
 
-export function squeezeTask(task: SqueezeTask): Squeezed {
+export function squeezeTask(task: SqueezeTask): Squeezed | null {
   return squeeze(task);
 }
 

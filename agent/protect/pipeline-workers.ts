@@ -15,7 +15,7 @@ export class PipelineWorkers implements AsyncDisposable {
     this.#pool = new Piscina({ filename, ...forever, recordTiming: false });
   }
 
-  async squeeze(task: SqueezeTask, signal: AbortSignal): Promise<Squeezed> {
+  async squeeze(task: SqueezeTask, signal: AbortSignal): Promise<Squeezed | null> {
     return await this.#run('squeezeTask', task, signal);
   }
 

@@ -14,7 +14,7 @@ import { inOrder } from './in-order.ts';
 import type { PipelineWorkers } from './pipeline-workers.ts';
 import type { SegmentPacker } from './segment-packer.ts';
 import type { SharedKeys } from './shared-keys.ts';
-import { outcome, type Squeezed, type SqueezedRecord } from './squeeze.ts';
+import { outcome, type Squeezed, type SqueezedRecord, type SqueezeTask } from './squeeze.ts';
 import { blockKind, type Stretch, stretchBytes, stretches } from './stretch.ts';
 
 /** changed extents → blocks → digest, compare → runs → compress → segments, and the disk's next map. */
@@ -138,27 +138,23 @@ async function workOn(
   const leafFirst = leafIndex * leafBlocks;
   const before = placesOf(await plan.old.leafRuns(leafIndex, signal), leafFirst);
   const journaled = without(journaledPlaces(plan, tools.state, leafIndex), plan.isDamaged);
-  // One that meets an error is not given back: the run ends with it.
-  const slot = slots.take();
-  const bytes = slot.subarray(0, stretch.kinds.length * plan.geometry.blockSize);
-  const readBytes = await readBlocks(stretch, plan, bytes, signal);
-  tools.progress.readBytes += readBytes;
   const known = digestsOf(without(before, plan.isDamaged), stretch, leafFirst);
   const candidates = digestsOf(journaled, stretch, leafFirst);
-  const squeezed = await tools.workers.squeeze(
-    {
-      bytes,
-      blockSize: plan.geometry.blockSize,
-      kinds: stretch.kinds,
-      knownDigests: known.digests,
-      known: known.present,
-      journaledDigests: candidates.digests,
-      journaled: candidates.present,
-      digestKey: tools.keys.digestKey,
-      compressionLevel: tools.compressionLevel,
-    },
-    signal,
-  );
+  // One that meets an error is not given back: the run ends with it.
+  const slot = slots.take();
+  const task = {
+    bytes: slot.subarray(0, stretch.kinds.length * plan.geometry.blockSize),
+    blockSize: plan.geometry.blockSize,
+    kinds: stretch.kinds,
+    knownDigests: known.digests,
+    known: known.present,
+    journaledDigests: candidates.digests,
+    journaled: candidates.present,
+    digestKey: tools.keys.digestKey,
+    compressionLevel: tools.compressionLevel,
+  };
+  const squeezed =
+    (await squeezeFile(task, stretch, plan, tools, signal)) ?? (await squeezeRead(task, stretch, plan, tools, signal));
   return { stretch, squeezed, slot, before, journaled };
 }
 
@@ -182,12 +178,53 @@ function journaledPlaces(plan: DiskPlan, state: MachineState, leafIndex: number)
   return merged;
 }
 
-/** Fills the stretch's bytes; returns how many were read from the source. What was not read is left as it was. */
-async function readBlocks(stretch: Stretch, plan: DiskPlan, bytes: Uint8Array, signal: AbortSignal): Promise<number> {
+type StretchTask = Omit<SqueezeTask, 'file'>;
+
+/** A worker reads the stretch by itself. Null where the source lets nobody do that, or where the reading failed. */
+async function squeezeFile(
+  task: StretchTask,
+  stretch: Stretch,
+  { source, geometry }: DiskPlan,
+  { workers, progress }: DiskTools,
+  signal: AbortSignal,
+): Promise<Squeezed | null> {
+  if (source.direct === null) return null;
+  const wanted = bytesToRead(stretch, geometry);
+  await source.direct.admit(wanted, signal);
+  const offset = stretch.firstBlock * geometry.blockSize;
+  const length = Math.min(task.bytes.length, geometry.capacityBytes - offset);
+  const squeezed = await workers.squeeze({ ...task, file: { fd: source.direct.fd, offset, length } }, signal);
+  if (squeezed !== null) progress.readBytes += wanted;
+  return squeezed;
+}
+
+/** The source fills the stretch's bytes; a worker does the rest. */
+async function squeezeRead(
+  task: StretchTask,
+  stretch: Stretch,
+  plan: DiskPlan,
+  { workers, progress }: DiskTools,
+  signal: AbortSignal,
+): Promise<Squeezed> {
+  await readBlocks(stretch, plan, task.bytes, signal);
+  progress.readBytes += bytesToRead(stretch, plan.geometry);
+  const squeezed = await workers.squeeze({ ...task, file: null }, signal);
+  if (squeezed === null) throw new Error('a worker could not read what it was given');
+  return squeezed;
+}
+
+function bytesToRead({ firstBlock, kinds }: Stretch, { blockSize, capacityBytes }: MapGeometry): number {
+  const blocks = kinds.reduce((sum, kind) => sum + (kind === blockKind.read ? 1 : 0), 0);
+  const last = kinds.length - 1;
+  const cutOff = Math.max(0, (firstBlock + kinds.length) * blockSize - capacityBytes);
+  return blocks * blockSize - (kinds[last] === blockKind.read ? cutOff : 0);
+}
+
+/** Fills the stretch's bytes. What is not to be read is left as it was. */
+async function readBlocks(stretch: Stretch, plan: DiskPlan, bytes: Uint8Array, signal: AbortSignal): Promise<void> {
   const { blockSize, capacityBytes } = plan.geometry;
   const start = stretch.firstBlock * blockSize;
   const pieceBlocks = Math.max(1, bytesReadAtOnceMax / blockSize);
-  let total = 0;
   for (let first = 0; first < stretch.kinds.length; ) {
     let count = 0;
     while (count < pieceBlocks && stretch.kinds[first + count] === blockKind.read) count++;
@@ -196,11 +233,9 @@ async function readBlocks(stretch: Stretch, plan: DiskPlan, bytes: Uint8Array, s
       const to = Math.min((first + count) * blockSize, capacityBytes - start);
       await plan.source.read(start + from, bytes.subarray(from, to), signal);
       bytes.fill(0, to, (first + count) * blockSize);
-      total += to - from;
     }
     first += Math.max(1, count);
   }
-  return total;
 }
 
 function digestsOf(

@@ -1,19 +1,26 @@
 import type { KeyObject } from 'node:crypto';
+import { readSync } from 'node:fs';
 import { constants, zstdCompressSync } from 'node:zlib';
 import { freeBytes } from '../../crypto/free-bytes.ts';
 import { blockDigest, digestBytes, prepareDigestKey } from '../../crypto/suite.ts';
 import { type Codec, codec } from '../../replica/segment.ts';
 import { blockKind } from './stretch.ts';
 
-/** Digest, compare and compress one stretch. Runs in a worker thread; plain data in, plain data out. */
+/** Read, digest, compare and compress one stretch. Runs in a worker thread; plain data in, plain data out. */
 
 const recordBytesMax = 256 * 1024;
 /** Compression that saves less than this is not worth the decompression. */
 const worthwhileShare = 0.97;
+/** What is compressed of a record to see whether the whole of it would be worth it. */
+const sampleBytes = 16 * 1024;
 
 export interface SqueezeTask {
-  /** Whole blocks, the last one padded with zeros; on shared memory. The bodies of the records replace them, from the start on. */
+  /**
+   * Room for the stretch's whole blocks, on shared memory. Without a `file` it holds them, the last one padded with zeros. The bodies
+   * of the records replace them, from the start on.
+   */
   readonly bytes: Uint8Array;
+  readonly file: StretchFile | null;
   readonly blockSize: number;
   readonly kinds: Uint8Array;
   /** Digests in the newest point, 16 bytes a block; `known` says where there is one. */
@@ -25,6 +32,15 @@ export interface SqueezeTask {
   readonly digestKey: Uint8Array;
   /** Of zstd; 0: nothing is compressed. */
   readonly compressionLevel: number;
+}
+
+/** Where the worker reads the stretch by itself: piece after piece, so that what is read is still in the core's cache when it is used. */
+export interface StretchFile {
+  readonly fd: number;
+  /** Of the stretch's first byte. */
+  readonly offset: number;
+  /** To the end of the stretch, or of the disk: what lies beyond reads as zero. */
+  readonly length: number;
 }
 
 /** What becomes of a block. */
@@ -46,20 +62,64 @@ export interface Squeezed {
   readonly records: readonly SqueezedRecord[];
 }
 
-export function squeeze(task: SqueezeTask): Squeezed {
+/** Null: the file could not be read. Whoever owns it knows how to say why. */
+export function squeeze(task: SqueezeTask): Squeezed | null {
   const count = task.kinds.length;
-  const outcomes = new Uint8Array(count);
-  const digests = new Uint8Array(count * digestBytes);
+  const squeezed = { outcomes: new Uint8Array(count), digests: new Uint8Array(count * digestBytes), records: [] };
   const key = prepareDigestKey(task.digestKey);
-  for (let i = 0; i < count; i++) outcomes[i] = judgeBlock(task, key, i, digests);
-  return { outcomes, digests, records: compressRuns(task, outcomes) };
+  const packed: Packed = { records: squeezed.records, end: 0, sampleFirst: false };
+  const pieceBlocks = Math.max(1, recordBytesMax / task.blockSize);
+  for (let first = 0; first < count; first += pieceBlocks) {
+    const end = Math.min(first + pieceBlocks, count);
+    const piece = readPiece(task, first, end);
+    if (piece === null) return null;
+    for (let i = first; i < end; i++) {
+      const block = piece.subarray((i - first) * task.blockSize, (i - first + 1) * task.blockSize);
+      squeezed.outcomes[i] = judgeBlock(task, key, i, block, squeezed.digests);
+    }
+    compressRuns(task, squeezed.outcomes, { first, end, bytes: piece }, packed);
+  }
+  return squeezed;
 }
 
-function judgeBlock(task: SqueezeTask, key: KeyObject, i: number, digests: Uint8Array): number {
+/** The same for every piece of a thread. */
+let piecesBytes = new Uint8Array();
+
+/** The plaintext of some blocks; of those that are not to be read, anything. */
+function readPiece({ bytes, file, blockSize, kinds }: SqueezeTask, first: number, end: number): Uint8Array | null {
+  if (file === null) return bytes.subarray(first * blockSize, end * blockSize);
+  if (piecesBytes.length < (end - first) * blockSize) piecesBytes = new Uint8Array((end - first) * blockSize);
+  const piece = piecesBytes.subarray(0, (end - first) * blockSize);
+  for (let from = first; from < end; from++) {
+    let to = from;
+    while (to < end && kinds[to] === blockKind.read) to++;
+    if (to === from) continue;
+    const inside = Math.max(0, Math.min(to * blockSize, file.length) - from * blockSize);
+    const blocks = piece.subarray((from - first) * blockSize, (to - first) * blockSize);
+    if (!readFully(file, from * blockSize, blocks.subarray(0, inside))) return null;
+    blocks.fill(0, inside);
+    from = to;
+  }
+  return piece;
+}
+
+function readFully({ fd, offset }: StretchFile, at: number, into: Uint8Array): boolean {
+  try {
+    for (let done = 0; done < into.length; ) {
+      const count = readSync(fd, into, done, into.length - done, offset + at + done);
+      if (count === 0) return false;
+      done += count;
+    }
+    return true;
+  } catch {
+    // Not swallowed: the owner of the file reads the stretch again, and says what is wrong with it.
+    return false;
+  }
+}
+
+function judgeBlock(task: SqueezeTask, key: KeyObject, i: number, block: Uint8Array, digests: Uint8Array): number {
   if (task.kinds[i] === blockKind.untouched) return outcome.untouched;
-  if (task.kinds[i] === blockKind.zero) return outcome.zero;
-  const block = task.bytes.subarray(i * task.blockSize, (i + 1) * task.blockSize);
-  if (isZero(block)) return outcome.zero;
+  if (task.kinds[i] === blockKind.zero || isZero(block)) return outcome.zero;
   const digest = blockDigest(key, block);
   digests.set(digest, i * digestBytes);
   if (task.known[i] === 1 && equalsAt(task.knownDigests, i, digest)) return outcome.unchanged;
@@ -79,42 +139,65 @@ function isZero(block: Uint8Array): boolean {
   return Buffer.compare(block, zeros) === 0;
 }
 
-/**
- * Consecutive changed blocks become one record, up to the size limit. No body is longer than its plaintext, so each finds room
- * before what is not compressed yet.
- */
-function compressRuns(task: SqueezeTask, outcomes: Uint8Array): readonly SqueezedRecord[] {
-  const blocksMax = Math.max(1, recordBytesMax / task.blockSize);
-  const records: SqueezedRecord[] = [];
-  let end = 0;
-  for (let first = 0; first < outcomes.length; ) {
-    let count = 0;
-    while (count < blocksMax && outcomes[first + count] === outcome.changed) count++;
-    if (count > 0) {
-      const record = compressRun(task, first, count, end);
-      records.push(record);
-      end += record.body.length;
-    }
-    first += Math.max(1, count);
-  }
-  return records;
+/** The bodies so far, one after the other from the start of the task's bytes on. */
+interface Packed {
+  readonly records: SqueezedRecord[];
+  end: number;
+  /** What did not compress is seldom alone: the next record has to show first that it does. */
+  sampleFirst: boolean;
 }
 
-function compressRun(task: SqueezeTask, first: number, count: number, at: number): SqueezedRecord {
-  const plaintext = task.bytes.subarray(first * task.blockSize, (first + count) * task.blockSize);
+interface Piece {
+  readonly first: number;
+  readonly end: number;
+  readonly bytes: Uint8Array;
+}
+
+/** Consecutive changed blocks of a piece become one record. No body is longer than its plaintext, so each finds room before the next piece. */
+function compressRuns(task: SqueezeTask, outcomes: Uint8Array, piece: Piece, packed: Packed): void {
+  for (let first = piece.first; first < piece.end; first++) {
+    let end = first;
+    while (end < piece.end && outcomes[end] === outcome.changed) end++;
+    if (end === first) continue;
+    const from = (first - piece.first) * task.blockSize;
+    const plaintext = piece.bytes.subarray(from, from + (end - first) * task.blockSize);
+    packed.records.push({ first, count: end - first, ...compressRun(task, plaintext, packed) });
+    first = end;
+  }
+}
+
+function compressRun(task: SqueezeTask, plaintext: Uint8Array, packed: Packed): Pick<SqueezedRecord, 'codec' | 'body'> {
   const place = (bytes: Uint8Array): Uint8Array => {
-    const body = task.bytes.subarray(at, at + bytes.length);
+    const body = task.bytes.subarray(packed.end, packed.end + bytes.length);
     body.set(bytes);
+    packed.end += bytes.length;
     return body;
   };
-  if (task.compressionLevel === 0) return { first, count, codec: codec.stored, body: place(plaintext) };
-  const frame = zstdCompressSync(plaintext, {
-    params: { [constants.ZSTD_c_compressionLevel]: task.compressionLevel, [constants.ZSTD_c_contentSizeFlag]: 1 },
+  const hopeless = task.compressionLevel === 0 || (packed.sampleFirst && !sampleCompresses(task, plaintext));
+  if (hopeless) return { codec: codec.stored, body: place(plaintext) };
+  const frame = compress(plaintext, task.compressionLevel);
+  const worthwhile = isWorthwhile(frame, plaintext);
+  packed.sampleFirst = !worthwhile;
+  const body = place(worthwhile ? frame : plaintext);
+  freeBytes(frame);
+  return { codec: worthwhile ? codec.zstd : codec.stored, body };
+}
+
+/** Looks at the middle: a file's start is not like the rest of it. */
+function sampleCompresses({ compressionLevel }: SqueezeTask, plaintext: Uint8Array): boolean {
+  const from = Math.max(0, (plaintext.length - sampleBytes) >> 1);
+  const sample = plaintext.subarray(from, from + sampleBytes);
+  return isWorthwhile(compress(sample, compressionLevel), sample);
+}
+
+function isWorthwhile(frame: Uint8Array, plaintext: Uint8Array): boolean {
+  return frame.length < plaintext.length * worthwhileShare;
+}
+
+function compress(plaintext: Uint8Array, level: number): Uint8Array {
+  return zstdCompressSync(plaintext, {
+    params: { [constants.ZSTD_c_compressionLevel]: level, [constants.ZSTD_c_contentSizeFlag]: 1 },
     // Room for all of it: smaller chunks would be put together by copying them.
     chunkSize: plaintext.length + (plaintext.length >> 7) + 1024,
   });
-  const worthwhile = frame.length < plaintext.length * worthwhileShare;
-  const body = place(worthwhile ? frame : plaintext);
-  freeBytes(frame);
-  return { first, count, codec: worthwhile ? codec.zstd : codec.stored, body };
 }

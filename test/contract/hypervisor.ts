@@ -1,3 +1,4 @@
+import { readSync } from 'node:fs';
 import * as fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { QuiesceUnavailable, SourceNotFound } from '../../hypervisors/errors.ts';
@@ -66,6 +67,18 @@ export function describeHypervisorContract(kind: string, openLab: () => Promise<
       expectSameBytes(shared.slice(1000, 2000), content);
       expect(shared.slice(0, 1000).every((byte) => byte === 0xa5)).toBe(true);
       expect(shared.slice(2000).every((byte) => byte === 0xa5)).toBe(true);
+    });
+
+    it('gives the same bytes to whoever may read them directly', async () => {
+      const content = await lab.content();
+      await using taken = await snapshot();
+      for (const { label, direct, capacityBytes } of taken.disks) {
+        if (direct === null) continue;
+        await direct.admit(capacityBytes, never);
+        const bytes = new Uint8Array(capacityBytes);
+        expect(readSync(direct.fd, bytes, 0, capacityBytes, 0)).toBe(capacityBytes);
+        expectSameBytes(bytes, content.get(label));
+      }
     });
 
     it('reports what was written since the reference point, or has none and lists everything', async () => {
