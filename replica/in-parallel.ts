@@ -31,3 +31,36 @@ export async function inParallel<In, Out>(
   either.throwIfAborted();
   return settled.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
 }
+
+/**
+ * The same for items that come one after the other and whose work gives nothing back: the next one is asked for as soon as there is room.
+ * What its maker throws counts as a failure.
+ */
+export async function eachInParallel<In>(
+  items: AsyncIterable<In>,
+  atOnceMax: number,
+  signal: AbortSignal,
+  work: (item: In, signal: AbortSignal) => Promise<void>,
+): Promise<void> {
+  const stop = new AbortController();
+  const either = AbortSignal.any([signal, stop.signal]);
+  setMaxListeners(0, either);
+  const underWay = new Set<Promise<void>>();
+  const begin = (item: In): void => {
+    const done: Promise<void> = work(item, either)
+      .catch((error: unknown) => stop.abort(error))
+      .finally(() => underWay.delete(done));
+    underWay.add(done);
+  };
+  try {
+    for await (const item of items) {
+      either.throwIfAborted();
+      begin(item);
+      while (underWay.size >= atOnceMax) await Promise.race(underWay);
+    }
+  } catch (error) {
+    stop.abort(error);
+  }
+  await Promise.all(underWay);
+  either.throwIfAborted();
+}

@@ -51,26 +51,30 @@ export class SegmentReader implements PageSource, Disposable {
     return segmentName(this.#machineId, id);
   }
 
-  /** The stored bytes from `offset` on; never short. */
+  /** The stored bytes from `offset` on; never short. Those from the start on spare the reading of the preamble. */
   async readRange(id: SegmentId, offset: number, length: number, signal: AbortSignal): Promise<Uint8Array> {
-    return await this.#repo.target.get(this.nameOf(id), { offset, length }, signal);
+    const reading = this.#repo.target.get(this.nameOf(id), { offset, length }, signal);
+    if (offset === 0 && length >= segmentPreambleBytes) this.#keepPreamble(id, reading);
+    return await reading;
+  }
+
+  #keepPreamble(id: SegmentId, reading: Promise<Uint8Array>): void {
+    const key = segmentKey(id);
+    const preamble = reading.then((bytes) => bytes.slice(0, segmentPreambleBytes));
+    this.#preambles.set(key, preamble);
+    forgetOldest(this.#preambles, preamblesCachedMax);
+    // Whoever waits for it sees the failure; the next one tries again.
+    preamble.catch(() => this.#preambles.delete(key));
   }
 
   /** Header and commitment of a segment, read once. */
   async preamble(id: SegmentId, signal: AbortSignal): Promise<Uint8Array> {
-    const key = segmentKey(id);
-    const known = this.#preambles.get(key);
-    if (known !== undefined) return await known;
-    const reading = this.readRange(id, 0, segmentPreambleBytes, signal);
-    this.#preambles.set(key, reading);
-    try {
-      const preamble = await reading;
-      forgetOldest(this.#preambles, preamblesCachedMax);
-      return preamble;
-    } catch (error) {
-      this.#preambles.delete(key);
-      throw error;
-    }
+    const known = this.#preambles.get(segmentKey(id));
+    return known === undefined ? await this.readRange(id, 0, segmentPreambleBytes, signal) : await known;
+  }
+
+  knowsPreamble(id: SegmentId): boolean {
+    return this.#preambles.has(segmentKey(id));
   }
 
   async opener(id: SegmentId, signal: AbortSignal): Promise<SegmentOpener> {

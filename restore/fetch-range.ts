@@ -2,7 +2,7 @@ import type { MapGeometry } from '../replica/block-map.ts';
 import type { EpochKeys } from '../replica/key-ring.ts';
 import { segmentKey } from '../replica/names.ts';
 import type { Run } from '../replica/page.ts';
-import type { RecordAddress } from '../replica/segment.ts';
+import { type RecordAddress, segmentPreambleBytes } from '../replica/segment.ts';
 import { type CoalescedRange, coalesce, type SegmentReader } from '../replica/segment-reader.ts';
 import type { OpenRangeTask, WantedPiece } from './open-range.ts';
 
@@ -34,9 +34,14 @@ export class RecordPlan {
     return [...this.#records.values()];
   }
 
-  /** Each at most `bytesMax` long, unless one record is longer, and with at most `rangePlaintextMax` of wanted blocks. */
-  ranges(bytesMax: number, blockSize: number): readonly CoalescedRange<PlannedRecord>[] {
-    return coalesce(this.records, gapBytesMax, bytesMax).flatMap((range) => [...splitByPlaintext(range, blockSize)]);
+  /** Each at most `bytesMax` long, unless one record is longer. */
+  ranges(bytesMax: number): readonly CoalescedRange<PlannedRecord>[] {
+    return coalesce(this.records, gapBytesMax, bytesMax);
+  }
+
+  /** And with at most `rangePlaintextMax` of wanted blocks: for whoever keeps all of a range opened. */
+  rangesToKeep(bytesMax: number, blockSize: number): readonly CoalescedRange<PlannedRecord>[] {
+    return this.ranges(bytesMax).flatMap((range) => [...splitByPlaintext(range, blockSize)]);
   }
 }
 
@@ -82,14 +87,16 @@ export async function fetchRange(
   signal: AbortSignal,
 ): Promise<FetchedRange> {
   const object = reader.nameOf(range.id);
+  // A range that begins where the preamble ends brings it along.
+  const start = range.offset <= segmentPreambleBytes && !reader.knowsPreamble(range.id) ? 0 : range.offset;
   const [bytes, preamble] = await Promise.all([
-    reader.readRange(range.id, range.offset, range.length, signal),
+    reader.readRange(range.id, start, range.offset + range.length - start, signal),
     reader.preamble(range.id, signal),
   ]);
   const epoch = await reader.keysOf(range.id, signal);
   const records = range.members.map(({ record, offset, length, run, pieces }) => ({
     record,
-    offset: offset - range.offset,
+    offset: offset - start,
     length,
     codec: run.codec,
     recordFirstBlock: run.first - run.inside,

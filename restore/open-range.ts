@@ -53,8 +53,14 @@ export interface OpenRangeTask {
   readonly blockSize: number;
   readonly bytes: Uint8Array;
   readonly records: readonly WantedRecord[];
-  /** Where the opened blocks go, on shared memory. */
-  readonly into: Uint8Array;
+  /** Where the opened blocks go: onto shared memory, or straight into a file. */
+  readonly into: Uint8Array | OutputFile;
+}
+
+/** At the disk's own offsets; nothing is written at `capacityBytes` or beyond. */
+export interface OutputFile {
+  readonly fd: number;
+  readonly capacityBytes: number;
 }
 
 export interface OpenedPiece {
@@ -77,8 +83,19 @@ const rangeErrors = {
   SEGMENT_MISPLACED: SegmentMisplaced,
 };
 
+/** What an error of the system keeps of itself on its way out of a worker thread. */
+export interface SystemRefusal {
+  readonly message: string;
+  readonly code: string;
+  readonly syscall: string;
+}
+
 export interface OpenedRange {
+  /** On shared memory; none of what went into a file. */
   readonly pieces: readonly OpenedPiece[];
+  readonly writtenBytes: number;
+  /** Why the file took no more. */
+  readonly refusal: SystemRefusal | null;
   /** Records of which nothing is in `pieces`. */
   readonly failures: readonly RecordFailure[];
 }

@@ -1,13 +1,13 @@
 import { blockDigest, digestBytes, prepareDigestKey } from '../crypto/suite.ts';
 import { BlockMap, blockCountOf } from '../replica/block-map.ts';
-import { inParallel } from '../replica/in-parallel.ts';
+import { eachInParallel, inParallel } from '../replica/in-parallel.ts';
 import type { DiskState } from '../replica/manifest.ts';
 import type { Run } from '../replica/page.ts';
 import type { CoalescedRange, SegmentReader } from '../replica/segment-reader.ts';
 import { fetchRange, type PlannedRecord, RecordPlan } from './fetch-range.ts';
 import { type WantedPiece, wholeRun } from './open-range.ts';
 import type { RestoreWorkers } from './restore-workers.ts';
-import type { RestoreSink } from './sinks/sink.ts';
+import type { DirectWrites, RestoreSink } from './sinks/sink.ts';
 
 /** chain → block map → plan → ranged gets → open → blocks → new disk. Memory is bounded by the window, whatever the disk size. */
 
@@ -40,8 +40,22 @@ export async function restoreDisk(
   tools: RestoreTools,
   signal: AbortSignal,
 ): Promise<void> {
-  const map = new BlockMap(disk, disk.root, tools.reader);
   tools.progress.capacityBytes += disk.capacityBytes;
+  await eachInParallel(rangesOf(disk, sink, tools, signal), tools.rangesInFlightMax, signal, (range, either) =>
+    restoreRange(disk, range, sink, tools, either),
+  );
+}
+
+type Range = CoalescedRange<PlannedRecord>;
+
+/** What has to be fetched, window after window. What reads as zero is cleared on the way. */
+async function* rangesOf(
+  disk: DiskState,
+  sink: RestoreSink,
+  tools: RestoreTools,
+  signal: AbortSignal,
+): AsyncGenerator<Range> {
+  const map = new BlockMap(disk, disk.root, tools.reader);
   let window: Run[] = [];
   let mappedBytes = 0;
   let end = 0;
@@ -51,11 +65,11 @@ export async function restoreDisk(
     window.push(run);
     mappedBytes += run.count * disk.blockSize;
     if (mappedBytes < windowBytes) continue;
-    await restoreWindow(disk, window, sink, tools, signal);
+    yield* await planWindow(disk, window, sink, tools, signal);
     window = [];
     mappedBytes = 0;
   }
-  await restoreWindow(disk, window, sink, tools, signal);
+  yield* await planWindow(disk, window, sink, tools, signal);
   await clear(disk, sink, end, blockCountOf(disk), signal);
 }
 
@@ -79,13 +93,13 @@ async function clear(
   }
 }
 
-async function restoreWindow(
+async function planWindow(
   disk: DiskState,
   runs: readonly Run[],
   sink: RestoreSink,
   tools: RestoreTools,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<readonly Range[]> {
   const plan = new RecordPlan();
   if (sink.mayHoldContent) {
     const missing = await inParallel(runs, comparedAtOnceMax, signal, (run, either) =>
@@ -93,10 +107,7 @@ async function restoreWindow(
     );
     for (const [i, run] of runs.entries()) plan.add(run, missing[i] ?? []);
   } else for (const run of runs) plan.add(run, [wholeRun(run)]);
-  const ranges = plan.ranges(rangeBytesMax, disk.blockSize);
-  await inParallel(ranges, tools.rangesInFlightMax, signal, (range, either) =>
-    restoreRange(disk, range, sink, tools, either),
-  );
+  return sink.direct === null ? plan.rangesToKeep(rangeBytesMax, disk.blockSize) : plan.ranges(rangeBytesMax);
 }
 
 /** The blocks of a run that are not in place. */
@@ -125,7 +136,7 @@ async function missingPieces(
 
 async function restoreRange(
   disk: DiskState,
-  range: CoalescedRange<PlannedRecord>,
+  range: Range,
   sink: RestoreSink,
   tools: RestoreTools,
   signal: AbortSignal,
@@ -133,6 +144,11 @@ async function restoreRange(
   const { workers, progress } = tools;
   const { keys, task } = await fetchRange(disk, range, tools, signal);
   progress.fetchedBytes += task.bytes.length;
+  if (sink.direct !== null) {
+    const file = { fd: sink.direct.fd, capacityBytes: disk.capacityBytes };
+    progress.writtenBytes += await writeDirectly(workers.openInto(keys, task, file, signal), sink.direct);
+    return;
+  }
   await workers.open(keys, task, signal, async (pieces) => {
     for (const piece of pieces) {
       const at = piece.firstBlock * disk.blockSize;
@@ -141,4 +157,12 @@ async function restoreRange(
       progress.writtenBytes += content.length;
     }
   });
+}
+
+async function writeDirectly(writing: Promise<number>, direct: DirectWrites): Promise<number> {
+  try {
+    return await writing;
+  } catch (error) {
+    throw error instanceof Error ? direct.refusal(error) : error;
+  }
 }

@@ -1,19 +1,57 @@
+import { writeSync } from 'node:fs';
 import { freeBytes } from '../crypto/free-bytes.ts';
-import { type OpenedPiece, type OpenedRange, type OpenRangeTask, openRange, type RecordFailure } from './open-range.ts';
+import {
+  type OpenedPiece,
+  type OpenedRange,
+  type OpenRangeTask,
+  type OutputFile,
+  openRange,
+  type RecordFailure,
+  type SystemRefusal,
+} from './open-range.ts';
 
 /** Entry of restore's worker threads: one exported function per task. */
 
-/** The opened blocks stand on shared memory, one after the other. */
 export function openRangeTask(task: OpenRangeTask): OpenedRange {
+  const opened = 'fd' in task.into ? openIntoFile(task, task.into) : openIntoMemory(task, task.into);
+  freeBytes(task.bytes);
+  return opened;
+}
+
+/** The opened blocks stand on shared memory, one after the other. */
+function openIntoMemory(task: OpenRangeTask, into: Uint8Array): OpenedRange {
   const pieces: OpenedPiece[] = [];
   let at = 0;
   const failures = openRange(task, ({ firstBlock, bytes }) => {
-    task.into.set(bytes, at);
-    pieces.push({ firstBlock, bytes: task.into.subarray(at, at + bytes.length) });
+    into.set(bytes, at);
+    pieces.push({ firstBlock, bytes: into.subarray(at, at + bytes.length) });
     at += bytes.length;
   });
-  freeBytes(task.bytes);
-  return { pieces, failures };
+  return { pieces, failures, writtenBytes: 0, refusal: null };
+}
+
+/** Each piece is written while it is still in the core's cache. After a refusal the rest is opened, and nothing more written. */
+function openIntoFile(task: OpenRangeTask, { fd, capacityBytes }: OutputFile): OpenedRange {
+  let writtenBytes = 0;
+  let refusal: SystemRefusal | null = null;
+  const failures = openRange(task, ({ firstBlock, bytes }) => {
+    if (refusal !== null) return;
+    const at = firstBlock * task.blockSize;
+    const content = bytes.subarray(0, Math.min(bytes.length, capacityBytes - at));
+    refusal = writeFully(fd, content, at);
+    if (refusal === null) writtenBytes += content.length;
+  });
+  return { pieces: [], failures, writtenBytes, refusal };
+}
+
+function writeFully(fd: number, bytes: Uint8Array, at: number): SystemRefusal | null {
+  try {
+    for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done, bytes.length - done, at + done);
+    return null;
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && 'syscall' in error)) throw error;
+    return { message: error.message, code: String(error.code), syscall: String(error.syscall) };
+  }
 }
 
 /** Opens and checks a range, and keeps none of it. */

@@ -3,7 +3,14 @@ import { shareKey } from '../crypto/shared-key.ts';
 import type { EpochKeys } from '../replica/key-ring.ts';
 import { SharedSlots } from '../replica/shared-slots.ts';
 import { rangePlaintextMax } from './fetch-range.ts';
-import { errorOf, type OpenedPiece, type OpenedRange, type OpenRangeTask, type RecordFailure } from './open-range.ts';
+import {
+  errorOf,
+  type OpenedPiece,
+  type OpenedRange,
+  type OpenRangeTask,
+  type OutputFile,
+  type RecordFailure,
+} from './open-range.ts';
 
 type RangeTask = Omit<OpenRangeTask, 'dataKey' | 'digestKey' | 'into'>;
 
@@ -37,6 +44,15 @@ export class RestoreWorkers implements AsyncDisposable {
     this.#slots.give(into);
   }
 
+  /** Writes the wanted blocks, every one checked, and returns how many bytes. Throws the system's refusal, or the first record's failure. */
+  async openInto(keys: EpochKeys, task: RangeTask, into: OutputFile, signal: AbortSignal): Promise<number> {
+    const opened: OpenedRange = await this.#run('openRangeTask', keys, { ...task, into }, signal);
+    const { failures, refusal, writtenBytes } = opened;
+    if (refusal !== null) throw Object.assign(new Error(refusal.message), refusal);
+    for (const failure of failures) throw errorOf(failure);
+    return writtenBytes;
+  }
+
   /** Opens and checks every record of the range; what fails is returned, not thrown. */
   async check(keys: EpochKeys, task: RangeTask, signal: AbortSignal): Promise<readonly RecordFailure[]> {
     return await this.#run('checkRangeTask', keys, task, signal);
@@ -46,7 +62,7 @@ export class RestoreWorkers implements AsyncDisposable {
   async #run<T>(
     name: string,
     keys: EpochKeys,
-    task: RangeTask & { readonly into?: Uint8Array },
+    task: RangeTask & { readonly into?: OpenRangeTask['into'] },
     signal: AbortSignal,
   ): Promise<T> {
     signal.throwIfAborted();

@@ -144,9 +144,9 @@ export class MachineState implements Disposable {
     this.#database.run('DELETE FROM damaged_segments');
   }
 
-  /** Keeps pages that the next point will have. */
+  /** Keeps pages that the next point will have. What a power cut takes of them is fetched from the bucket again. */
   stagePages(pages: Iterable<readonly [digest: Uint8Array, page: Uint8Array]>): void {
-    this.#database.transaction(() => {
+    this.#database.quickTransaction(() => {
       for (const [digest, page] of pages) {
         this.addPage(digest, page);
         this.#database.run('INSERT OR REPLACE INTO staged_pages (digest) VALUES (?)', digest);
@@ -220,9 +220,12 @@ export class MachineState implements Disposable {
     this.#setSealedFact('machine-keys', Buffer.concat([keys.digestKey, keys.saltKey]));
   }
 
-  /** A segment of the unfinished run is durable in the bucket; `leaves` say which blocks it holds, as encoded leaf pages. */
+  /**
+   * A segment of the unfinished run is durable in the bucket; `leaves` say which blocks it holds, as encoded leaf pages. What a power
+   * cut takes of this is sent again: waiting for the disk here would hold up every upload.
+   */
   journal(birth: Birth, leaves: readonly JournalLeaf[]): void {
-    this.#database.transaction(() => {
+    this.#database.quickTransaction(() => {
       this.#database.run(
         'INSERT OR REPLACE INTO journal_segments (tenure, number, size, units, sha256) VALUES (?, ?, ?, ?, ?)',
         birth.tenure,

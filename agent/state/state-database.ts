@@ -75,6 +75,20 @@ export class StateDatabase implements Disposable {
 
   /** All or nothing, and durable once it returns. */
   transaction(work: () => void): void {
+    this.#transact(work);
+  }
+
+  /** All or nothing, and durable with the next durable transaction: a power cut may take the newest of these back, in order. */
+  quickTransaction(work: () => void): void {
+    this.#guard(() => this.#database.exec('PRAGMA synchronous = NORMAL'));
+    try {
+      this.#transact(work);
+    } finally {
+      this.#guard(() => this.#database.exec('PRAGMA synchronous = FULL'));
+    }
+  }
+
+  #transact(work: () => void): void {
     this.#guard(() => this.#database.exec('BEGIN IMMEDIATE'));
     try {
       work();

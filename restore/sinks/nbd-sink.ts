@@ -86,7 +86,7 @@ export async function openQcow2Sink(options: FileSinkOptions, signal: AbortSigna
   };
 }
 
-function diskSink(disk: NbdDisk, name: string): Pick<RestoreSink, 'read' | 'write'> {
+function diskSink(disk: NbdDisk, name: string): Pick<RestoreSink, 'read' | 'write' | 'direct'> {
   const guarded = async (work: Promise<void>): Promise<void> => {
     try {
       await work;
@@ -97,6 +97,7 @@ function diskSink(disk: NbdDisk, name: string): Pick<RestoreSink, 'read' | 'writ
   return {
     read: (offset, into, signal) => guarded(disk.read(offset, into, signal)),
     write: (offset, bytes, signal) => guarded(disk.write(offset, bytes, signal)),
+    direct: null,
   };
 }
 

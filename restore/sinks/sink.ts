@@ -10,6 +10,15 @@ export interface RestoreSink extends AsyncDisposable {
   write(offset: number, bytes: Uint8Array, signal: AbortSignal): Promise<void>;
   /** Fills `into` exactly. */
   read(offset: number, into: Uint8Array, signal: AbortSignal): Promise<void>;
+  /** Where it is a file or device: worker threads then write to it by themselves, what they have just opened. Null: only `write` does. */
+  readonly direct: DirectWrites | null;
   /** Everything is durable, and stands under its final name. Without it, disposing leaves the partial result for a later try. */
   complete(signal: AbortSignal): Promise<void>;
+}
+
+/** The descriptor stays open, at the disk's own offsets, until the sink is disposed. */
+export interface DirectWrites {
+  readonly fd: number;
+  /** What the system's refusal of a write means. */
+  refusal(error: Error): unknown;
 }

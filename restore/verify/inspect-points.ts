@@ -86,7 +86,7 @@ async function checkDisk(disk: DiskState, seen: RecordSet, check: PointsCheck, s
 }
 
 async function checkWindow(disk: DiskState, plan: RecordPlan, check: PointsCheck, signal: AbortSignal): Promise<void> {
-  const ranges = plan.ranges(rangeBytesMax, disk.blockSize);
+  const ranges = plan.ranges(rangeBytesMax);
   await inLanes(ranges, check.tools.rangesInFlightMax, (range) => checkRange(disk, range, check, signal));
 }
 

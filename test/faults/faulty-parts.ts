@@ -65,6 +65,7 @@ export function faultySink(sink: RestoreSink, plan: FaultPlan): RestoreSink {
     description: sink.description,
     startsZeroed: sink.startsZeroed,
     mayHoldContent: sink.mayHoldContent,
+    direct: null,
     write: (offset, bytes, signal) => around('sink write', signal, () => sink.write(offset, bytes, signal)),
     read: (offset, into, signal) => around('sink read', signal, () => sink.read(offset, into, signal)),
     complete: (signal) => around('sink complete', signal, () => sink.complete(signal)),

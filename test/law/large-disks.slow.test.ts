@@ -21,6 +21,7 @@ async function expectMapped(disk: DiskState, content: SparseBytes, reader: RigRe
     description: 'blocks in memory',
     startsZeroed: true,
     mayHoldContent: false,
+    direct: null,
     write: async (offset: number, bytes: Uint8Array) => void written.set(offset, bytes.slice()),
     read: () => Promise.reject(new Error('nothing is read back')),
     complete: () => Promise.resolve(),

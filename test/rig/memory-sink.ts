@@ -5,6 +5,7 @@ export class MemorySink implements RestoreSink {
   readonly description = 'memory';
   readonly startsZeroed = true;
   readonly mayHoldContent = false;
+  readonly direct = null;
   readonly bytes: Uint8Array;
   readonly #written: Uint8Array;
 

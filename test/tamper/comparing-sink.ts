@@ -10,6 +10,7 @@ export class ComparingSink implements RestoreSink {
   readonly description = 'comparison';
   readonly startsZeroed = true;
   readonly mayHoldContent = false;
+  readonly direct = null;
   readonly #expected: Buffer;
   readonly #written: Buffer;
   #wrong: number | null = null;
