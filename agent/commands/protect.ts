@@ -158,7 +158,7 @@ async function publishPoint(
         resync: verb === 'resync',
         takeOver: options.takeOver === true,
         segmentBytes: config.segmentBytes,
-        compressionLevel: config.compression.level,
+        compression: config.compression.level,
         workers: workersOf(config),
         segmentsInFlightMax: segmentsInFlightMax(config),
       },

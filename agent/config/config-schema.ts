@@ -52,7 +52,10 @@ export function configSchema(references: References) {
       segmentMiB: z.int().min(4).max(32).default(8).describe('A stored object is closed at this size.'),
       compression: z
         .strictObject({
-          level: z.int().min(-7).max(19).default(1).describe('zstd level; lower is faster. 0: nothing is compressed.'),
+          level: z
+            .union([z.literal('auto'), z.int().min(-7).max(19)])
+            .default('auto')
+            .describe('zstd level; lower is faster. auto: 1 to 9, as the uplink gives time. 0: nothing is compressed.'),
         })
         .prefault({}),
       limits: limits(),

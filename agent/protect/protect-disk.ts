@@ -10,6 +10,7 @@ import { type RecordAddress, recordType } from '../../replica/segment.ts';
 import { SharedSlots } from '../../replica/shared-slots.ts';
 import type { UnitCount } from '../../replica/unit-count.ts';
 import type { MachineState } from '../state/machine-state.ts';
+import type { CompressionLevel } from './compression-level.ts';
 import { inOrder } from './in-order.ts';
 import type { PipelineWorkers } from './pipeline-workers.ts';
 import type { SegmentPacker } from './segment-packer.ts';
@@ -28,7 +29,7 @@ export interface DiskTools {
   /** For pages that can't wait until the end. */
   readonly pages: SegmentPacker;
   readonly state: MachineState;
-  readonly compressionLevel: number;
+  readonly level: CompressionLevel;
   readonly stretchesAheadMax: number;
   readonly progress: DiskProgress;
   /** Blocks that were sent again because their newest copy is damaged. */
@@ -151,7 +152,7 @@ async function workOn(
     journaledDigests: candidates.digests,
     journaled: candidates.present,
     digestKey: tools.keys.digestKey,
-    compressionLevel: tools.compressionLevel,
+    compressionLevel: tools.level.current,
   };
   const squeezed =
     (await squeezeFile(task, stretch, plan, tools, signal)) ?? (await squeezeRead(task, stretch, plan, tools, signal));

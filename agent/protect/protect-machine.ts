@@ -38,7 +38,7 @@ export interface ProtectOptions {
   /** A disk with more blocks gets larger ones; the format's own limit where it is not given. */
   readonly blocksMax?: number;
   readonly segmentBytes: number;
-  readonly compressionLevel: number;
+  readonly compression: number | 'auto';
   readonly workers: number;
   readonly segmentsInFlightMax: number;
 }

@@ -14,6 +14,7 @@ import type { Tenure } from '../../replica/tenure.ts';
 import { UnitCount } from '../../replica/unit-count.ts';
 import type { MachineState } from '../state/machine-state.ts';
 import { protectAttachments } from './attachments.ts';
+import { type CompressionLevel, compressionLevel } from './compression-level.ts';
 import { noDamage, type OldDamage, surveyDamage } from './old-damage.ts';
 import type { PipelineWorkers } from './pipeline-workers.ts';
 import { type DiskDecision, decideDisk, repairDecision, resendDecision, resyncDecision } from './plan-disks.ts';
@@ -46,7 +47,7 @@ export interface ReplicateTools {
     readonly access: 'full' | 'write-only';
     readonly blocksMax?: number;
     readonly segmentBytes: number;
-    readonly compressionLevel: number;
+    readonly compression: number | 'auto';
     readonly workers: number;
     readonly segmentsInFlightMax: number;
   };
@@ -138,6 +139,7 @@ async function replicateAgainst(
   const { previous, lost, damage } = baseline;
   const isDamaged = (id: SegmentId): boolean => damage.segments.has(segmentKey(id));
   const resent = { blocks: 0 };
+  const level = compressionLevel(tools.options.compression);
   const units = new UnitCount();
   for (const birth of tools.state.journalSegments()) units.born(birth);
   const generations = new Map<string, number>();
@@ -145,6 +147,7 @@ async function replicateAgainst(
     {
       ...tools,
       units,
+      level,
       inFlightMax: tools.options.segmentsInFlightMax,
       segmentBytes: tools.options.segmentBytes,
       generationOf: (diskId) => generations.get(toHex(diskId)) ?? 0,
@@ -179,7 +182,7 @@ async function replicateAgainst(
       });
       generations.set(toHex(decision.geometry.diskId), decision.generation);
       const settled = settle(decision, baseline, tools.pages);
-      results.push(await protectOrResync(settled, { data, pages, isDamaged, resent }, tools, signal));
+      results.push(await protectOrResync(settled, { level, data, pages, isDamaged, resent }, tools, signal));
     }
     const consistency = await snapshot.settleConsistency(signal);
     await pages.flush();
@@ -198,6 +201,7 @@ async function replicateAgainst(
 }
 
 interface DiskParts {
+  readonly level: CompressionLevel;
   readonly data: SegmentPacker;
   readonly pages: SegmentPacker;
   readonly isDamaged: (id: SegmentId) => boolean;
@@ -271,7 +275,6 @@ async function protectOnce(
       keys: shared,
       ...parts,
       state,
-      compressionLevel: options.compressionLevel,
       stretchesAheadMax: options.workers * stretchesAheadPerWorker,
       progress,
     },

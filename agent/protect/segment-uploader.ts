@@ -17,6 +17,7 @@ import { SharedSlots } from '../../replica/shared-slots.ts';
 import type { Tenure } from '../../replica/tenure.ts';
 import type { UnitCount } from '../../replica/unit-count.ts';
 import type { JournalLeaf, MachineState } from '../state/machine-state.ts';
+import type { CompressionLevel } from './compression-level.ts';
 import type { PipelineWorkers } from './pipeline-workers.ts';
 import type { SegmentStore } from './segment-packer.ts';
 import type { SharedKeys } from './shared-keys.ts';
@@ -30,6 +31,7 @@ export interface UploadContext {
   readonly workers: PipelineWorkers;
   readonly state: MachineState;
   readonly units: UnitCount;
+  readonly level: CompressionLevel;
   readonly inFlightMax: number;
   /** Of segments; the last record may go beyond. */
   readonly segmentBytes: number;
@@ -46,6 +48,7 @@ export class SegmentUploader implements SegmentStore {
   readonly #slots: SharedSlots;
   #failure: { readonly error: unknown } | null = null;
   #uploadedBytes = 0;
+  #lastSegmentMs = performance.now();
 
   constructor(context: UploadContext, signal: AbortSignal) {
     this.#context = context;
@@ -68,7 +71,7 @@ export class SegmentUploader implements SegmentStore {
     records: readonly UnsealedRecord[],
     slot: Uint8Array,
   ): Promise<{ pageDigests: Promise<ReadonlyMap<number, Uint8Array>> }> {
-    while (this.#inFlight.size >= this.#context.inFlightMax) await Promise.race(this.#inFlight);
+    await this.#waitForPlace();
     this.#throwFailure();
     // Sealing turns the bodies into ciphertext where they lie.
     const pages = pageBodies(records);
@@ -87,6 +90,14 @@ export class SegmentUploader implements SegmentStore {
     // Whoever needs the digests sees the failure, too; nobody may need them.
     pageDigests.catch(() => undefined);
     return { pageDigests };
+  }
+
+  async #waitForPlace(): Promise<void> {
+    const askedMs = performance.now();
+    while (this.#inFlight.size >= this.#context.inFlightMax) await Promise.race(this.#inFlight);
+    const now = performance.now();
+    this.#context.level.noteSegment(now - askedMs, now - this.#lastSegmentMs);
+    this.#lastSegmentMs = now;
   }
 
   /** Everything that was stored is durable, or the first failure is thrown. */

@@ -168,7 +168,7 @@ const defaults: ProtectOptions = {
   resync: false,
   takeOver: false,
   segmentBytes: 4 * 2 ** 20,
-  compressionLevel: 1,
+  compression: 1,
   workers: 1,
   segmentsInFlightMax: 4,
 };

@@ -40,7 +40,7 @@ describe('a valid configuration', () => {
         },
       ],
       segmentBytes: 8_388_608,
-      compression: { level: 1 },
+      compression: { level: 'auto' },
       limits: {
         inFlight: 8,
         workers: null,
