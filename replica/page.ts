@@ -46,7 +46,7 @@ export interface InnerPage {
 
 /** Blocks covered by one page of this level. */
 export function pageSpan(level: number): number {
-  return fanOut ** (level + 1);
+  return leafBlocks * fanOut ** level;
 }
 
 /** The smallest root level that covers so many blocks. */
