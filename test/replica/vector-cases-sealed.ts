@@ -295,10 +295,10 @@ export function controls(): readonly VectorCase[] {
     bytesGiven(encodeControl({ ...publishControl, ...change }, { publish: true, summary: false }));
   return [
     ...withBroken(good, {
-      'births-disordered': ['Births out of order.', encoded({ births: publishControl.births.toReversed() })],
+      'births-disordered': ['Births out of order.', encoded({ births: [...publishControl.births].toReversed() })],
       'birth-twice': [
         'A segment that is born twice.',
-        encoded({ births: publishControl.births.slice(0, 1).concat(publishControl.births.slice(0, 1)) }),
+        encoded({ births: [...publishControl.births].slice(0, 1).flatMap((birth) => [birth, birth]) }),
       ],
       'death-of-nothing': ['A death of 0 units.', encoded({ deaths: [{ tenure: 9, number: 300, units: 0 }] })],
       'lying-count': ['127 births are promised.', changed(bytes, 0, 0x7f)],
@@ -310,7 +310,7 @@ export function controls(): readonly VectorCase[] {
       'points-disordered': ['Points out of order.', summaryOnly({ points: summary.points.toReversed() })],
       'early-death': [
         'A segment with a death that still has units.',
-        summaryOnly({ segments: summary.segments.map((life) => ({ ...life, dead: 1, death: 64 })) }),
+        summaryOnly({ segments: Array.from(summary.segments, (life) => ({ ...life, dead: 1, death: 64 })) }),
       ],
     }),
   ];
