@@ -37,11 +37,16 @@ export class ChainState {
   lockGeneration = 0;
   lockUntilMs = 0;
   readonly points = new Map<number, RetainedPoint>();
-  readonly segments = new SegmentLives();
+  readonly segments: SegmentLives;
+
+  /** `segments`: how many are expected. */
+  constructor(segments?: number) {
+    this.segments = new SegmentLives(segments);
+  }
 
   /** The state after a summarised entry. `digest` is that entry's own. */
   static fromSummary(entry: Pick<ChainEntry, 'seq' | 'digest'>, summary: Summary): ChainState {
-    const state = new ChainState();
+    const state = new ChainState(summary.segments.length);
     state.seq = entry.seq;
     state.tenure = summary.tenure;
     state.ownerKeyId = Uint8Array.from(summary.ownerKeyId);
@@ -174,7 +179,7 @@ export class ChainState {
   /** What entry `this.seq` carries when it is due for a summary. */
   summary(): Summary {
     const points = [...this.points.values()];
-    const segments = new SegmentLives();
+    const segments = new SegmentLives(this.segments.size);
     for (const life of this.segments.values()) if (isNeeded(life, points)) segments.put(life);
     return {
       tenure: this.tenure,

@@ -89,7 +89,7 @@ export function encodeInner(
   return { bytes: writer.finish(), holes };
 }
 
-/** Parses the page of this level that covers the blocks from `firstBlock` on. */
+/** Parses the page of this level that covers the blocks from `firstBlock` on. The digests are views of `bytes`, which must not change. */
 export function parsePage(bytes: Uint8Array, level: number, firstBlock: number, object: string): Leaf | InnerPage {
   const reader = new ByteReader(object, bytes);
   if (reader.u8() !== pageVersion) throw reader.invalid('unknown page version', 0);
@@ -133,7 +133,7 @@ function parseRun(reader: ByteReader, table: readonly SegmentId[], used: Set<num
   const recordBlocks = reader.varint();
   if (count === 0 || inside + count > recordBlocks || recordBlocks > leafBlocks)
     throw reader.invalid('a run that does not fit its record', start);
-  return { first, count, at, codec, inside, recordBlocks, digests: reader.raw(count * digestBytes).slice() };
+  return { first, count, at, codec, inside, recordBlocks, digests: reader.raw(count * digestBytes) };
 }
 
 function parseInner(reader: ByteReader, table: readonly SegmentId[], used: Set<number>, level: number): InnerPage {
@@ -142,7 +142,7 @@ function parseInner(reader: ByteReader, table: readonly SegmentId[], used: Set<n
   const children: (ChildRef & { readonly digest: Uint8Array })[] = [];
   for (let child = 0; child < fanOut; child++) {
     if ((mask & (1 << child)) === 0) continue;
-    children.push({ child, ...parseAddress(reader, table, used), digest: reader.raw(digestBytes).slice() });
+    children.push({ child, ...parseAddress(reader, table, used), digest: reader.raw(digestBytes) });
   }
   return { level, children };
 }

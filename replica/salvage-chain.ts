@@ -192,8 +192,7 @@ class Salvage {
     const control = await this.#control(entry);
     if (body.type !== 'publish') return;
     state.points.set(entry.seq, { seq: entry.seq, timeMs: entry.timeMs, digest: entry.digest });
-    for (const birth of control.births)
-      state.segments.put({ ...birth, dead: 0, birth: entry.seq, death: 0 });
+    for (const birth of control.births) state.segments.put({ ...birth, dead: 0, birth: entry.seq, death: 0 });
     for (const { units, ...id } of control.deaths) {
       const life = state.segments.get(segmentKey(id));
       if (life === undefined) continue;

@@ -8,8 +8,13 @@ import { compareSegments, parseSegmentKey, segmentKey } from './names.ts';
  * Ascending by place; those of a new publish come after all others.
  */
 export class SegmentLives implements Iterable<[string, SegmentLife]> {
-  #columns = newColumns(initialSegments);
+  #columns: Columns;
   #size = 0;
+
+  /** `expected` are not copied while they come. */
+  constructor(expected: number = initialSegments) {
+    this.#columns = newColumns(expected);
+  }
 
   get size(): number {
     return this.#size;
@@ -92,7 +97,7 @@ export class SegmentLives implements Iterable<[string, SegmentLife]> {
   }
 
   #grow(): void {
-    const grown = newColumns(Math.ceil(this.#size * growth));
+    const grown = newColumns(Math.max(initialSegments, Math.ceil(this.#size * growth)));
     for (const field of numberFields) grown[field].set(this.#columns[field]);
     grown.sha256.set(this.#columns.sha256);
     this.#columns = grown;

@@ -128,7 +128,15 @@ export class FragmentedMap {
       offset: segmentPreambleBytes + record * recordBytes,
       length: recordBytes - (place % 4096),
     };
-    return { first, count: 1, at, codec: codec.zstd, inside: 0, recordBlocks: 1, digests: pseudoDigest(first, 'block') };
+    return {
+      first,
+      count: 1,
+      at,
+      codec: codec.zstd,
+      inside: 0,
+      recordBlocks: 1,
+      digests: pseudoDigest(first, 'block'),
+    };
   }
 }
 

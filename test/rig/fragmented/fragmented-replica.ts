@@ -1,14 +1,14 @@
 import { createHash } from 'node:crypto';
 import { MachineState } from '../../../agent/state/machine-state.ts';
+import { recoveryWrapper } from '../../../crypto/recovery-key.ts';
 import { rootFingerprint } from '../../../crypto/root-fingerprint.ts';
 import type { Birth } from '../../../replica/control.ts';
-import type { EpochKeys } from '../../../replica/key-ring.ts';
 import { encodeKeyRecord, MachineKeys } from '../../../replica/key-record.ts';
+import type { EpochKeys } from '../../../replica/key-ring.ts';
 import { type Manifest, sealManifest } from '../../../replica/manifest.ts';
 import { keyRecordName } from '../../../replica/names.ts';
 import { openRepository } from '../../../replica/open-repository.ts';
 import { Tenure } from '../../../replica/tenure.ts';
-import { recoveryWrapper } from '../../../crypto/recovery-key.ts';
 import type { ReplicaRig } from '../replica-rig.ts';
 import { FragmentedMap, type FragmentedPage } from './fragmented-map.ts';
 import { referencePointOf } from './scattered-disk.ts';
@@ -70,7 +70,8 @@ export async function publishFragmented(
       births: birthsOf(map),
       deaths: [],
       immutableUntilMs: 0,
-      sealManifest: (seq, id) => sealManifest(keys.key, machineKeys.saltKey, { context: keys.context, seq, tenure: id }, published),
+      sealManifest: (seq, id) =>
+        sealManifest(keys.key, machineKeys.saltKey, { context: keys.context, seq, tenure: id }, published),
     },
     rig.signal,
   );
@@ -95,7 +96,7 @@ async function firstEpoch(
 }
 
 function fillState(state: MachineState, map: FragmentedMap, pages: Iterable<FragmentedPage>): void {
-  let batch: [Uint8Array, Uint8Array][] = [];
+  const batch: [Uint8Array, Uint8Array][] = [];
   for (const page of pages) {
     batch.push([map.ref(page).digest, map.encode(page)]);
     if (batch.length >= pagesAtOnce) state.stagePages(batch.splice(0));

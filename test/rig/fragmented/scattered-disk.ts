@@ -1,10 +1,5 @@
 import { createCipheriv, createHash } from 'node:crypto';
-import type {
-  BlockSource,
-  Extent,
-  HypervisorConnection,
-  MachineSnapshot,
-} from '../../../hypervisors/hypervisor.ts';
+import type { BlockSource, Extent, HypervisorConnection, MachineSnapshot } from '../../../hypervisors/hypervisor.ts';
 import { Random } from '../../random.ts';
 
 /**
@@ -13,10 +8,12 @@ import { Random } from '../../random.ts';
  */
 export class ScatteredDisk implements HypervisorConnection {
   readonly #disk: ScatteredDiskFields;
-  #snapshots = 0;
+  #snapshots: number;
 
-  constructor(disk: ScatteredDiskFields) {
+  /** `snapshots` were taken before. */
+  constructor(disk: ScatteredDiskFields, snapshots = 0) {
     this.#disk = disk;
+    this.#snapshots = snapshots;
   }
 
   listMachines(): AsyncIterable<never> {

@@ -10,7 +10,7 @@ import { ScatteredDisk, type ScatteredDiskFields } from './scattered-disk.ts';
 
 /** One sync of a scattered disk in a process of its own, as cold as can be: prints what it took. */
 
-/** What `prepareLargeMap` left in the folder. */
+/** What `prepareSync` left in the folder. */
 export interface SyncProcessFields {
   readonly fingerprint: string;
   /** In hex. */
@@ -28,7 +28,7 @@ export interface SyncProcessResult {
   readonly peakBytes: number;
 }
 
-const [folder = '.'] = process.argv.slice(2);
+const [folder = '.', snapshots = '0'] = process.argv.slice(2);
 const fields: SyncProcessFields = JSON.parse(readFileSync(join(folder, 'run.json'), 'utf8'));
 const started = performance.now();
 const { signal } = new AbortController();
@@ -40,7 +40,7 @@ const { point } = await protectMachine(
     repo: await openRepository(target, fields.fingerprint, signal),
     machineId: Buffer.from(fields.machineId, 'hex'),
     machineName: 'machine',
-    connection: new ScatteredDisk(fields.disk),
+    connection: new ScatteredDisk(fields.disk, Number(snapshots)),
     provider: await openLocalKey(join(folder, 'local.key')),
     agent: await loadSigningKeyFile(join(folder, 'agent.pem')),
     state,
