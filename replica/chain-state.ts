@@ -1,7 +1,8 @@
 import { type ChainEntry, type EntryBody, summaryInterval } from './chain-entry.ts';
 import type { AdoptedTenure, Control, RetainedPoint, SegmentLife, Summary } from './control.ts';
 import { sameBytes } from './encoding.ts';
-import { chainEntryName, compareSegments, segmentKey } from './names.ts';
+import { chainEntryName, segmentKey } from './names.ts';
+import { SegmentLives } from './segment-lives.ts';
 
 /** What a replica's chain amounts to after some entry: docs/format.md §8. Pure: entries in, state out. */
 
@@ -36,11 +37,16 @@ export class ChainState {
   lockGeneration = 0;
   lockUntilMs = 0;
   readonly points = new Map<number, RetainedPoint>();
-  readonly segments = new Map<string, SegmentLife>();
+  readonly segments: SegmentLives;
+
+  /** `segments`: how many are expected. */
+  constructor(segments?: number) {
+    this.segments = new SegmentLives(segments);
+  }
 
   /** The state after a summarised entry. `digest` is that entry's own. */
   static fromSummary(entry: Pick<ChainEntry, 'seq' | 'digest'>, summary: Summary): ChainState {
-    const state = new ChainState();
+    const state = new ChainState(summary.segments.length);
     state.seq = entry.seq;
     state.tenure = summary.tenure;
     state.ownerKeyId = Uint8Array.from(summary.ownerKeyId);
@@ -52,7 +58,7 @@ export class ChainState {
     state.lockUntilMs = summary.lockUntilMs;
     for (const point of summary.points) state.points.set(point.seq, point);
     if (state.points.has(entry.seq)) state.setPointDigest(entry.seq, entry.digest);
-    for (const life of summary.segments) state.segments.set(segmentKey(life), life);
+    for (const life of summary.segments) state.segments.put(life);
     return state;
   }
 
@@ -141,7 +147,7 @@ export class ChainState {
       const known = this.segments.has(segmentKey(birth));
       if (known || birth.units === 0)
         throw invalid(entry, `gives birth to segment ${segmentKey(birth)} again, or to an empty one`);
-      this.segments.set(segmentKey(birth), { ...birth, dead: 0, birth: entry.seq, death: 0 });
+      this.segments.put({ ...birth, dead: 0, birth: entry.seq, death: 0 });
     }
     for (const { units, ...id } of control.deaths) {
       const life = this.segments.get(segmentKey(id));
@@ -149,7 +155,7 @@ export class ChainState {
         throw invalid(entry, `counts more dead units than segment ${segmentKey(id)} has`);
       }
       const dead = life.dead + units;
-      this.segments.set(segmentKey(id), { ...life, dead, death: dead === life.units ? entry.seq : 0 });
+      this.segments.put({ ...life, dead, death: dead === life.units ? entry.seq : 0 });
     }
     this.points.set(entry.seq, { seq: entry.seq, timeMs: entry.timeMs, digest: new Uint8Array(32) });
     this.hasPublished = true;
@@ -173,7 +179,8 @@ export class ChainState {
   /** What entry `this.seq` carries when it is due for a summary. */
   summary(): Summary {
     const points = [...this.points.values()];
-    const segments = [...this.segments.values()].filter((life) => isNeeded(life, points));
+    const segments = new SegmentLives(this.segments.size);
+    for (const life of this.segments.values()) if (isNeeded(life, points)) segments.put(life);
     return {
       tenure: this.tenure,
       ownerKeyId: this.ownerKeyId,
@@ -184,7 +191,7 @@ export class ChainState {
       lockGeneration: this.lockGeneration,
       lockUntilMs: this.lockUntilMs,
       points: points.map((point) => (point.seq === this.seq ? { ...point, digest: new Uint8Array(32) } : point)),
-      segments: segments.sort(compareSegments),
+      segments: segments.list(),
     };
   }
 }

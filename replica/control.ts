@@ -1,4 +1,5 @@
 import { epochMax } from './chain-entry.ts';
+import { DecodedList, type LongList } from './decoded-list.ts';
 import { ByteReader, ByteWriter } from './encoding.ts';
 import { compareSegments, type SegmentId } from './names.ts';
 
@@ -56,15 +57,18 @@ export interface Summary {
   readonly lockGeneration: number;
   readonly lockUntilMs: number;
   readonly points: readonly RetainedPoint[];
-  readonly segments: readonly SegmentLife[];
+  readonly segments: LongList<SegmentLife>;
 }
 
 export interface Control {
   /** Of a publish; empty otherwise. */
-  readonly births: readonly Birth[];
-  readonly deaths: readonly Death[];
+  readonly births: LongList<Birth>;
+  readonly deaths: LongList<Death>;
   readonly summary: Summary | null;
 }
+
+/** Of a birth or a segment of a summary, about. */
+const bytesPerLine = 52;
 
 export interface ControlShape {
   readonly publish: boolean;
@@ -72,7 +76,7 @@ export interface ControlShape {
 }
 
 export function encodeControl(control: Control, shape: ControlShape): Uint8Array {
-  const writer = new ByteWriter();
+  const writer = new ByteWriter(256 + bytesPerLine * (control.births.length + (control.summary?.segments.length ?? 0)));
   if (shape.publish) {
     writer.varint(control.births.length);
     for (const birth of control.births) writeBirth(writer, birth);
@@ -186,10 +190,16 @@ function readSorted<T extends SegmentId>(
   reader: ByteReader,
   unitBytes: number,
   read: (reader: ByteReader) => T,
-): readonly T[] {
-  const list = readList(reader, unitBytes, () => read(reader));
-  requireAscending(reader, list, compareSegments, 'segments');
-  return list;
+): LongList<T> {
+  const count = reader.count(unitBytes);
+  const start = reader.offset;
+  let previous: T | null = null;
+  for (let i = 0; i < count; i++) {
+    const item = read(reader);
+    if (previous !== null && compareSegments(previous, item) >= 0) throw reader.invalid('segments out of order');
+    previous = item;
+  }
+  return new DecodedList(reader.since(start), count, read);
 }
 
 function readList<T>(reader: ByteReader, unitBytes: number, read: () => T): readonly T[] {

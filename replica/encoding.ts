@@ -18,9 +18,15 @@ export class FormatInvalid extends Error {
 
 /** Grows as needed; every method appends and returns the writer. */
 export class ByteWriter {
-  #bytes = new Uint8Array(initialCapacityBytes);
-  #view = new DataView(this.#bytes.buffer);
+  #bytes: Uint8Array<ArrayBuffer>;
+  #view: DataView;
   #length = 0;
+
+  /** `capacityBytes`: what is expected to be written, so that a large object is not copied while it grows. */
+  constructor(capacityBytes: number = initialCapacityBytes) {
+    this.#bytes = new Uint8Array(capacityBytes);
+    this.#view = new DataView(this.#bytes.buffer);
+  }
 
   get length(): number {
     return this.#length;
@@ -52,13 +58,6 @@ export class ByteWriter {
     const at = this.#reserve(8);
     this.#view.setUint32(at, Math.floor(value / 2 ** 32));
     this.#view.setUint32(at + 4, value % 2 ** 32);
-    return this;
-  }
-
-  /** A 64-bit mask, such as the children of an inner page. */
-  mask64(value: bigint): this {
-    const at = this.#reserve(8);
-    this.#view.setBigUint64(at, value);
     return this;
   }
 
@@ -151,10 +150,6 @@ export class ByteReader {
     return value;
   }
 
-  mask64(): bigint {
-    return this.#view.getBigUint64(this.#take(8));
-  }
-
   varint(): number {
     const start = this.#at;
     let value = 0;
@@ -188,6 +183,11 @@ export class ByteReader {
 
   bytes(): Uint8Array {
     return this.raw(this.count(1));
+  }
+
+  /** A view of what was read from that offset on. */
+  since(offset: number): Uint8Array {
+    return this.#bytes.subarray(offset, this.#at);
   }
 
   text(): string {

@@ -18,7 +18,7 @@ import type { UnitCount } from './unit-count.ts';
 
 /** Makes the next map of a disk from the newest one, copy on write: docs/format.md §7. */
 
-/** New pages held back, so that a small sync needs no segment for pages alone. About 2 KiB each. */
+/** New pages held back, so that a small sync needs no segment for pages alone. At most 5 KiB each. */
 const pendingPagesDefault = 2048;
 const pageBytesEstimate = 4096;
 
@@ -44,7 +44,8 @@ interface PlacedPage {
 interface NewLeaf {
   readonly kind: 'leaf';
   readonly firstBlock: number;
-  readonly runs: readonly Run[];
+  /** Encoded already: as runs it would take ten times as much until it is placed. */
+  readonly body: Uint8Array;
 }
 interface NewInner {
   readonly kind: 'inner';
@@ -220,7 +221,8 @@ export class MapWriter {
     const position = parent === undefined ? 0 : (firstBlock - parent.firstBlock) / leafBlocks;
     const old = parent === undefined ? this.#root : (parent.children.get(position) ?? null);
     if (old?.kind === 'kept') this.#units.dropPage(old.ref);
-    const leaf: NewLeaf | null = runs.length === 0 ? null : { kind: 'leaf', firstBlock, runs };
+    const leaf: NewLeaf | null =
+      runs.length === 0 ? null : { kind: 'leaf', firstBlock, body: encodeLeaf(firstBlock, runs) };
     if (leaf !== null) this.#pendingPages++;
     if (parent === undefined) this.#root = leaf;
     else if (leaf === null) parent.children.delete(position);
@@ -244,9 +246,8 @@ export class MapWriter {
   async #place(node: Node, packer: RecordPacker, signal: AbortSignal): Promise<KeptPage | PlacedPage | null> {
     if (node.kind === 'kept' || node.kind === 'placed') return node;
     if (node.kind === 'leaf') {
-      const body = encodeLeaf(node.firstBlock, node.runs);
-      await packer.room(body.length, signal);
-      return this.#add(packer, 0, node.firstBlock, body, []);
+      await packer.room(node.body.length, signal);
+      return this.#add(packer, 0, node.firstBlock, node.body, []);
     }
     if (!node.changed && node.replaces !== null) return { kind: 'kept', ref: node.replaces };
     const children: [number, KeptPage | PlacedPage][] = [];

@@ -66,6 +66,12 @@ export function segmentKey(id: SegmentId): string {
   return `${id.tenure}.${id.number}`;
 }
 
+/** What `segmentKey` made. */
+export function parseSegmentKey(key: string): SegmentId {
+  const [tenure, number] = key.split('.').map(Number);
+  return { tenure: tenure ?? Number.NaN, number: number ?? Number.NaN };
+}
+
 export function compareSegments(a: SegmentId, b: SegmentId): number {
   return a.tenure - b.tenure || a.number - b.number;
 }

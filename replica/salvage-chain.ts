@@ -192,13 +192,12 @@ class Salvage {
     const control = await this.#control(entry);
     if (body.type !== 'publish') return;
     state.points.set(entry.seq, { seq: entry.seq, timeMs: entry.timeMs, digest: entry.digest });
-    for (const birth of control.births)
-      state.segments.set(segmentKey(birth), { ...birth, dead: 0, birth: entry.seq, death: 0 });
+    for (const birth of control.births) state.segments.put({ ...birth, dead: 0, birth: entry.seq, death: 0 });
     for (const { units, ...id } of control.deaths) {
       const life = state.segments.get(segmentKey(id));
       if (life === undefined) continue;
       const dead = Math.min(life.units, life.dead + units);
-      state.segments.set(segmentKey(id), { ...life, dead, death: dead === life.units ? entry.seq : 0 });
+      state.segments.put({ ...life, dead, death: dead === life.units ? entry.seq : 0 });
     }
   }
 

@@ -319,7 +319,7 @@ describe('a void entry', () => {
 describe('a segment is listed in summaries', () => {
   const id = { tenure: 1, number: 1 };
   const all = { deaths: [{ ...id, units: 10 }] };
-  const listed = (told: Story): readonly string[] => told.state.summary().segments.map(segmentKey);
+  const listed = (told: Story): readonly string[] => Array.from(told.state.summary().segments, segmentKey);
 
   it('while something of it is used', () => {
     expect(listed(published().publish(1).prune(2))).toEqual(['1.1']);

@@ -80,6 +80,12 @@ function sorted<T>(
   return fc.uniqueArray(item, { minLength, maxLength: 5, selector: key }).map((list) => list.sort(compare));
 }
 
+/** Long lists are decoded as they are walked. */
+function unfolded({ births, deaths, summary }: Control): Control {
+  const segments = summary === null ? [] : [...summary.segments];
+  return { births: [...births], deaths: [...deaths], summary: summary && { ...summary, segments } };
+}
+
 describe('control data', () => {
   const shapes: readonly ControlShape[] = [true, false].flatMap((publish) =>
     [true, false].map((summary) => ({ publish, summary })),
@@ -95,7 +101,7 @@ describe('control data', () => {
       fc.property(anyControl, fc.constantFrom(...shapes), (control, shape) => {
         const value = shaped(control, shape);
         const bytes = encodeControl(value, shape);
-        expect(parseControl(bytes, shape, 'control')).toEqual(value);
+        expect(unfolded(parseControl(bytes, shape, 'control'))).toEqual(value);
         expect(toHex(encodeControl(parseControl(bytes, shape, 'control'), shape))).toBe(toHex(bytes));
       }),
     );
@@ -194,11 +200,11 @@ describe('a control object', () => {
   it('holds what is too long for the entry, and the entry holds the rest itself', async () => {
     const { store, entry } = await placed(large);
     expect(entry.control).toMatchObject({ sha256: expect.any(Uint8Array) });
-    expect(await read(store, entry)).toEqual(large);
+    expect(unfolded(await read(store, entry))).toEqual(large);
     const small = { ...large, births: births.slice(0, 3) };
     const inline = await placed(small);
     expect(inline.entry.control).toMatchObject({ inline: expect.any(Uint8Array) });
-    expect(await read(inline.store, inline.entry)).toEqual(small);
+    expect(unfolded(await read(inline.store, inline.entry))).toEqual(small);
   });
 
   it('is refused when it was altered, cut, lengthened or replaced by another object', async () => {

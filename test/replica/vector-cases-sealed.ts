@@ -157,13 +157,13 @@ export function pages(): readonly VectorCase[] {
   };
   const inner = encodeInner(
     1,
-    [0, 1, 63].map((child) => ({ ...at(child === 1 ? 3 : 5, child), child, digest: filled(16, child) })),
+    [0, 1, 15].map((child) => ({ ...at(child === 1 ? 3 : 5, child), child, digest: filled(16, child) })),
   ).bytes;
   const innerCase: VectorCase = {
     ...leaf,
     name: 'page-inner',
-    about: 'An inner page of level 1 with children 0, 1 and 63.',
-    given: { level: 1, firstBlock: 4096, ...bytesGiven(inner) },
+    about: 'An inner page of level 1 with children 0, 1 and 15.',
+    given: { level: 1, firstBlock: 1024, ...bytesGiven(inner) },
   };
   const joinable = [run(642, 1, { recordBlocks: 2 }), run(643, 1, { inside: 1, recordBlocks: 2 })];
   return [
@@ -189,7 +189,7 @@ export function pages(): readonly VectorCase[] {
       longer: ['A byte too many.', longer(leafBytes)],
     }),
     ...withBroken(innerCase, {
-      'no-children': ['No children.', bytesGiven(joined([1, 1, 0], new Uint8Array(8)))],
+      'no-children': ['No children.', bytesGiven(joined([1, 1, 0], new Uint8Array(2)))],
       cut: ['The last byte is missing.', cut(inner)],
     }),
   ];
@@ -295,10 +295,10 @@ export function controls(): readonly VectorCase[] {
     bytesGiven(encodeControl({ ...publishControl, ...change }, { publish: true, summary: false }));
   return [
     ...withBroken(good, {
-      'births-disordered': ['Births out of order.', encoded({ births: publishControl.births.toReversed() })],
+      'births-disordered': ['Births out of order.', encoded({ births: [...publishControl.births].toReversed() })],
       'birth-twice': [
         'A segment that is born twice.',
-        encoded({ births: publishControl.births.slice(0, 1).concat(publishControl.births.slice(0, 1)) }),
+        encoded({ births: [...publishControl.births].slice(0, 1).flatMap((birth) => [birth, birth]) }),
       ],
       'death-of-nothing': ['A death of 0 units.', encoded({ deaths: [{ tenure: 9, number: 300, units: 0 }] })],
       'lying-count': ['127 births are promised.', changed(bytes, 0, 0x7f)],
@@ -310,7 +310,7 @@ export function controls(): readonly VectorCase[] {
       'points-disordered': ['Points out of order.', summaryOnly({ points: summary.points.toReversed() })],
       'early-death': [
         'A segment with a death that still has units.',
-        summaryOnly({ segments: summary.segments.map((life) => ({ ...life, dead: 1, death: 64 })) }),
+        summaryOnly({ segments: Array.from(summary.segments, (life) => ({ ...life, dead: 1, death: 64 })) }),
       ],
     }),
   ];

@@ -136,10 +136,14 @@ async function unwrapLocally(given: Given): Promise<unknown> {
 }
 
 /** JSON of a value: bytes as hex. */
+function isList(value: object): value is Iterable<unknown> {
+  return Symbol.iterator in value;
+}
+
 export function plain(value: unknown): unknown {
   if (value instanceof Uint8Array) return toHex(value);
-  if (Array.isArray(value)) return value.map(plain);
   if (value === null || typeof value !== 'object') return value;
+  if (isList(value)) return Array.from(value, plain);
   return Object.fromEntries(Object.entries(value).map(([name, field]) => [name, plain(field)]));
 }
 
