@@ -1,5 +1,8 @@
 import type { BlockSource, HypervisorConnection, MachineSnapshot } from '../hypervisors/hypervisor.ts';
-import type { Bandwidth } from '../storage-targets/with-bandwidth.ts';
+import type { Bandwidth } from '../storage-targets/bandwidth.ts';
+
+/** Reads are cut at multiples of it, for disks that want whole sectors. */
+const unitBytes = 64 * 1024;
 
 /** Reads of a machine's disks wait for their turn, so that those who use the same storage do not suffer. */
 export function withReadRate(connection: HypervisorConnection, rate: Bandwidth): HypervisorConnection {
@@ -30,8 +33,19 @@ function limitedDisk(disk: BlockSource, rate: Bandwidth): BlockSource {
     referencePoint: disk.referencePoint,
     changedExtents: (since, signal) => disk.changedExtents(since, signal),
     async read(offset, into, signal) {
-      await rate.take(into.length, signal);
-      await disk.read(offset, into, signal);
+      let at = 0;
+      do {
+        const piece = into.subarray(at, at + pieceBytes(rate));
+        await rate.take(piece.length, signal);
+        await disk.read(offset + at, piece, signal);
+        at += piece.length;
+      } while (at < into.length);
     },
   };
+}
+
+/** So that a low rate is no row of bursts. */
+function pieceBytes(rate: Bandwidth): number {
+  if (rate.bytesPerSecond === null) return Number.POSITIVE_INFINITY;
+  return Math.ceil(rate.grantBytes / unitBytes) * unitBytes;
 }

@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import { ReplicaNotFound } from '../../replica/chain.ts';
 import { sameBytes, toHex } from '../../replica/encoding.ts';
 import { segmentKey } from '../../replica/names.ts';
-import { Bandwidth } from '../../storage-targets/with-bandwidth.ts';
+import { Bandwidth } from '../../storage-targets/bandwidth.ts';
 import { ConfigInvalid } from '../config/config-invalid.ts';
 import type { MachineConfig } from '../config/config-schema.ts';
 import { describeFailure } from '../failure.ts';
