@@ -8,14 +8,14 @@ import type { Pace } from './storage-target.ts';
 /** Long waits are cut into pieces, so that a rate changed meanwhile is felt soon. */
 const waitMsMax = 250;
 /** What idle time may earn: enough to make up for timers that wake late, and no burst to speak of. */
-const reserveMs = 200;
+const reserveMs = 150;
 /** What one grant is worth at most. So many transfers take turns this often, and none falls silent. */
 const grantMs = 20;
 const grantBytesMax = 2 ** 20;
-/**
- * Below this share of the rate for each, fewer transfers run at once: what a sender and the kernels have in their buffers
- * (some 200 KiB for each connection) must stay small beside the bytes of a few seconds.
- */
+/** What is asked of a peer at once: it sends that as fast as it can. A hundredth of ten seconds. */
+const requestMs = 100;
+const requestBytesMin = 64 * 1024;
+/** Below this share of the rate for each, fewer transfers run at once: half-sent segments are lost with the process. */
 const transferBytesPerSecondMin = 512 * 1024;
 /** One sends while the other waits for its answer. */
 const transfersMin = 2;
@@ -56,6 +56,12 @@ export class Bandwidth {
     this.#transfers.concurrency = this.#transfersMax();
   }
 
+  /** What should be asked of a peer at once. */
+  get requestBytes(): number {
+    const rate = this.#bytesPerSecond;
+    return rate === null ? Number.POSITIVE_INFINITY : Math.max(requestBytesMin, Math.ceil((rate * requestMs) / 1000));
+  }
+
   /** The most that one grant is. */
   get grantBytes(): number {
     const rate = this.#bytesPerSecond;
@@ -67,8 +73,13 @@ export class Bandwidth {
    * `signal.reason` when cancelled, and then takes nothing.
    */
   grant(most: number, signal: AbortSignal): number | Promise<number> {
-    if (this.#queued === 0 && this.#debtMs() === 0) return this.#charge(most);
-    return this.#grantInTurn(most, signal);
+    if (this.#queued === 0 && this.#debtMs() === 0) return this.#charge(Math.min(most, this.grantBytes));
+    return this.#inTurn(signal, () => this.#charge(Math.min(most, this.grantBytes)));
+  }
+
+  /** Grants all of a request in one turn; the next one waits until it is paid for. */
+  async prepay(bytes: number, signal: AbortSignal): Promise<void> {
+    await this.#inTurn(signal, () => this.#charge(bytes));
   }
 
   /** Waits until all of them may travel. */
@@ -83,7 +94,7 @@ export class Bandwidth {
     return await inTurn(this.#transfers, () => work(pace), signal);
   }
 
-  async #grantInTurn(most: number, signal: AbortSignal): Promise<number> {
+  async #inTurn(signal: AbortSignal, charge: () => number): Promise<number> {
     const before = this.#turn;
     const mine = Promise.withResolvers<void>();
     this.#turn = mine.promise;
@@ -91,7 +102,7 @@ export class Bandwidth {
     try {
       await settled(before, signal);
       while (this.#debtMs() > 0) await this.#clock.sleep(Math.min(this.#debtMs(), waitMsMax), signal);
-      return this.#charge(most);
+      return charge();
     } finally {
       this.#queued--;
       // A cancelled transfer leaves the queue only when those before it have had their turn.
@@ -99,8 +110,7 @@ export class Bandwidth {
     }
   }
 
-  #charge(most: number): number {
-    const bytes = Math.min(most, this.grantBytes);
+  #charge(bytes: number): number {
     this.#tokens -= bytes;
     return bytes;
   }

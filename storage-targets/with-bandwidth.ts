@@ -1,12 +1,17 @@
 import type { Bandwidth } from './bandwidth.ts';
-import type { Pace, StorageTarget } from './storage-target.ts';
+import { type Pace, type StorageTarget, wholeObjectBytesMax } from './storage-target.ts';
 
 export interface BandwidthLimits {
   readonly upload: Bandwidth;
   readonly download: Bandwidth;
 }
 
-/** Paces the bytes of uploads and downloads separately. Both can be changed while running; what has no payload is free. */
+/**
+ * Paces the bytes of uploads and downloads separately. Both can be changed while running; what has no payload is free.
+ *
+ * Holding back an answer is not enough: the kernels take megabytes of it ahead of whoever reads. So under a limit a range
+ * is asked for in parts, each of them paid for before; whatever was not (another limit has come) is paid for as it is read.
+ */
 export function withBandwidth(target: StorageTarget, { upload, download }: BandwidthLimits): StorageTarget {
   return {
     ...unpaced(target),
@@ -14,9 +19,30 @@ export function withBandwidth(target: StorageTarget, { upload, download }: Bandw
       upload.transfer(bytes.length, signal, (pace) =>
         target.putIfAbsent(name, bytes, { ...options, pace: both(options.pace, pace) }, signal),
       ),
-    // Objects that are read whole are control objects, and small.
-    get: (name, range, signal, callers) =>
-      download.transfer(range?.length ?? null, signal, (pace) => target.get(name, range, signal, both(callers, pace))),
+    async get(name, range, signal, callers) {
+      const pace = (paid: number) => both(callers, afterPaid(paid, download, signal));
+      // Objects that are read whole are control objects, and small. A hostile length takes no memory here.
+      const inParts = range !== null && range.length <= wholeObjectBytesMax && download.bytesPerSecond !== null;
+      if (!inParts) return await target.get(name, range, signal, pace(0));
+      const whole = new Uint8Array(range.length);
+      for (let at = 0; at < whole.length; ) {
+        const length = Math.min(whole.length - at, download.requestBytes);
+        await download.prepay(length, signal);
+        whole.set(await target.get(name, { offset: range.offset + at, length }, signal, pace(length)), at);
+        at += length;
+      }
+      return whole;
+    },
+  };
+}
+
+function afterPaid(paid: number, limit: Bandwidth, signal: AbortSignal): Pace {
+  let left = paid;
+  return (most) => {
+    if (left === 0) return limit.grant(most, signal);
+    const granted = Math.min(most, left);
+    left -= granted;
+    return granted;
   };
 }
 

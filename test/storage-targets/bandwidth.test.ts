@@ -17,7 +17,7 @@ describe('a bandwidth limit', () => {
     }
   });
 
-  it('earns at most a fifth of a second by being idle', async () => {
+  it('earns at most some tenths of a second by being idle', async () => {
     const clock = new SteppedClock();
     const bandwidth = new Bandwidth(MB, clock);
     await clock.sleep(3_600_000, never);
