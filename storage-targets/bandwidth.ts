@@ -14,7 +14,7 @@ const grantMs = 20;
 const grantBytesMax = 2 ** 20;
 /** What is asked of a peer at once: it sends that as fast as it can. A hundredth of ten seconds. */
 const requestMs = 100;
-const requestBytesMin = 64 * 1024;
+const requestBytesMin = 128 * 1024;
 /** Below this share of the rate for each, fewer transfers run at once: half-sent segments are lost with the process. */
 const transferBytesPerSecondMin = 512 * 1024;
 /** One sends while the other waits for its answer. */

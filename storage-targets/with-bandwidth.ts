@@ -6,6 +6,9 @@ export interface BandwidthLimits {
   readonly download: Bandwidth;
 }
 
+/** Of a request and its answer: small parts should not come above the limit by them. */
+const headersBytes = 2 * 1024;
+
 /**
  * Paces the bytes of uploads and downloads separately. Both can be changed while running; what has no payload is free.
  *
@@ -27,7 +30,7 @@ export function withBandwidth(target: StorageTarget, { upload, download }: Bandw
       const whole = new Uint8Array(range.length);
       for (let at = 0; at < whole.length; ) {
         const length = Math.min(whole.length - at, download.requestBytes);
-        await download.prepay(length, signal);
+        await download.prepay(length + headersBytes, signal);
         whole.set(await target.get(name, { offset: range.offset + at, length }, signal, pace(length)), at);
         at += length;
       }
