@@ -111,13 +111,19 @@ describe.skipIf(needs !== null)(`the limits of a running command${needs === null
   it('change while a seed sends, each within two seconds, and a bad edit changes nothing', async () => {
     await configure({ uploadMbitPerSecond: 16 });
     const process = startFailkit(['seed'], options());
-    await endedAfter(process, followsChanges(process, 'uploadMbitPerSecond', () => wire.sentBytes));
+    await endedAfter(
+      process,
+      followsChanges(process, 'uploadMbitPerSecond', () => wire.sentBytes),
+    );
   });
 
   it('change while a restore fetches', async () => {
     await configure({ downloadMbitPerSecond: 16 });
     const process = startFailkit(['restore', 'web-1', '--to', 'restored'], options());
-    await endedAfter(process, followsChanges(process, 'downloadMbitPerSecond', () => wire.receivedBytes));
+    await endedAfter(
+      process,
+      followsChanges(process, 'downloadMbitPerSecond', () => wire.receivedBytes),
+    );
   });
 });
 
