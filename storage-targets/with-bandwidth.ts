@@ -7,7 +7,7 @@ export interface BandwidthLimits {
 }
 
 /** Of a request and its answer: small parts should not come above the limit by them. */
-const headersBytes = 2 * 1024;
+const headersBytes = 4 * 1024;
 
 /**
  * Paces the bytes of uploads and downloads separately. Both can be changed while running; what has no payload is free.
