@@ -30,8 +30,13 @@ export function withBandwidth(target: StorageTarget, { upload, download }: Bandw
       const whole = new Uint8Array(range.length);
       for (let at = 0; at < whole.length; ) {
         const length = Math.min(whole.length - at, download.requestBytes);
-        await download.prepay(length + headersBytes, signal);
-        whole.set(await target.get(name, { offset: range.offset + at, length }, signal, pace(length)), at);
+        const part = { offset: range.offset + at, length };
+        // Few are paid for at once: a store that stalls would deliver them all together.
+        const bytes = await download.transfer(length, signal, async () => {
+          await download.prepay(length + headersBytes, signal);
+          return await target.get(name, part, signal, pace(length));
+        });
+        whole.set(bytes, at);
         at += length;
       }
       return whole;
