@@ -17,6 +17,7 @@ import { type Config, type LogLevel, logLevels } from './config/config-schema.ts
 import type { Environment } from './config/environment.ts';
 import { loadConfig } from './config/load-config.ts';
 import { describeFailure } from './failure.ts';
+import type { OnHangUp } from './interrupt.ts';
 import { createLogger } from './log.ts';
 import { createOutput, type Output, type TextStream } from './output.ts';
 import { type ExitCode, exitCodes } from './remedy.ts';
@@ -46,6 +47,7 @@ export interface Host {
   readonly stderr: TextStream;
   readonly environment: Environment;
   readonly signal: AbortSignal;
+  readonly onHangUp: OnHangUp;
 }
 
 interface GlobalOptions {
@@ -94,12 +96,15 @@ function createProgram(host: Host, run: RunCommand): Command {
 
 function contextFor(options: GlobalOptions, host: Host, output: Output): CommandContext {
   const file = once(() => options.config ?? findConfigFile());
-  const config = once((): Config => loadConfig(file(), host.environment));
+  const load = (): Config => loadConfig(file(), host.environment);
+  const config = once(load);
   return {
     signal: host.signal,
     output,
     configFile: file,
     config,
+    reloadConfig: load,
+    onHangUp: host.onHangUp,
     logger: once(() => createLogger({ ...config().logging, ...levelFrom(options) })),
   };
 }

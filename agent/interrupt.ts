@@ -4,6 +4,18 @@ export class Interrupted extends Error {
   override readonly name = 'Interrupted';
 }
 
+/** Calls the listener each time somebody asks a running command to look at its configuration again. */
+export type OnHangUp = (listener: () => void) => Disposable;
+
+/** As service managers ask for it. */
+export const onHangUp: OnHangUp = (listener) => {
+  process.on('SIGHUP', listener);
+  return { [Symbol.dispose]: () => void process.off('SIGHUP', listener) };
+};
+
+/** At a terminal the signal says that the terminal is gone, and the process ends, as people expect. */
+export const neverHangUp: OnHangUp = () => ({ [Symbol.dispose]: () => undefined });
+
 type StopSignal = 'SIGINT' | 'SIGTERM';
 const stopSignals: readonly StopSignal[] = ['SIGINT', 'SIGTERM'];
 

@@ -1,6 +1,6 @@
 import { runCli } from './cli.ts';
 import { processEnvironment } from './config/environment.ts';
-import { abortOnSignals } from './interrupt.ts';
+import { abortOnSignals, neverHangUp, onHangUp } from './interrupt.ts';
 
 /** `failkit points | head` closes our output early; that is no error of ours. */
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
@@ -17,4 +17,5 @@ process.exitCode = await runCli(process.argv.slice(2), {
   stderr: process.stderr,
   environment: processEnvironment(),
   signal,
+  onHangUp: process.stdin.isTTY || process.stderr.isTTY ? neverHangUp : onHangUp,
 });

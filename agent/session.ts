@@ -1,17 +1,21 @@
 import type { KeyProvider } from '../crypto/key-provider.ts';
 import { type OpenRepository, openRepository } from '../replica/open-repository.ts';
 import { openRepositorySalvage } from '../replica/salvage-repository.ts';
+import { Bandwidth } from '../storage-targets/bandwidth.ts';
 import { ClockSkewed } from '../storage-targets/errors.ts';
 import { probeRefusal } from '../storage-targets/probe.ts';
 import type { WrappedTarget } from '../storage-targets/wrap-target.ts';
 import type { CommandContext } from './commands/command.ts';
 import type { Config } from './config/config-schema.ts';
+import { LimitsWatch, type RunningLimits } from './watch-limits.ts';
 import { openKeyProvider, openPinnedRepository, openTarget } from './wire.ts';
 
 /** The repository, opened and checked. */
 export interface KeylessSession extends AsyncDisposable {
   readonly config: Config;
   readonly store: WrappedTarget;
+  /** Of each machine's disks together. */
+  readonly readRate: Bandwidth;
   readonly repo: OpenRepository;
 }
 
@@ -42,6 +46,8 @@ export async function openKeylessSession(
   await using opened = new AsyncDisposableStack();
   const store = await openTarget(config);
   opened.use(store.target);
+  const readRate = new Bandwidth(config.limits.readBytesPerSecond);
+  opened.use(keepLimits({ ...store.bandwidth, read: readRate }, context));
   const open = salvage ? openRepositorySalvage : openRepository;
   const repo = await openPinnedRepository(config, store.target, open, context.signal);
   if (repo.pinnedRootReplaced) {
@@ -50,7 +56,20 @@ export async function openKeylessSession(
     );
   }
   const close = opened.move();
-  return { config, store, repo, [Symbol.asyncDispose]: () => close.disposeAsync() };
+  return { config, store, readRate, repo, [Symbol.asyncDispose]: () => close.disposeAsync() };
+}
+
+/** Those who share a link change their minds in the middle of a seed that takes days. */
+function keepLimits(limits: RunningLimits, context: CommandContext): Disposable {
+  const say = (line: string) => {
+    context.output.note(line);
+    if (context.config().logging.file !== null) context.logger().warn(line);
+  };
+  const stack = new DisposableStack();
+  const watch = stack.use(new LimitsWatch({ file: context.configFile(), reload: context.reloadConfig, limits, say }));
+  stack.use(context.onHangUp(() => watch.reread()));
+  watch.start();
+  return stack;
 }
 
 interface OpenOptions {

@@ -15,9 +15,9 @@ import { withKeyRetry } from '../crypto/with-key-retry.ts';
 import type { HypervisorConnection } from '../hypervisors/hypervisor.ts';
 import { connectImages } from '../hypervisors/image/image-connection.ts';
 import type { OpenRepository } from '../replica/open-repository.ts';
+import type { Bandwidth } from '../storage-targets/bandwidth.ts';
 import { openFilesystemTarget } from '../storage-targets/filesystem.ts';
 import type { StorageTarget } from '../storage-targets/storage-target.ts';
-import type { Bandwidth } from '../storage-targets/with-bandwidth.ts';
 import { type WrappedTarget, wrapTarget } from '../storage-targets/wrap-target.ts';
 import { ConfigInvalid } from './config/config-invalid.ts';
 import type {

@@ -1,5 +1,8 @@
 import type { BlockSource, HypervisorConnection, MachineSnapshot } from '../hypervisors/hypervisor.ts';
-import type { Bandwidth } from '../storage-targets/with-bandwidth.ts';
+import type { Bandwidth } from '../storage-targets/bandwidth.ts';
+
+/** Reads are cut at multiples of it, for disks that want whole sectors. */
+const unitBytes = 64 * 1024;
 
 /** Reads of a machine's disks wait for their turn, so that those who use the same storage do not suffer. */
 export function withReadRate(connection: HypervisorConnection, rate: Bandwidth): HypervisorConnection {
@@ -24,22 +27,29 @@ function limited(snapshot: MachineSnapshot, rate: Bandwidth): MachineSnapshot {
 }
 
 function limitedDisk(disk: BlockSource, rate: Bandwidth): BlockSource {
-  const { direct } = disk;
   return {
     label: disk.label,
     capacityBytes: disk.capacityBytes,
     referencePoint: disk.referencePoint,
     changedExtents: (since, signal) => disk.changedExtents(since, signal),
     async read(offset, into, signal) {
-      await rate.take(into.length, signal);
-      await disk.read(offset, into, signal);
+      let at = 0;
+      do {
+        const piece = into.subarray(at, at + pieceBytes(rate));
+        await rate.take(piece.length, signal);
+        await disk.read(offset + at, piece, signal);
+        at += piece.length;
+      } while (at < into.length);
     },
-    direct: direct && {
-      fd: direct.fd,
-      async admit(bytes, signal) {
-        await rate.take(bytes, signal);
-        await direct.admit(bytes, signal);
-      },
+    // Asked for before each stretch: a limit that comes meanwhile is kept from the next one on.
+    get directFd() {
+      return rate.bytesPerSecond === null ? disk.directFd : null;
     },
   };
+}
+
+/** So that a low rate is no row of bursts. */
+function pieceBytes(rate: Bandwidth): number {
+  if (rate.bytesPerSecond === null) return Number.POSITIVE_INFINITY;
+  return Math.ceil(rate.grantBytes / unitBytes) * unitBytes;
 }

@@ -63,13 +63,9 @@ export interface BlockSource {
   changedExtents(since: ReferencePoint, signal: AbortSignal): AsyncIterable<Extent>;
   /** Fills `into` exactly, or throws; never short. Safe to call many times in parallel. */
   read(offset: number, into: Uint8Array, signal: AbortSignal): Promise<void>;
-  /** Where the disk's bytes are those of a file or device: worker threads then read them by themselves. Null: only `read` has them. */
-  readonly direct: DirectReads | null;
-}
-
-/** The descriptor stays open, and reads as the disk does, for as long as the snapshot. */
-export interface DirectReads {
-  readonly fd: number;
-  /** Waits until so many bytes may be read. Comes before every read of the descriptor. */
-  admit(bytes: number, signal: AbortSignal): Promise<void>;
+  /**
+   * A file or device that reads as the disk does, open for as long as the snapshot: worker threads read it by themselves. Null where
+   * only `read` has the bytes, or where its pace is to be kept; it may change from call to call.
+   */
+  readonly directFd: number | null;
 }

@@ -20,6 +20,7 @@ import { checkListPrefix, checkObjectName, folderOf } from './object-name.ts';
 import {
   type ByteRange,
   type ObjectInfo,
+  type Pace,
   type PutOptions,
   type StorageTarget,
   wholeObjectBytesMax,
@@ -52,7 +53,7 @@ export async function openFilesystemTarget(options: FilesystemOptions): Promise<
   return {
     description: directory,
     putIfAbsent: (name, bytes, putOptions, signal) => putIfAbsent(store, name, bytes, putOptions, signal),
-    get: (name, range, signal) => getObject(directory, name, range, signal),
+    get: (name, range, signal, pace) => getObject(directory, name, range, signal, pace),
     head: (name, signal) => headObject(directory, name, signal),
     list(prefix, listOptions, signal) {
       checkListPrefix(prefix);
@@ -67,6 +68,7 @@ export async function openFilesystemTarget(options: FilesystemOptions): Promise<
 
 /** Written and hashed at a time. */
 const pieceBytes = 2 ** 20;
+const atOnce: Pace = (most) => most;
 
 interface Store {
   readonly directory: string;
@@ -90,7 +92,11 @@ async function putIfAbsent(
   if (options.retainUntil) throw new Unsupported(`${name} in ${directory}: a directory has no object lock`);
   signal.throwIfAborted();
   const where: Where = { directory, name, doing: 'putting' };
-  const { path: incoming, sha256 } = await putNamed(store, writeIncoming(directory, bytes), where);
+  const writing = putNamed(store, writeIncoming(directory, bytes, options.pace), where);
+  const { path: incoming, sha256 } = await writing.catch((error: unknown) => {
+    signal.throwIfAborted();
+    throw error;
+  });
   try {
     signal.throwIfAborted();
     // A directory records no checksum, so it is checked here: what becomes durable is what was sealed.
@@ -110,7 +116,7 @@ interface Incoming {
   readonly sha256: Uint8Array;
 }
 
-async function writeIncoming(directory: string, bytes: Uint8Array): Promise<Incoming> {
+async function writeIncoming(directory: string, bytes: Uint8Array, pace: Pace = atOnce): Promise<Incoming> {
   const folder = join(directory, incomingFolder);
   const path = join(folder, randomUUID());
   const handle = await open(path, 'wx').catch(async (error: unknown) => {
@@ -119,7 +125,7 @@ async function writeIncoming(directory: string, bytes: Uint8Array): Promise<Inco
     return open(path, 'wx');
   });
   try {
-    const sha256 = await writeAll(handle, bytes);
+    const sha256 = await writeAll(handle, bytes, pace);
     await handle.sync();
     return { path, sha256 };
   } catch (error) {
@@ -131,13 +137,14 @@ async function writeIncoming(directory: string, bytes: Uint8Array): Promise<Inco
 }
 
 /** Each piece is hashed while it is written, so that no piece holds up the main thread for long. Returns the SHA-256. */
-async function writeAll(handle: FileHandle, bytes: Uint8Array): Promise<Uint8Array> {
+async function writeAll(handle: FileHandle, bytes: Uint8Array, pace: Pace): Promise<Uint8Array> {
   const hash = createHash('sha256');
-  for (let at = 0; at < bytes.length; at += pieceBytes) {
-    const piece = bytes.subarray(at, at + pieceBytes);
+  for (let at = 0; at < bytes.length; ) {
+    const piece = bytes.subarray(at, at + (await pace(Math.min(pieceBytes, bytes.length - at))));
     const writing = writePiece(handle, piece, at);
     hash.update(piece);
     await writing;
+    at += piece.length;
   }
   return hash.digest();
 }
@@ -183,6 +190,7 @@ async function getObject(
   name: string,
   range: ByteRange | null,
   signal: AbortSignal,
+  pace: Pace = atOnce,
 ): Promise<Uint8Array> {
   checkObjectName(name);
   signal.throwIfAborted();
@@ -198,9 +206,10 @@ async function getObject(
   }
   // Not zeroed first: it is given out only once every byte of it was read.
   const into = new Uint8Array(Buffer.allocUnsafeSlow(length).buffer);
-  for (let done = 0; done < length; ) {
+  for (let done = 0, granted = 0; done < length; ) {
+    if (granted === done) granted += await pace(length - done);
     signal.throwIfAborted();
-    const { bytesRead } = await named(handle.read(into, done, length - done, offset + done), where);
+    const { bytesRead } = await named(handle.read(into, done, granted - done, offset + done), where);
     if (bytesRead === 0) throw new RangeInvalid(`${name} in ${directory} became shorter while it was read`);
     done += bytesRead;
   }

@@ -1,7 +1,7 @@
 import type { GetObjectCommandOutput } from '@aws-sdk/client-s3';
 
 import { RangeInvalid, StoreUnavailable } from './errors.ts';
-import { type ByteRange, wholeObjectBytesMax } from './storage-target.ts';
+import { type ByteRange, type Pace, wholeObjectBytesMax } from './storage-target.ts';
 
 /**
  * The bytes of an answer to a GET, exactly as many as were asked for. The store is not trusted: what it announces is
@@ -11,6 +11,8 @@ export async function readBody(
   answer: GetObjectCommandOutput,
   range: ByteRange | null,
   key: string,
+  signal: AbortSignal,
+  pace: Pace | undefined,
 ): Promise<Uint8Array> {
   const announced = answer.ContentLength;
   if (announced === undefined || answer.Body === undefined) {
@@ -19,7 +21,7 @@ export async function readBody(
   const body = answer.Body as AsyncIterable<Uint8Array>;
   try {
     checkRange(answer.ContentRange, announced, range, key);
-    return await collect(body, announced, key);
+    return await collect(body, announced, key, signal, pace);
   } catch (error) {
     // An unread answer would keep its connection busy for ever.
     if (isDestroyable(body)) body.destroy();
@@ -46,7 +48,13 @@ function checkRange(contentRange: string | undefined, announced: number, range: 
   }
 }
 
-async function collect(body: AsyncIterable<Uint8Array>, length: number, key: string): Promise<Uint8Array> {
+async function collect(
+  body: AsyncIterable<Uint8Array>,
+  length: number,
+  key: string,
+  signal: AbortSignal,
+  pace: Pace | undefined,
+): Promise<Uint8Array> {
   // Not zeroed first: it is given out only once every byte of it was received.
   const bytes = new Uint8Array(Buffer.allocUnsafeSlow(length).buffer);
   let filled = 0;
@@ -55,10 +63,24 @@ async function collect(body: AsyncIterable<Uint8Array>, length: number, key: str
       throw new StoreUnavailable(`${key}: the store sends more than the ${length} bytes it announced`);
     bytes.set(chunk, filled);
     filled += chunk.length;
+    // The next chunk is not taken from the connection before: so the store, too, has to wait.
+    const wait = pace === undefined ? null : waitFor(chunk.length, pace);
+    if (wait !== null) await wait;
+    signal.throwIfAborted();
   }
   if (filled !== length)
     throw new StoreUnavailable(`${key}: the store's answer ended after ${filled} of ${length} bytes`);
   return bytes;
+}
+
+/** Until all of the bytes are granted; null when they are already. */
+function waitFor(bytes: number, pace: Pace): Promise<void> | null {
+  for (let left = bytes; left > 0; ) {
+    const granted = pace(left);
+    if (typeof granted !== 'number') return granted.then((count) => waitFor(left - count, pace) ?? undefined);
+    left -= granted;
+  }
+  return null;
 }
 
 function isDestroyable(body: unknown): body is { destroy(): void } {

@@ -4,6 +4,8 @@ import { StoreUnavailable } from './errors.ts';
 import { checkObjectName } from './object-name.ts';
 import type { S3ConnectionOptions } from './s3-connection.ts';
 import { s3Error } from './s3-errors.ts';
+import type { Pace } from './storage-target.ts';
+import { TimeLimit } from './time-limit.ts';
 
 export interface S3Options extends S3ConnectionOptions {
   readonly bucket: string;
@@ -40,12 +42,16 @@ export class S3Bucket {
     return this.prefix + name;
   }
 
-  /** `work` gets a signal that also fires when the request takes too long. The caller is released at once on cancellation. */
+  /**
+   * `work` gets a signal that also fires when the request takes too long, and the pace to keep, if there is one. The caller
+   * is released at once on cancellation.
+   */
   async request<T>(
     doing: string,
     name: string,
     signal: AbortSignal,
-    work: (signal: AbortSignal) => Promise<T>,
+    work: (signal: AbortSignal, pace: Pace | undefined) => Promise<T>,
+    pace?: Pace,
   ): Promise<T> {
     signal.throwIfAborted();
     const controller = new AbortController();
@@ -56,20 +62,17 @@ export class S3Bucket {
     };
     const subject = `s3://${this.name}/${name === '' ? '' : this.prefix + name}`;
     const cancel = () => stop(signal.reason);
-    const timer = setTimeout(
-      () => stop(new StoreUnavailable(`${subject}: ${doing} took longer than ${requestMsMax} ms`)),
-      requestMsMax,
-    );
+    const late = () => stop(new StoreUnavailable(`${subject}: ${doing} took longer than ${requestMsMax} ms`));
+    using limit = new TimeLimit(requestMsMax, late);
     signal.addEventListener('abort', cancel, { once: true });
     try {
-      const result = await Promise.race([work(controller.signal), stopped.promise]);
+      const result = await Promise.race([work(controller.signal, pace && limit.leavingOut(pace)), stopped.promise]);
       this.seen = true;
       return result;
     } catch (error) {
       signal.throwIfAborted();
       throw s3Error(error, { subject, doing, region: this.#region });
     } finally {
-      clearTimeout(timer);
       signal.removeEventListener('abort', cancel);
     }
   }

@@ -17,12 +17,13 @@ import {
   Unsupported,
 } from './errors.ts';
 import { checkListPrefix } from './object-name.ts';
+import { pacedBody } from './paced-body.ts';
 import { readBody } from './s3-body.ts';
 import { incompleteAnswer, S3Bucket, type S3Options } from './s3-bucket.ts';
 import { s3ClientConfig } from './s3-connection.ts';
 import { deleteEveryVersion } from './s3-delete.ts';
 import { listObjects } from './s3-list.ts';
-import type { ByteRange, ObjectInfo, PutOptions, StorageTarget } from './storage-target.ts';
+import type { ByteRange, ObjectInfo, Pace, PutOptions, StorageTarget } from './storage-target.ts';
 
 /** One bucket of AWS S3 or of a server that speaks its protocol. Opening sends nothing; each method translates one call. */
 export async function openS3Target(options: S3Options): Promise<StorageTarget> {
@@ -31,7 +32,7 @@ export async function openS3Target(options: S3Options): Promise<StorageTarget> {
   return {
     description: `s3://${options.bucket}/${bucket.prefix}`,
     putIfAbsent: (name, bytes, putOptions, signal) => putIfAbsent(bucket, name, bytes, putOptions, signal),
-    get: (name, range, signal) => getObject(bucket, name, range, signal),
+    get: (name, range, signal, pace) => getObject(bucket, name, range, signal, pace),
     head: async (name, signal) => (await headObject(bucket, name, signal)).info,
     list(prefix, listOptions, signal) {
       checkListPrefix(prefix);
@@ -76,7 +77,11 @@ async function putIfAbsent(
     { step: 'build', name: 'suppliedPayloadHash' },
   );
   try {
-    await bucket.request('putting', name, signal, (abortSignal) => bucket.client.send(command, { abortSignal }));
+    const send = (abortSignal: AbortSignal, pace: Pace | undefined) => {
+      if (pace !== undefined && bytes.length > 0) command.input.Body = pacedBody(bytes, pace);
+      return bucket.client.send(command, { abortSignal });
+    };
+    await bucket.request('putting', name, signal, send, options.pace);
   } catch (error) {
     throw options.retainUntil ? lockUnsupported(error) : error;
   }
@@ -93,15 +98,18 @@ async function getObject(
   name: string,
   range: ByteRange | null,
   signal: AbortSignal,
+  pace: Pace | undefined,
 ): Promise<Uint8Array> {
   const input = {
     Bucket: bucket.name,
     Key: bucket.key(name),
     ...(range && { Range: `bytes=${range.offset}-${range.offset + range.length - 1}` }),
   };
-  return await bucket.request('reading', name, signal, async (abortSignal) =>
-    readBody(await bucket.client.send(new GetObjectCommand(input), { abortSignal }), range, bucket.prefix + name),
-  );
+  const read = async (abortSignal: AbortSignal, paced: Pace | undefined) => {
+    const answer = await bucket.client.send(new GetObjectCommand(input), { abortSignal });
+    return await readBody(answer, range, bucket.prefix + name, abortSignal, paced);
+  };
+  return await bucket.request('reading', name, signal, read, pace);
 }
 
 interface Head {

@@ -21,7 +21,7 @@ export interface StorageTarget extends AsyncDisposable {
    * Exactly the bytes asked for, or an error: never short. `null` reads the whole object. Throws ObjectNotFound, or
    * RangeInvalid when the object ends before the range does, or a whole one exceeds `wholeObjectBytesMax`.
    */
-  get(name: string, range: ByteRange | null, signal: AbortSignal): Promise<Uint8Array>;
+  get(name: string, range: ByteRange | null, signal: AbortSignal, pace?: Pace): Promise<Uint8Array>;
 
   /** Throws ObjectNotFound. */
   head(name: string, signal: AbortSignal): Promise<ObjectInfo>;
@@ -53,7 +53,15 @@ export interface PutOptions {
   readonly sha256: Uint8Array;
   /** Object lock until then, where the store has one; throws Unsupported elsewhere, and nothing is put. */
   readonly retainUntil?: Date;
+  readonly pace?: Pace;
 }
+
+/**
+ * Asked for every byte of a body, piece by piece: how many of the next `most` may travel, from one to all of them. A put
+ * asks before it sends them; a get asks before it takes more from the connection than it was granted, or a buffer beyond
+ * that. Rejects only when the transfer is cancelled, with `signal.reason`. The wait for it counts towards no time limit.
+ */
+export type Pace = (most: number) => number | Promise<number>;
 
 export interface ListedObject {
   readonly name: string;

@@ -1,108 +1,65 @@
-import type { Clock } from './clock.ts';
-import { systemClock } from './clock.ts';
-import type { StorageTarget } from './storage-target.ts';
-
-/** Long waits are cut into pieces, so that a rate changed meanwhile is felt soon. */
-const waitMsMax = 1_000;
-/** What idle time may earn: enough to make up for timers that wake late, and no burst to speak of. */
-const reserveMs = 100;
-
-/**
- * A token bucket that may go into debt: a transfer starts when the bucket is not overdrawn, then takes all it needs. So
- * an object larger than the bucket passes, and the average keeps to the rate. First come, first served.
- */
-export class Bandwidth {
-  readonly #clock: Clock;
-  #bytesPerSecond: number | null;
-  #tokens = 0;
-  #filledAt: number;
-  #turn: Promise<void> = Promise.resolve();
-
-  /** `null`: unlimited. */
-  constructor(bytesPerSecond: number | null, clock: Clock = systemClock) {
-    this.#clock = clock;
-    this.#bytesPerSecond = bytesPerSecond;
-    this.#filledAt = clock.now();
-  }
-
-  get bytesPerSecond(): number | null {
-    return this.#bytesPerSecond;
-  }
-
-  /** Takes effect within a second, for waiting transfers too. */
-  set(bytesPerSecond: number | null): void {
-    this.#fill();
-    this.#bytesPerSecond = bytesPerSecond;
-  }
-
-  /** Waits for the turn, then takes `bytes`. Rejects with `signal.reason` when cancelled, and then takes nothing. */
-  async take(bytes: number, signal: AbortSignal): Promise<void> {
-    const before = this.#turn;
-    const mine = Promise.withResolvers<void>();
-    this.#turn = mine.promise;
-    try {
-      await settled(before, signal);
-      while (this.#debtMs() > 0) await this.#clock.sleep(Math.min(this.#debtMs(), waitMsMax), signal);
-      this.charge(bytes);
-    } finally {
-      // A cancelled transfer leaves the queue only when those before it have had their turn.
-      void before.then(mine.resolve);
-    }
-  }
-
-  /** For bytes that are known only after they came; the next transfer waits for them. */
-  charge(bytes: number): void {
-    this.#fill();
-    this.#tokens -= bytes;
-  }
-
-  #debtMs(): number {
-    this.#fill();
-    if (this.#bytesPerSecond === null || this.#tokens >= 0) return 0;
-    return Math.ceil((-this.#tokens / this.#bytesPerSecond) * 1000);
-  }
-
-  #fill(): void {
-    const now = this.#clock.now();
-    const elapsedMs = now - this.#filledAt;
-    this.#filledAt = now;
-    const rate = this.#bytesPerSecond;
-    if (rate === null) this.#tokens = 0;
-    else this.#tokens = Math.min((rate * reserveMs) / 1000, this.#tokens + (rate * elapsedMs) / 1000);
-  }
-}
-
-function settled(before: Promise<void>, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const cancel = () => reject(signal.reason);
-    if (signal.aborted) return cancel();
-    signal.addEventListener('abort', cancel, { once: true });
-    void before.then(() => {
-      signal.removeEventListener('abort', cancel);
-      resolve();
-    });
-  });
-}
+import type { Bandwidth } from './bandwidth.ts';
+import { type Pace, type StorageTarget, wholeObjectBytesMax } from './storage-target.ts';
 
 export interface BandwidthLimits {
   readonly upload: Bandwidth;
   readonly download: Bandwidth;
 }
 
-/** Paces uploads and downloads separately. Both can be changed while running; requests without a payload are free. */
+/** Of a request and its answer: small parts should not come above the limit by them. */
+const headersBytes = 4 * 1024;
+
+/**
+ * Paces the bytes of uploads and downloads separately. Both can be changed while running; what has no payload is free.
+ *
+ * Holding back an answer is not enough: the kernels take megabytes of it ahead of whoever reads. So under a limit a range
+ * is asked for in parts, each of them paid for before; whatever was not (another limit has come) is paid for as it is read.
+ */
 export function withBandwidth(target: StorageTarget, { upload, download }: BandwidthLimits): StorageTarget {
   return {
     ...unpaced(target),
-    async putIfAbsent(name, bytes, options, signal) {
-      await upload.take(bytes.length, signal);
-      await target.putIfAbsent(name, bytes, options, signal);
+    putIfAbsent: (name, bytes, options, signal) =>
+      upload.transfer(bytes.length, signal, (pace) =>
+        target.putIfAbsent(name, bytes, { ...options, pace: both(options.pace, pace) }, signal),
+      ),
+    async get(name, range, signal, callers) {
+      const pace = (paid: number) => both(callers, afterPaid(paid, download, signal));
+      // Objects that are read whole are control objects, and small. A hostile length takes no memory here.
+      const inParts = range !== null && range.length <= wholeObjectBytesMax && download.bytesPerSecond !== null;
+      if (!inParts) return await target.get(name, range, signal, pace(0));
+      const whole = new Uint8Array(range.length);
+      for (let at = 0; at < whole.length; ) {
+        const length = Math.min(whole.length - at, download.requestBytes);
+        const part = { offset: range.offset + at, length };
+        // Few are paid for at once: a store that stalls would deliver them all together.
+        const bytes = await download.transfer(length, signal, async () => {
+          await download.prepay(length + headersBytes, signal);
+          return await target.get(name, part, signal, pace(length));
+        });
+        whole.set(bytes, at);
+        at += length;
+      }
+      return whole;
     },
-    async get(name, range, signal) {
-      await download.take(range?.length ?? 0, signal);
-      const bytes = await target.get(name, range, signal);
-      if (range === null) download.charge(bytes.length);
-      return bytes;
-    },
+  };
+}
+
+function afterPaid(paid: number, limit: Bandwidth, signal: AbortSignal): Pace {
+  let left = paid;
+  return (most) => {
+    if (left === 0) return limit.grant(most, signal);
+    const granted = Math.min(most, left);
+    left -= granted;
+    return granted;
+  };
+}
+
+function both(callers: Pace | undefined, ours: Pace): Pace {
+  if (callers === undefined) return ours;
+  return async (most) => {
+    const granted = await callers(most);
+    for (let left = granted; left > 0; ) left -= await ours(left);
+    return granted;
   };
 }
 

@@ -1,6 +1,7 @@
 import pLimit from 'p-limit';
 
 import { Throttled } from './errors.ts';
+import { inTurn } from './in-turn.ts';
 import type { ListedObject, StorageTarget } from './storage-target.ts';
 
 /** A store answers many requests at once with SlowDown; those count as one complaint. */
@@ -46,17 +47,7 @@ export class InFlightLimit {
 
   /** Waits for a turn, then does the work. Cancelled while waiting, it rejects at once with `signal.reason`. */
   run<T>(work: () => Promise<T>, signal: AbortSignal): Promise<T> {
-    return new Promise<T>((resolve, reject) => {
-      signal.throwIfAborted();
-      const cancel = () => reject(signal.reason);
-      signal.addEventListener('abort', cancel, { once: true });
-      const turn = async () => {
-        signal.removeEventListener('abort', cancel);
-        signal.throwIfAborted();
-        return await this.#observed(work);
-      };
-      this.#limit(turn).then(resolve, reject);
-    });
+    return inTurn(this.#limit, () => this.#observed(work), signal);
   }
 
   async #observed<T>(work: () => Promise<T>): Promise<T> {
@@ -91,7 +82,7 @@ export function withLimit(target: StorageTarget, limit: InFlightLimit): StorageT
     description: target.description,
     putIfAbsent: (name, bytes, options, signal) =>
       limit.run(() => target.putIfAbsent(name, bytes, options, signal), signal),
-    get: (name, range, signal) => limit.run(() => target.get(name, range, signal), signal),
+    get: (name, range, signal, pace) => limit.run(() => target.get(name, range, signal, pace), signal),
     head: (name, signal) => limit.run(() => target.head(name, signal), signal),
     list: (prefix, options, signal) => listInTurn(target.list(prefix, options, signal), limit, signal),
     delete: (names, signal) => limit.run(() => target.delete(names, signal), signal),

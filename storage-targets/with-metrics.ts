@@ -35,11 +35,11 @@ export function withMetrics(target: StorageTarget, metrics: TargetMetrics): Stor
         () => target.putIfAbsent(name, bytes, options, signal),
         () => bytes.length,
       ),
-    get: (name, range, signal) =>
+    get: (name, range, signal, pace) =>
       counted(
         metrics.get,
         signal,
-        () => target.get(name, range, signal),
+        () => target.get(name, range, signal, pace),
         (bytes) => bytes.length,
       ),
     head: (name, signal) => counted(metrics.head, signal, () => target.head(name, signal)),

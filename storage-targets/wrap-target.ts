@@ -1,5 +1,6 @@
+import { Bandwidth } from './bandwidth.ts';
 import type { StorageTarget } from './storage-target.ts';
-import { Bandwidth, type BandwidthLimits, withBandwidth } from './with-bandwidth.ts';
+import { type BandwidthLimits, withBandwidth } from './with-bandwidth.ts';
 import { InFlightLimit, withLimit } from './with-limit.ts';
 import { newTargetMetrics, type TargetMetrics, withMetrics } from './with-metrics.ts';
 import { type RetryOptions, withRetry } from './with-retry.ts';
@@ -22,8 +23,8 @@ export interface WrappedTarget {
 
 /**
  * retry → limit → bandwidth → metrics → store. A pause between tries holds no slot (retry outside the limit); at most
- * the requests in flight wait for bandwidth, and every try pays for its bytes (bandwidth inside the limit); the
- * store's own time limits begin after all waiting; metrics see each request that really goes out, and nothing else.
+ * the requests in flight wait for bandwidth, and every try pays for its bytes as they go out (bandwidth inside the
+ * limit); the store's own time limits leave out that waiting; metrics see each request that really goes out, and nothing else.
  */
 export function wrapTarget(store: StorageTarget, options: WrapOptions): WrappedTarget {
   const metrics = newTargetMetrics();

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import type { Config } from '../config/config-schema.ts';
+import type { OnHangUp } from '../interrupt.ts';
 import type { Logger } from '../log.ts';
 import type { Output } from '../output.ts';
 import type { ExitCode } from '../remedy.ts';
@@ -13,6 +14,9 @@ export interface CommandContext {
   configFile(): string;
   /** Read and checked once. Throws ConfigInvalid. */
   config(): Config;
+  /** As the file is now. Throws ConfigInvalid. */
+  reloadConfig(): Config;
+  readonly onHangUp: OnHangUp;
   /** Written to as the configuration says; `--log-level` overrides its level. */
   logger(): Logger;
 }

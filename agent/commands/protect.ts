@@ -3,7 +3,6 @@ import type { Command } from 'commander';
 import { ReplicaNotFound } from '../../replica/chain.ts';
 import { sameBytes, toHex } from '../../replica/encoding.ts';
 import { segmentKey } from '../../replica/names.ts';
-import { Bandwidth } from '../../storage-targets/with-bandwidth.ts';
 import { ConfigInvalid } from '../config/config-invalid.ts';
 import type { MachineConfig } from '../config/config-schema.ts';
 import { describeFailure } from '../failure.ts';
@@ -139,7 +138,7 @@ async function publishPoint(
   const agent = await openAgentKey(config);
   using state = new MachineState(config.state, machine.name);
   const machineId = await claimReplica(verb, machine.name, options, state, session, context.signal);
-  await using connection = connectSource(machine, new Bandwidth(config.limits.readBytesPerSecond));
+  await using connection = connectSource(machine, session.readRate);
   return await protectMachine(
     {
       repo,

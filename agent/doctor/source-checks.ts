@@ -1,6 +1,6 @@
 import { stat } from 'node:fs/promises';
 import type { BlockSource } from '../../hypervisors/hypervisor.ts';
-import { Bandwidth } from '../../storage-targets/with-bandwidth.ts';
+import { Bandwidth } from '../../storage-targets/bandwidth.ts';
 import type { MachineConfig } from '../config/config-schema.ts';
 import { formatBytes, formatDuration } from '../quantities.ts';
 import { connectSource } from '../wire.ts';

@@ -189,12 +189,12 @@ async function squeezeFile(
   { workers, progress }: DiskTools,
   signal: AbortSignal,
 ): Promise<Squeezed | null> {
-  if (source.direct === null) return null;
+  const { directFd: fd } = source;
+  if (fd === null) return null;
   const wanted = bytesToRead(stretch, geometry);
-  await source.direct.admit(wanted, signal);
   const offset = stretch.firstBlock * geometry.blockSize;
   const length = Math.min(task.bytes.length, geometry.capacityBytes - offset);
-  const squeezed = await workers.squeeze({ ...task, file: { fd: source.direct.fd, offset, length } }, signal);
+  const squeezed = await workers.squeeze({ ...task, file: { fd, offset, length } }, signal);
   if (squeezed !== null) progress.readBytes += wanted;
   return squeezed;
 }

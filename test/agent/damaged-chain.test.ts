@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { runCli } from '../../agent/cli.ts';
+import { neverHangUp } from '../../agent/interrupt.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'failkit-chain-'));
 const image = Buffer.alloc(300_000, 'content of the disk ');
@@ -46,7 +47,13 @@ it('lets the machine begin another replica next to the damaged one', async () =>
 async function failkit(...args: string[]): Promise<{ exitCode: number; document: unknown }> {
   let text = '';
   const stdout = { write: (more: string) => (text += more) };
-  const host = { stdout, stderr: { write: () => true }, environment: {}, signal: new AbortController().signal };
+  const host = {
+    stdout,
+    stderr: { write: () => true },
+    environment: {},
+    signal: new AbortController().signal,
+    onHangUp: neverHangUp,
+  };
   const exitCode = await runCli(['--config', join(folder, 'failkit.yaml'), '--json', ...args], host);
   return { exitCode, document: text === '' ? null : JSON.parse(text) };
 }

@@ -1,4 +1,5 @@
 import { runCli } from '../../agent/cli.ts';
+import { neverHangUp } from '../../agent/interrupt.ts';
 import { recordOutput } from '../canary.ts';
 
 /** A command line run in this process. */
@@ -19,6 +20,7 @@ export async function failkitHere(
     stderr: { write: (text: string) => (stderr += text) },
     environment: {},
     signal: new AbortController().signal,
+    onHangUp: neverHangUp,
   });
   recordOutput(stdout + stderr);
   return { exitCode, stdout, stderr };

@@ -2,7 +2,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { ObjectExists, Unsupported } from '../../storage-targets/errors.ts';
 import { probePutIfAbsent, probeRefusal } from '../../storage-targets/probe.ts';
-import type { ListedObject, ListOptions, StorageTarget } from '../../storage-targets/storage-target.ts';
+import type { ListedObject, ListOptions, Pace, StorageTarget } from '../../storage-targets/storage-target.ts';
 
 export interface StorageTargetSubject {
   readonly name: string;
@@ -63,6 +63,7 @@ export function storageTargetContract(subject: StorageTargetSubject): void {
     describe('delete', () => deleting(() => target));
     describe('names', () => naming(() => target));
     describe('cancellation', () => cancelling(() => target));
+    describe('a pace', () => pacing(() => target));
     describe('retention', () => retaining(subject));
 
     it("tells the store's time", async () => {
@@ -362,6 +363,57 @@ function cancelling(target: () => StorageTarget): void {
       if (outcome === 'resolved') expect(found).not.toBeNull();
       if (found !== null) expect(Buffer.compare(found, bytes)).toBe(0);
     }
+  });
+}
+
+/** Grants pieces of an odd size, some at once and some later, until it has granted `stopAfter` bytes. */
+function hesitant(signal: AbortSignal, stopAfter = Number.POSITIVE_INFINITY) {
+  const seen = { granted: 0, stopped: Promise.withResolvers<void>() };
+  const pace: Pace = (most) => {
+    if (seen.granted >= stopAfter) {
+      seen.stopped.resolve();
+      return new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
+    }
+    const piece = Math.min(most, 100_003);
+    seen.granted += piece;
+    return seen.granted % 3 === 0 ? piece : new Promise((resolve) => setImmediate(() => resolve(piece)));
+  };
+  return { seen, pace };
+}
+
+function pacing(target: () => StorageTarget): void {
+  const bytes = new Uint8Array(randomBytes(3 * MiB + 5));
+
+  it('is asked for each byte of a put and a get, and the object is the same', async () => {
+    const up = hesitant(never);
+    await target().putIfAbsent('pace/whole', bytes, { sha256: sha256(bytes), pace: up.pace }, never);
+    expect(up.seen.granted).toBe(bytes.length);
+    for (const range of [null, { offset: 7, length: 2 * MiB }]) {
+      const down = hesitant(never);
+      const got = await target().get('pace/whole', range, never, down.pace);
+      const wanted = range === null ? bytes : bytes.subarray(range.offset, range.offset + range.length);
+      expect(Buffer.compare(got, wanted)).toBe(0);
+      expect(down.seen.granted).toBe(got.length);
+    }
+  });
+
+  it('holds back a put and a get, which can be cancelled meanwhile', async () => {
+    await put(target(), 'pace/there', bytes);
+    const controller = new AbortController();
+    const { signal } = controller;
+    const [up, down] = [hesitant(signal, MiB), hesitant(signal, MiB)];
+    const outcomes = [
+      target().putIfAbsent('pace/held', bytes, { sha256: sha256(bytes), pace: up.pace }, signal),
+      target().get('pace/there', null, signal, down.pace),
+    ].map((doing) => doing.catch((reason: unknown) => reason));
+    await Promise.all([up.seen.stopped.promise, down.seen.stopped.promise]);
+    expect(await code(target().head('pace/held', never))).toBe('OBJECT_NOT_FOUND');
+    controller.abort('enough');
+    expect(await Promise.all(outcomes)).toEqual(['enough', 'enough']);
+    expect(up.seen.granted).toBeLessThan(2 * MiB);
+    expect(down.seen.granted).toBeLessThan(2 * MiB);
+    expect(await code(target().head('pace/held', never))).toBe('OBJECT_NOT_FOUND');
+    await put(target(), 'pace/held', bytes);
   });
 }
 

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { runCli } from '../../agent/cli.ts';
+import { neverHangUp } from '../../agent/interrupt.ts';
 import { codeBlocks, operatorDocuments, textOf } from './documents.ts';
 
 /** A command line as a document shows it. */
@@ -49,7 +50,13 @@ async function helpOf(command: readonly string[]): Promise<string> {
       text += part;
     },
   };
-  const host = { stdout: stream, stderr: stream, environment: {}, signal: new AbortController().signal };
+  const host = {
+    stdout: stream,
+    stderr: stream,
+    environment: {},
+    signal: new AbortController().signal,
+    onHangUp: neverHangUp,
+  };
   await runCli([...command, '--help'], host);
   return text;
 }

@@ -25,7 +25,7 @@ export interface FailkitProcess {
   /** Of the agent itself: the launcher became it. */
   readonly pid: number;
   readonly ended: Promise<Outcome>;
-  kill(signal: 'SIGINT' | 'SIGKILL'): void;
+  kill(signal: 'SIGINT' | 'SIGKILL' | 'SIGHUP'): void;
 }
 
 export function startFailkit(args: readonly string[], { folder, environment = {} }: ProcessOptions): FailkitProcess {

@@ -14,6 +14,7 @@ import {
   type ListedObject,
   type ListOptions,
   type ObjectInfo,
+  type Pace,
   type PutOptions,
   type StorageTarget,
   wholeObjectBytesMax,
@@ -132,13 +133,16 @@ export function openMemoryTarget(
       signal.throwIfAborted();
       const copy = bytes.slice();
       const outcome = await gate({ kind: 'put', name });
+      await granted(copy.length, options.pace);
       signal.throwIfAborted();
       carryOutPut(store, name, copy, options, outcome);
     },
-    async get(name, range, signal) {
+    async get(name, range, signal, pace) {
       checkObjectName(name);
       await pass(gate, { kind: 'get', name }, signal);
-      return cut(name, store.read(name).bytes, range);
+      const bytes = cut(name, store.read(name).bytes, range);
+      await granted(bytes.length, pace);
+      return bytes;
     },
     async head(name, signal) {
       checkObjectName(name);
@@ -207,6 +211,10 @@ async function pass(gate: MemoryGate, operation: MemoryOperation, signal: AbortS
   const outcome = await gate(operation);
   signal.throwIfAborted();
   if (outcome.kind !== 'done') throw new StoreUnavailable('memory: no answer');
+}
+
+async function granted(bytes: number, pace: Pace | undefined): Promise<void> {
+  for (let left = bytes; left > 0 && pace !== undefined; ) left -= await pace(left);
 }
 
 function cut(name: string, bytes: Uint8Array, range: ByteRange | null): Uint8Array {

@@ -5,6 +5,7 @@ import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, sta
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { runCli } from '../../agent/cli.ts';
+import { neverHangUp } from '../../agent/interrupt.ts';
 import { recordOutput } from '../canary.ts';
 import { noise } from './fault-world.ts';
 import type { Injection } from './injection.ts';
@@ -119,7 +120,7 @@ export class CliWorld implements Disposable {
         texts[name] += text;
       },
     });
-    const host = { stdout: stream('stdout'), stderr: stream('stderr'), environment: {}, signal };
+    const host = { stdout: stream('stdout'), stderr: stream('stderr'), environment: {}, signal, onHangUp: neverHangUp };
     const exitCode = await runCli(['--config', this.path(`${state}.yaml`), '--json', ...args], host);
     recordOutput(texts.stdout + texts.stderr);
     return { exitCode, ...texts };
