@@ -5,6 +5,7 @@ import { join, resolve } from 'node:path';
 import { openCanaryFolder, removeCanaryFolder } from '../test/canary.ts';
 import { minioNeeds, type S3Peer, startMinio } from '../test/peers/s3.ts';
 import type { Place } from './contestants/contestant.ts';
+import { installAgent } from './install-agent.ts';
 import { makeImage } from './make-image.ts';
 import { measure } from './measure.ts';
 
@@ -12,6 +13,8 @@ import { measure } from './measure.ts';
 export interface Arena extends AsyncDisposable {
   readonly folder: string;
   readonly image: string;
+  /** Of the agent. */
+  readonly launcher: string;
   /** Of the machine, when nothing of ours ran yet. */
   readonly loadAtStart: number;
   say(line: string): void;
@@ -39,6 +42,7 @@ export async function openArena({ source, image }: ArenaOptions): Promise<Arena>
   try {
     return {
       ...{ folder, loadAtStart, say },
+      launcher: await installAgent(join(folder, 'agent')),
       image: image === null ? await makeIn(folder, source, say) : resolve(image),
       [Symbol.asyncDispose]: dispose,
     };
@@ -85,6 +89,7 @@ export async function openStand(arena: Arena): Promise<Stand> {
     folder,
     memoryFolder: mkdtempSync(join(inMemory, 'store-')),
     image: arena.image,
+    launcher: arena.launcher,
   };
   const held = opened.move();
   return {

@@ -17,6 +17,8 @@ export interface Place {
   readonly memoryFolder: string;
   /** Alone in its folder, for who takes folders only. */
   readonly image: string;
+  /** Of the agent. */
+  readonly launcher: string;
 }
 
 export interface Contestant {

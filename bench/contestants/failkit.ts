@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { measure } from '../measure.ts';
 import { bothCompressions, type Compression, type Contestant, type Place } from './contestant.ts';
 
-export const launcher = join(import.meta.dirname, '../../bin/failkit');
+const ownLauncher = join(import.meta.dirname, '../../bin/failkit');
 export const configFile = 'failkit.yaml';
 export const machineName = 'machine';
 
@@ -12,7 +12,7 @@ export const failkit: Contestant = {
   peer: null,
   compressions: bothCompressions,
   note: null,
-  version: async () => `failkit ${(await measure({ command: launcher, args: ['--version'] })).stdout.trim()}`,
+  version: async () => `failkit ${(await measure({ command: ownLauncher, args: ['--version'] })).stdout.trim()}`,
   async open(place, compression) {
     const run = await openFailkit(place, compression, `path: ${place.image}`);
     return {
@@ -51,7 +51,7 @@ machines:
 `,
   );
   const run = (...args: readonly string[]) =>
-    measure({ command: launcher, args, env: secretsOf(place), cwd: place.folder });
+    measure({ command: place.launcher, args, env: secretsOf(place), cwd: place.folder });
   await run('init', '--kit', 'kit');
   return run;
 }
