@@ -20,7 +20,11 @@ export function expectedRatios(): ExpectedRatios {
 }
 
 export function recordRatios(ratios: readonly Ratio[], versions: readonly string[]): void {
-  const rounded = ratios.map(({ wall, cpu, ...rest }) => ({ ...rest, wall: round(wall), cpu: round(cpu) }));
+  const rounded = ratios.map(({ wall, cpu, ...rest }) => ({
+    ...rest,
+    wall: wall === null ? null : round(wall),
+    cpu: round(cpu),
+  }));
   const expected: ExpectedRatios = { cores: cpus().length, versions, ratios: rounded };
   writeFileSync(file, `${JSON.stringify(expected, null, 2)}\n`);
 }

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { type Arena, openStand, readThrough, requireSame, type Stand } from './arena.ts';
 import type { Compression, Contestant, Run } from './contestants/contestant.ts';
 import type { Measured } from './measure.ts';
-import { withServerCpu } from './process-cpu.ts';
+import { describeObserved, type Observed, observe } from './observe.ts';
 
 /** Programs in turns: each from an empty bucket to a restored image, which must be the image. */
 
@@ -11,16 +11,11 @@ export const steps = ['seed', 'resync', 'restore'] as const;
 export type Step = (typeof steps)[number];
 
 /** One step of one program in one round, as it was measured. */
-export interface Row {
+export interface Row extends Observed {
   readonly round: number;
   readonly contestant: string;
   readonly compression: Compression;
   readonly step: Step;
-  readonly wallMs: number;
-  /** Of the program and its children. */
-  readonly cpuMs: number;
-  /** Of the S3 server, which shares the cores. */
-  readonly serverCpuMs: number;
   /** What the seed stored. */
   readonly storedBytes: number;
 }
@@ -58,11 +53,10 @@ async function raceAlone(
   for (const step of steps.filter((name) => name === 'seed' || wanted.includes(name))) {
     await readThrough(arena.image);
     const pid = run.storeFolder === null ? stand.server.pid : null;
-    const { result, serverCpuMs } = await withServerCpu(pid, () => take(step, run, stand));
+    const observed = await observe(pid, () => take(step, run, stand));
     if (step === 'seed') storedBytes = bytesBelow(run.storeFolder ?? stand.server.folder);
-    const { wallMs, cpuMs } = result;
-    rows.push({ round, contestant: contestant.name, compression, step, wallMs, cpuMs, serverCpuMs, storedBytes });
-    arena.say(describe(rows.at(-1)));
+    rows.push({ round, contestant: contestant.name, compression, step, ...observed, storedBytes });
+    arena.say(`${round} ${contestant.name} ${compression} ${step}: ${describeObserved(observed)}`);
   }
   return rows;
 }
@@ -72,13 +66,6 @@ async function take(step: Step, run: Run, stand: Stand): Promise<Measured> {
   const { measured, image } = await run.restore(stand.newFolder());
   requireSame(stand.place.image, image);
   return measured;
-}
-
-function describe(row: Row | undefined): string {
-  if (row === undefined) return '';
-  const seconds = (ms: number) => `${(ms / 1000).toFixed(1)} s`;
-  const { round, contestant, compression, step, wallMs, cpuMs, serverCpuMs } = row;
-  return `${round} ${contestant} ${compression} ${step}: ${seconds(wallMs)}, CPU ${seconds(cpuMs)}, server ${seconds(serverCpuMs)}`;
 }
 
 function bytesBelow(folder: string): number {

@@ -7,13 +7,15 @@ export interface Ratio {
   readonly step: Step;
   readonly compression: Compression;
   readonly against: string;
-  /** Of wall time: their shortest run over our shortest. */
-  readonly wall: number;
+  /** Of wall time: their shortest run over our shortest; null where no run had the machine for itself. */
+  readonly wall: number | null;
   /** Of CPU time, the servers' left out. */
   readonly cpu: number;
 }
 
 const ours = 'failkit';
+/** Where others take more of the cores than this, a wall time is theirs as well. */
+const disturbedShare = 0.1;
 /** A ratio may be this much smaller than what was recorded. */
 export const regressionMax = 0.25;
 
@@ -24,32 +26,53 @@ export const regressionMax = 0.25;
 export function ratiosOf(rows: readonly Row[]): readonly Ratio[] {
   const keys = new Map(rows.filter(isTheirs).map((row) => [keyOf({ ...row, against: row.contestant }), row]));
   return [...keys.values()].map(({ step, compression, contestant }) => {
-    const of = (name: string, time: 'wallMs' | 'cpuMs') =>
-      Math.min(
-        ...rows
-          .filter((row) => row.step === step && row.compression === compression && row.contestant === name)
-          .map((row) => row[time]),
-      );
-    const ratio = (time: 'wallMs' | 'cpuMs') => of(contestant, time) / of(ours, time);
-    return { step, compression, against: contestant, wall: ratio('wallMs'), cpu: ratio('cpuMs') };
+    const same = rows.filter((row) => row.step === step && row.compression === compression);
+    const times = (name: string, kind: Kind) =>
+      same
+        .filter((row) => row.contestant === name && (kind === 'cpu' || row.othersShare <= disturbedShare))
+        .map((row) => (kind === 'cpu' ? row.cpuMs : row.wallMs));
+    const ratio = (kind: Kind) => Math.min(...times(contestant, kind)) / Math.min(...times(ours, kind));
+    const calm = times(contestant, 'wall').length > 0 && times(ours, 'wall').length > 0;
+    return { step, compression, against: contestant, wall: calm ? ratio('wall') : null, cpu: ratio('cpu') };
   });
 }
 
-/** In words; empty when all is well. A ratio that was recorded and not measured is a regression, unless its program is `absent`. */
+type Kind = 'wall' | 'cpu';
+
+/**
+ * In words; empty when all is well. A ratio that was recorded and not measured is a regression, unless its program is `absent`; one
+ * of wall time that could not be measured is none.
+ */
 export function regressions(
   recorded: readonly Ratio[],
   measured: readonly Ratio[],
   absent: readonly string[] = [],
 ): readonly string[] {
+  return pairsOf(recorded, measured, absent).flatMap(({ expected, found }) => {
+    if (found === undefined) return [`${keyOf(expected)}: was not measured`];
+    return (['wall', 'cpu'] as const).flatMap((kind) => {
+      const [now, before] = [found[kind], expected[kind]];
+      if (now === null || before === null || now >= before * (1 - regressionMax)) return [];
+      return [`${keyOf(expected)}, ${kind}: ${now.toFixed(2)}, recorded ${before.toFixed(2)}`];
+    });
+  });
+}
+
+/** Ratios of wall time that nothing can be said about, because others kept the machine busy. */
+export function disturbed(
+  recorded: readonly Ratio[],
+  measured: readonly Ratio[],
+  absent: readonly string[] = [],
+): readonly string[] {
+  return pairsOf(recorded, measured, absent)
+    .filter(({ found }) => found?.wall === null)
+    .map(({ expected }) => keyOf(expected));
+}
+
+function pairsOf(recorded: readonly Ratio[], measured: readonly Ratio[], absent: readonly string[]) {
   return recorded
     .filter(({ against }) => !absent.includes(against))
-    .flatMap((expected) => {
-      const found = measured.find((ratio) => keyOf(ratio) === keyOf(expected));
-      if (found === undefined) return [`${keyOf(expected)}: was not measured`];
-      return (['wall', 'cpu'] as const)
-        .filter((kind) => !(found[kind] >= expected[kind] * (1 - regressionMax)))
-        .map((kind) => `${keyOf(expected)}, ${kind}: ${found[kind].toFixed(2)}, recorded ${expected[kind].toFixed(2)}`);
-    });
+    .map((expected) => ({ expected, found: measured.find((ratio) => keyOf(ratio) === keyOf(expected)) }));
 }
 
 function isTheirs({ contestant }: Row): boolean {

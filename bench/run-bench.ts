@@ -18,6 +18,7 @@ import { bothCompressions } from './contestants/contestant.ts';
 import { recordRatios } from './expected-ratios.ts';
 import { limitTable } from './limits/limit-table.ts';
 import { type LimitRound, limitRound } from './limits/measure-limits.ts';
+import { describeOthers } from './observe.ts';
 import { type RaceOptions, type Row, raceRound, steps } from './race.ts';
 import { ratiosOf } from './ratios.ts';
 import { shortContestants, shortSource } from './short.ts';
@@ -47,7 +48,15 @@ const chosenSteps = choose(steps, options.only);
 const raw: { race: Row[]; limits: LimitRound[]; sync: SyncRow[] } = { race: [], limits: [], sync: [] };
 
 type Part = 'race' | 'limits' | 'sync';
-const parts: Readonly<Record<Part, (arena: Arena) => Promise<readonly string[]>>> = { race, limits, sync };
+interface PartOfPage {
+  readonly title: string;
+  measure(arena: Arena): Promise<readonly string[]>;
+}
+const parts: Readonly<Record<Part, PartOfPage>> = {
+  race: { title: 'Beside other programs', measure: race },
+  limits: { title: 'Beside its own limits', measure: limits },
+  sync: { title: 'An image whose changes are tracked', measure: sync },
+};
 const [what = 'race'] = positionals;
 const wanted: readonly Part[] = what === 'page' ? ['race', 'limits', 'sync'] : choose(['race', 'limits', 'sync'], what);
 
@@ -55,8 +64,9 @@ await using arena = await openArena({
   source: options.source ?? (short ? shortSource : '/usr'),
   image: options.image ?? null,
 });
-print([...describeArena(arena), `medians of ${roundsMax}, in parentheses the shortest and the longest`]);
-for (const part of wanted) print(await parts[part](arena));
+const conditions = `medians of ${roundsMax} rounds, in parentheses the shortest and the longest`;
+print([...describeArena(arena), conditions].map(item));
+for (const part of wanted) print([`### ${parts[part].title}`, '', ...(await parts[part].measure(arena))]);
 if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(raw, null, 1)}\n`);
 
 async function race(arena: Arena): Promise<readonly string[]> {
@@ -66,24 +76,26 @@ async function race(arena: Arena): Promise<readonly string[]> {
   for (let round = 1; round <= roundsMax; round++) raw.race.push(...(await raceRound(arena, race, round)));
   const versions = await Promise.all(present.map((contestant) => contestant.version()));
   if (record) recordRatios(ratiosOf(raw.race), versions);
+  const absent = missing.map((reason) => `not measured: ${reason}`);
   return [
-    versions.join('; '),
-    ...missing.map((reason) => `not measured: ${reason}`),
-    ...['', ...raceTable(raw.race), '', ...notesOf(present)],
+    ...raceTable(raw.race),
+    '',
+    ...[...versions, ...notesOf(present), ...absent, describeOthers(raw.race)].map(item),
   ];
 }
 
 async function limits(arena: Arena): Promise<readonly string[]> {
   for (let round = 1; round <= roundsMax; round++)
     for (const compression of compressions) raw.limits.push(await limitRound(arena, compression, round));
-  return limitTable(raw.limits, cpus().length);
+  const steps = raw.limits.flatMap(({ rows }) => rows);
+  return [...limitTable(raw.limits, cpus().length), '', item(describeOthers(steps))];
 }
 
 async function sync(arena: Arena): Promise<readonly string[]> {
   const needs = await syncNeeds();
   if (needs !== null) return [`not measured: syncs by a bitmap: ${needs}`];
   for (let round = 1; round <= roundsMax; round++) raw.sync.push(...(await syncRound(arena, round)));
-  return syncTable(raw.sync);
+  return [...syncTable(raw.sync), '', item(describeOthers(raw.sync))];
 }
 
 /** All of them, or those of a list with commas. */
@@ -93,6 +105,10 @@ function choose<Name extends string>(all: readonly Name[], list: string | undefi
   const unknown = names.filter((name) => !all.some((known) => known === name));
   if (unknown.length > 0) throw new Error(`${unknown.join(', ')}: say ${all.join(', ')}`);
   return all.filter((name) => names.includes(name));
+}
+
+function item(line: string): string {
+  return `* ${line}`;
 }
 
 function print(lines: readonly string[]): void {

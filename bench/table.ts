@@ -40,7 +40,7 @@ function cellsOf(own: readonly Row[], ours: readonly Row[]): readonly string[] |
 }
 
 export function notesOf(contestants: readonly Contestant[]): readonly string[] {
-  return contestants.filter(({ note }) => note !== null).map(({ name, note }) => `* ${name} ${note}.`);
+  return contestants.filter(({ note }) => note !== null).map(({ name, note }) => `${name} ${note}`);
 }
 
 export function lineOf(cells: readonly string[]): string {

@@ -6,7 +6,7 @@ import { type Arena, openStand, readThrough, requireSame, type Stand } from '../
 import type { Compression } from '../contestants/contestant.ts';
 import { configFile, failkit, secretsOf } from '../contestants/failkit.ts';
 import { type Measured, measure } from '../measure.ts';
-import { withServerCpu } from '../process-cpu.ts';
+import { describeObserved, type Observed, observe } from '../observe.ts';
 import { segmentsOf } from './restore-stages.ts';
 import type { StageOrder } from './run-stage.ts';
 import type { StageName, StageTimes } from './stage.ts';
@@ -19,15 +19,12 @@ export const stagesOf: Readonly<Record<Whole, readonly StageName[]>> = {
   restore: ['get', 'open', 'write'],
 };
 
-export interface LimitRow {
+export interface LimitRow extends Observed {
   readonly round: number;
   readonly compression: Compression;
   readonly whole: Whole;
   /** `whole`: from end to end, the start of the process included. */
   readonly part: StageName | 'whole';
-  readonly wallMs: number;
-  readonly cpuMs: number;
-  readonly serverCpuMs: number;
 }
 
 export interface LimitRound {
@@ -40,13 +37,10 @@ export async function limitRound(arena: Arena, compression: Compression, round: 
   await using stand = await openStand(arena);
   const run = await failkit.open(stand.place, compression);
   const rows: LimitRow[] = [];
-  const note = (whole: Whole, part: LimitRow['part'], times: Omit<StageTimes, 'bytes'>): void => {
-    const { wallMs, cpuMs, serverCpuMs } = times;
-    rows.push({ round, compression, whole, part, wallMs, cpuMs, serverCpuMs });
-    const seconds = (ms: number) => `${(ms / 1000).toFixed(2)} s`;
-    arena.say(
-      `${round} ${compression} ${whole}, ${part}: ${seconds(wallMs)}, CPU ${seconds(cpuMs)}, server ${seconds(serverCpuMs)}`,
-    );
+  const note = (whole: Whole, part: LimitRow['part'], observed: Observed): void => {
+    const { wallMs, cpuMs, serverCpuMs, othersShare } = observed;
+    rows.push({ round, compression, whole, part, wallMs, cpuMs, serverCpuMs, othersShare });
+    arena.say(`${round} ${compression} ${whole}, ${part}: ${describeObserved(observed)}`);
   };
   const stage = (name: StageName) => runStage(arena, name, stand, []);
 
@@ -78,10 +72,9 @@ async function segmentSizesOf({ place }: Stand): Promise<readonly number[]> {
   return sizes;
 }
 
-async function wholeRun(arena: Arena, stand: Stand, work: () => Promise<Measured>): Promise<Omit<StageTimes, 'bytes'>> {
+async function wholeRun(arena: Arena, stand: Stand, work: () => Promise<Measured>): Promise<Observed> {
   await readThrough(arena.image);
-  const { result, serverCpuMs } = await withServerCpu(stand.server.pid, work);
-  return { wallMs: result.wallMs, cpuMs: result.cpuMs, serverCpuMs };
+  return await observe(stand.server.pid, work);
 }
 
 async function restoreAndCompare(run: Awaited<ReturnType<typeof failkit.open>>, stand: Stand): Promise<Measured> {

@@ -1,15 +1,12 @@
 import type { Config, MachineConfig } from '../../agent/config/config-schema.ts';
-import { processCpuMs } from '../process-cpu.ts';
+import { type Observed, watchMachine } from '../observe.ts';
 
 /** One part of a seed or a restore, alone, in a process of its own. */
 
 export const stageNames = ['read', 'make', 'put', 'get', 'open', 'write'] as const;
 export type StageName = (typeof stageNames)[number];
 
-export interface StageTimes {
-  readonly wallMs: number;
-  readonly cpuMs: number;
-  readonly serverCpuMs: number;
+export interface StageTimes extends Observed {
   /** Of the disk, zeros left out; of what is stored, where no disk is part of the stage. */
   readonly bytes: number;
 }
@@ -34,12 +31,12 @@ export interface StageWork {
 
 /** What comes before the work (filling memory, starting) is not counted. */
 export async function timeStage(serverPid: number | null, work: () => Promise<StageWork>): Promise<StageTimes> {
-  const serverBefore = serverPid === null ? 0 : processCpuMs(serverPid);
+  const settle = watchMachine(serverPid);
   const before = process.cpuUsage();
   const started = performance.now();
   const { bytes, ownCpuMs = 0 } = await work();
   const wallMs = performance.now() - started;
   const { user, system } = process.cpuUsage(before);
-  const serverCpuMs = serverPid === null ? 0 : processCpuMs(serverPid) - serverBefore;
-  return { wallMs, cpuMs: (user + system) / 1000 - ownCpuMs, serverCpuMs, bytes };
+  const cpuMs = (user + system) / 1000;
+  return { wallMs, cpuMs: cpuMs - ownCpuMs, ...settle(cpuMs), bytes };
 }

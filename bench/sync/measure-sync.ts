@@ -4,7 +4,7 @@ import { nbdNeeds, runNbdTool } from '../../test/peers/nbd.ts';
 import { type Arena, openStand, readThrough } from '../arena.ts';
 import { machineName, openFailkit } from '../contestants/failkit.ts';
 import type { Measured } from '../measure.ts';
-import { withServerCpu } from '../process-cpu.ts';
+import { describeObserved, type Observed, observe } from '../observe.ts';
 import { changeBlocks } from './change-blocks.ts';
 
 /** What a sync costs where a dirty bitmap tells what changed: with nothing changed, and with a hundredth of all blocks. */
@@ -12,12 +12,9 @@ import { changeBlocks } from './change-blocks.ts';
 const changedShare = 0.01;
 const emptySyncs = 5;
 
-export interface SyncRow {
+export interface SyncRow extends Observed {
   readonly round: number;
   readonly step: 'seed' | 'empty sync' | 'sync of 1 %' | 'restore';
-  readonly wallMs: number;
-  readonly cpuMs: number;
-  readonly serverCpuMs: number;
   readonly changedBlocks: number;
 }
 
@@ -33,9 +30,9 @@ export async function syncRound(arena: Arena, round: number): Promise<readonly S
   const rows: SyncRow[] = [];
   const take = async (step: SyncRow['step'], work: () => Promise<Measured>, changedBlocks = 0): Promise<void> => {
     await readThrough(qcow2);
-    const { result, serverCpuMs } = await withServerCpu(stand.server.pid, work);
-    rows.push({ round, step, wallMs: result.wallMs, cpuMs: result.cpuMs, serverCpuMs, changedBlocks });
-    arena.say(`${round} ${step}: ${(result.wallMs / 1000).toFixed(2)} s, CPU ${(result.cpuMs / 1000).toFixed(2)} s`);
+    const observed = await observe(stand.server.pid, work);
+    rows.push({ round, step, ...observed, changedBlocks });
+    arena.say(`${round} ${step}: ${describeObserved(observed)}`);
   };
   await take('seed', () => run('seed'));
   for (let i = 0; i < emptySyncs; i++) await take('empty sync', () => syncTracked(run));
