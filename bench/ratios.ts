@@ -58,14 +58,14 @@ export function regressions(
   });
 }
 
-/** Ratios of wall time that nothing can be said about, because others kept the machine busy. */
+/** Ratios of wall time that nothing can be said about, because others kept the machine busy, now or when they were recorded. */
 export function disturbed(
   recorded: readonly Ratio[],
   measured: readonly Ratio[],
   absent: readonly string[] = [],
 ): readonly string[] {
   return pairsOf(recorded, measured, absent)
-    .filter(({ found }) => found?.wall === null)
+    .filter(({ expected, found }) => expected.wall === null || found?.wall === null)
     .map(({ expected }) => keyOf(expected));
 }
 

@@ -20,7 +20,7 @@ import { limitTable } from './limits/limit-table.ts';
 import { type LimitRound, limitRound } from './limits/measure-limits.ts';
 import { describeOthers } from './observe.ts';
 import { type RaceOptions, type Row, raceRound, steps } from './race.ts';
-import { ratiosOf } from './ratios.ts';
+import { disturbed, type Ratio, ratiosOf } from './ratios.ts';
 import { shortContestants, shortSource } from './short.ts';
 import { type SyncRow, syncNeeds, syncRound } from './sync/measure-sync.ts';
 import { syncTable } from './sync/sync-table.ts';
@@ -75,13 +75,19 @@ async function race(arena: Arena): Promise<readonly string[]> {
   const race: RaceOptions = { contestants: present, compressions, steps: chosenSteps };
   for (let round = 1; round <= roundsMax; round++) raw.race.push(...(await raceRound(arena, race, round)));
   const versions = await Promise.all(present.map((contestant) => contestant.version()));
-  if (record) recordRatios(ratiosOf(raw.race), versions);
+  if (record) writeDown(ratiosOf(raw.race), versions, arena);
   const absent = missing.map((reason) => `not measured: ${reason}`);
   return [
     ...raceTable(raw.race),
     '',
     ...[...versions, ...notesOf(present), ...absent, describeOthers(raw.race)].map(item),
   ];
+}
+
+function writeDown(ratios: readonly Ratio[], versions: readonly string[], arena: Arena): void {
+  recordRatios(ratios, versions);
+  const unknown = disturbed(ratios, ratios);
+  if (unknown.length > 0) arena.say(`others were busy: recorded without the wall times of ${unknown.join(', ')}`);
 }
 
 async function limits(arena: Arena): Promise<readonly string[]> {

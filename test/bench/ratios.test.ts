@@ -23,6 +23,7 @@ describe('a ratio', () => {
     expect(disturbed([seed], measured)).toEqual(['seed (fastest) beside restic']);
     expect(disturbed([seed], measured, ['restic'])).toEqual([]);
     expect(disturbed([seed], [seed])).toEqual([]);
+    expect(disturbed(measured, [seed])).toEqual(['seed (fastest) beside restic']);
   });
 
   it('belongs to one step, one compression and one program', () => {
