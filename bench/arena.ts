@@ -61,7 +61,7 @@ async function makeIn(folder: string, source: string, say: Arena['say']): Promis
 }
 
 /** Whose disk is measured otherwise: images are restored, and servers keep what they store, in memory. */
-export function memoryFolder(): string {
+function memoryFolder(): string {
   return mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : tmpdir(), 'failkit-bench-'));
 }
 

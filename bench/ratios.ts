@@ -17,7 +17,7 @@ const ours = 'failkit';
 /** Where others take more of the cores than this, a wall time is theirs as well. */
 const disturbedShare = 0.1;
 /** A ratio may be this much smaller than what was recorded. */
-export const regressionMax = 0.25;
+const regressionMax = 0.25;
 
 /**
  * Of the shortest runs, because what disturbs a run on a busy machine only ever makes it longer. So more rounds come nearer to the

@@ -46,13 +46,13 @@ export function* piecesOf({ offset, length }: Pick<Extent, 'offset' | 'length'>)
   }
 }
 
-export async function openSnapshot({ machine, signal }: StageContext): Promise<MachineSnapshot> {
+async function openSnapshot({ machine, signal }: StageContext): Promise<MachineSnapshot> {
   const connection = connectSource(machine, new Bandwidth(null));
   const { quiesce, whenChanging } = machine;
   return await connection.snapshot({ name: machine.name }, { quiesce, whenChanging }, signal);
 }
 
-export function diskOf({ disks }: MachineSnapshot): BlockSource {
+function diskOf({ disks }: MachineSnapshot): BlockSource {
   const [disk] = disks;
   if (disk === undefined || disks.length > 1) throw new Error('the benchmark is for machines with one disk');
   return disk;
