@@ -2,6 +2,8 @@ import { defineConfig } from 'vitest/config';
 import { TallyReporter } from './test/lanes/tally-reporter.ts';
 
 const slow = ['test/**/*.slow.test.ts', 'test/**/*.peer.test.ts'];
+/** They compare times: nothing else runs meanwhile. */
+const alone = ['test/bench/*.peer.test.ts'];
 const shared = {
   setupFiles: ['test/canary-setup.ts'],
   pool: 'forks' as const,
@@ -34,8 +36,20 @@ export default defineConfig({
           ...shared,
           name: 'full',
           include: slow,
+          exclude: alone,
           testTimeout: 1_200_000,
           hookTimeout: 600_000,
+        },
+      },
+      {
+        test: {
+          ...shared,
+          name: 'alone',
+          include: alone,
+          // Groups run one after the other.
+          sequence: { groupOrder: 1 },
+          testTimeout: 1_200_000,
+          hookTimeout: 1_200_000,
         },
       },
     ],

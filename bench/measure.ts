@@ -29,10 +29,3 @@ export async function measure({ command, args, env = {}, cwd }: Program): Promis
   const [wall = 0, user = 0, system = 0] = times.trim().split(/\s+/).slice(-3).map(Number);
   return { wallMs: wall * 1000, cpuMs: (user + system) * 1000, stdout };
 }
-
-export function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  const upper = sorted[middle] ?? Number.NaN;
-  return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] ?? Number.NaN) + upper) / 2;
-}

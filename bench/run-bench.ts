@@ -1,117 +1,122 @@
 /**
- * The agent beside restic and kopia: the same image of a file system, the same S3 server, in turns. Prints a table in Markdown.
+ * The agent beside other programs, beside its own limits, and on an image whose changes are tracked. Tables in Markdown.
  *
- *   npm run bench -- [--rounds 5] [--source /usr | --image FILE] [--without kopia]
+ *   npm run bench                       seed, resync, restore: the agent and the others in turns
+ *   npm run bench -- limits             each stage alone, and the whole
+ *   npm run bench -- sync               a qcow2 with a bitmap: nothing changed, a hundredth changed
+ *   npm run bench -- page               all of that: the tables of docs/benchmarks.md
+ *   npm run bench -- --short            a small image, restic and kopia only; --record: the ratios that the tests compare with
+ *
+ *   [--rounds 5] [--source FOLDER | --image FILE] [--only seed,resync] [--compression fastest] [--without kopia] [--json FILE]
  */
-import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { cpus, tmpdir, totalmem } from 'node:os';
-import { join } from 'node:path';
+import { writeFileSync } from 'node:fs';
+import { cpus } from 'node:os';
 import { parseArgs } from 'node:util';
-import { openCanaryFolder, removeCanaryFolder } from '../test/canary.ts';
-import { minioNeeds, type S3Peer, startMinio } from '../test/peers/s3.ts';
-import { peerNeeds } from '../test/peers/server-process.ts';
-import { type Compression, type Contestant, failkit, kopia, restic } from './contestants.ts';
-import { makeImage } from './make-image.ts';
-import { type Measured, median } from './measure.ts';
-import { bytesBelow, type Row, tableOf } from './table.ts';
+import { type Arena, describeArena, openArena } from './arena.ts';
+import { allContestants, gather } from './contestants/all.ts';
+import { bothCompressions } from './contestants/contestant.ts';
+import { recordRatios } from './expected-ratios.ts';
+import { limitTable } from './limits/limit-table.ts';
+import { type LimitRound, limitRound } from './limits/measure-limits.ts';
+import { describeOthers } from './observe.ts';
+import { type RaceOptions, type Row, raceRound, steps } from './race.ts';
+import { disturbed, type Ratio, ratiosOf } from './ratios.ts';
+import { shortContestants, shortSource } from './short.ts';
+import { type SyncRow, syncNeeds, syncRound } from './sync/measure-sync.ts';
+import { syncTable } from './sync/sync-table.ts';
+import { notesOf, raceTable } from './table.ts';
 
-const { values: options } = parseArgs({
+const { values: options, positionals } = parseArgs({
+  allowPositionals: true,
   options: {
-    rounds: { type: 'string', default: '5' },
-    source: { type: 'string', default: '/usr' },
+    rounds: { type: 'string' },
+    source: { type: 'string' },
     image: { type: 'string' },
+    only: { type: 'string' },
+    compression: { type: 'string' },
     without: { type: 'string', multiple: true, default: [] },
+    short: { type: 'boolean', default: false },
+    record: { type: 'boolean', default: false },
+    json: { type: 'string' },
   },
 });
-const compressions: readonly Compression[] = ['fastest', 'off'];
-const say = (line: string): void => void process.stderr.write(`${line}\n`);
+const { short, record } = options;
+const roundsMax = Number(options.rounds ?? (short ? 3 : 5));
+const compressions = choose(bothCompressions, options.compression ?? (short ? 'fastest' : undefined));
+const chosenSteps = choose(steps, options.only);
+/** What was measured, as it was measured. */
+const raw: { race: Row[]; limits: LimitRound[]; sync: SyncRow[] } = { race: [], limits: [], sync: [] };
 
-// The server takes its password from there.
-const secrets = openCanaryFolder();
-const contestants = await present([failkit, restic, kopia].filter(({ name }) => !options.without.includes(name)));
-const folder = mkdtempSync(join(tmpdir(), 'failkit-bench-'));
-try {
-  // In a folder of its own, for who backs up folders only.
-  const image = options.image ?? join(folder, 'image/disk.img');
-  if (options.image === undefined) {
-    mkdirSync(join(folder, 'image'));
-    say(`making an image of ${options.source}…`);
-    await makeImage(image, options.source);
-  }
-  const rows: Row[] = [];
-  for (let round = 1; round <= Number(options.rounds); round++)
-    for (const compression of compressions)
-      for (const contestant of contestants) rows.push(...(await race(contestant, compression, image, round)));
-  await report(image, rows);
-} finally {
-  rmSync(folder, { recursive: true, force: true });
-  removeCanaryFolder(secrets);
+type Part = 'race' | 'limits' | 'sync';
+interface PartOfPage {
+  readonly title: string;
+  measure(arena: Arena): Promise<readonly string[]>;
 }
+const parts: Readonly<Record<Part, PartOfPage>> = {
+  race: { title: 'Beside other programs', measure: race },
+  limits: { title: 'Beside its own limits', measure: limits },
+  sync: { title: 'An image whose changes are tracked', measure: sync },
+};
+const [what = 'race'] = positionals;
+const wanted: readonly Part[] = what === 'page' ? ['race', 'limits', 'sync'] : choose(['race', 'limits', 'sync'], what);
 
-async function present(wanted: readonly Contestant[]): Promise<readonly Contestant[]> {
-  const needs = await minioNeeds();
-  if (needs !== null) throw new Error(`the benchmark ${needs}`);
-  const there: Contestant[] = [];
-  for (const contestant of wanted) {
-    const missing = contestant === failkit ? null : await peerNeeds(`bench/${contestant.name}`);
-    if (missing === null) there.push(contestant);
-    else say(`skipped: ${contestant.name}: ${missing}`);
-  }
-  return there;
-}
+await using arena = await openArena({
+  source: options.source ?? (short ? shortSource : '/usr'),
+  image: options.image ?? null,
+});
+const conditions = `medians of ${roundsMax} rounds, in parentheses the shortest and the longest`;
+print([...describeArena(arena), conditions].map(item));
+for (const part of wanted) print([`### ${parts[part].title}`, '', ...(await parts[part].measure(arena))]);
+if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify(raw, null, 1)}\n`);
 
-/** One program from an empty bucket to a restored image, which must be the image. A server of its own each time: nothing is left of the others. */
-async function race(
-  contestant: Contestant,
-  compression: Compression,
-  image: string,
-  round: number,
-): Promise<readonly Row[]> {
-  const own = mkdtempSync(join(folder, 'run-'));
-  // What a disk takes to write is the same for all; in memory it hides nothing else.
-  const restored = mkdtempSync(join(existsSync('/dev/shm') ? '/dev/shm' : folder, 'failkit-bench-'));
-  await using server = await startMinio();
-  try {
-    const run = await contestant.open({ ...(await placeAt(server)), folder: own, image }, compression);
-    const row = (step: Row['step'], { wallMs, cpuMs }: Measured): Row => {
-      say(
-        `${round} ${contestant.name} ${compression} ${step}: ${(wallMs / 1000).toFixed(1)} s, CPU ${(cpuMs / 1000).toFixed(1)} s`,
-      );
-      return { contestant: contestant.name, compression, step, wallMs, cpuMs, storedBytes };
-    };
-    let storedBytes = 0;
-    const seeded = await run.seed();
-    storedBytes = bytesBelow(server.folder);
-    const rows = [row('seed', seeded), row('resync', await run.resync())];
-    const back = await run.restore(restored);
-    execFileSync('cmp', [image, back.image]);
-    return [...rows, row('restore', back.measured)];
-  } finally {
-    for (const path of [own, restored]) rmSync(path, { recursive: true, force: true });
-  }
-}
-
-async function placeAt(server: S3Peer) {
-  return {
-    endpoint: new URL(server.endpoint).host,
-    region: server.region,
-    bucket: await server.createBucket(),
-    accessKeyId: server.accessKeyId,
-    secretAccessKey: server.secretAccessKey.reveal(),
-  };
-}
-
-async function report(image: string, rows: readonly Row[]): Promise<void> {
-  const versions = await Promise.all(contestants.map((contestant) => contestant.version()));
-  const { size, blocks } = statSync(image);
-  const lines = [
-    `${cpus().length} × ${cpus()[0]?.model ?? 'unknown'}, ${(totalmem() / 2 ** 30).toFixed(0)} GiB; Node ${process.version}`,
-    `image: ${(size / 2 ** 30).toFixed(2)} GiB, ${((blocks * 512) / 2 ** 30).toFixed(2)} GiB of it in use; median of ${options.rounds}`,
-    ...versions,
+async function race(arena: Arena): Promise<readonly string[]> {
+  const invited = (short ? shortContestants : allContestants).filter(({ name }) => !options.without.includes(name));
+  const { present, missing } = await gather(invited);
+  const race: RaceOptions = { contestants: present, compressions, steps: chosenSteps };
+  for (let round = 1; round <= roundsMax; round++) raw.race.push(...(await raceRound(arena, race, round)));
+  const versions = await Promise.all(present.map((contestant) => contestant.version()));
+  if (record) writeDown(ratiosOf(raw.race), versions, arena);
+  const absent = missing.map((reason) => `not measured: ${reason}`);
+  return [
+    ...raceTable(raw.race),
     '',
-    ...tableOf(rows, median),
+    ...[...versions, ...notesOf(present), ...absent, describeOthers(raw.race)].map(item),
   ];
-  process.stdout.write(`${lines.join('\n')}\n`);
-  writeFileSync(join(tmpdir(), 'failkit-bench.json'), JSON.stringify(rows, null, 1));
+}
+
+function writeDown(ratios: readonly Ratio[], versions: readonly string[], arena: Arena): void {
+  recordRatios(ratios, versions);
+  const unknown = disturbed(ratios, ratios);
+  if (unknown.length > 0) arena.say(`others were busy: recorded without the wall times of ${unknown.join(', ')}`);
+}
+
+async function limits(arena: Arena): Promise<readonly string[]> {
+  for (let round = 1; round <= roundsMax; round++)
+    for (const compression of compressions) raw.limits.push(await limitRound(arena, compression, round));
+  const steps = raw.limits.flatMap(({ rows }) => rows);
+  return [...limitTable(raw.limits, cpus().length), '', item(describeOthers(steps))];
+}
+
+async function sync(arena: Arena): Promise<readonly string[]> {
+  const needs = await syncNeeds();
+  if (needs !== null) return [`not measured: syncs by a bitmap: ${needs}`];
+  for (let round = 1; round <= roundsMax; round++) raw.sync.push(...(await syncRound(arena, round)));
+  return [...syncTable(raw.sync), '', item(describeOthers(raw.sync))];
+}
+
+/** All of them, or those of a list with commas. */
+function choose<Name extends string>(all: readonly Name[], list: string | undefined): readonly Name[] {
+  if (list === undefined) return all;
+  const names = list.split(',');
+  const unknown = names.filter((name) => !all.some((known) => known === name));
+  if (unknown.length > 0) throw new Error(`${unknown.join(', ')}: say ${all.join(', ')}`);
+  return all.filter((name) => names.includes(name));
+}
+
+function item(line: string): string {
+  return `* ${line}`;
+}
+
+function print(lines: readonly string[]): void {
+  process.stdout.write(`${lines.join('\n')}\n\n`);
 }

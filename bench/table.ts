@@ -1,49 +1,48 @@
-import { readdirSync, statSync } from 'node:fs';
-import { join } from 'node:path';
-import type { Compression } from './contestants.ts';
+import type { Contestant } from './contestants/contestant.ts';
+import { type Row, steps } from './race.ts';
+import { formatSpread, median, secondsOf, spreadOf } from './spread.ts';
 
 /** Medians side by side, and how many times as long each takes as the agent. */
 
-export interface Row {
-  readonly contestant: string;
-  readonly compression: Compression;
-  readonly step: 'seed' | 'resync' | 'restore';
-  readonly wallMs: number;
-  readonly cpuMs: number;
-  readonly storedBytes: number;
-}
-
 const ours = 'failkit';
+const titles = ['step', 'compression', 'program', 'seconds', 'CPU seconds', 'of the server', 'stored MiB', '× ours'];
 
-export function tableOf(rows: readonly Row[], median: (values: readonly number[]) => number): readonly string[] {
-  const keys = [...new Set(rows.map(({ step, compression }) => `${step} ${compression}`))].sort();
-  const lines = [
-    '| step | compression | program | seconds | CPU seconds | stored MiB | × as long as failkit |',
-    '|---|---|---|---|---|---|---|',
-  ];
-  for (const key of keys) {
-    const [step, compression] = key.split(' ');
-    const of = (name: string) =>
-      rows.filter((row) => row.step === step && row.compression === compression && row.contestant === name);
-    const base = median(of(ours).map(({ wallMs }) => wallMs));
-    for (const name of new Set(rows.map(({ contestant }) => contestant))) {
-      const own = of(name);
-      const wallMs = median(own.map((row) => row.wallMs));
-      const cpuMs = median(own.map((row) => row.cpuMs));
-      const stored = median(own.map(({ storedBytes }) => storedBytes)) / 2 ** 20;
-      const cells = [
-        (wallMs / 1000).toFixed(1),
-        (cpuMs / 1000).toFixed(1),
-        stored.toFixed(0),
-        (wallMs / base).toFixed(2),
-      ];
-      lines.push(`| ${[step, compression, name, ...cells].join(' | ')} |`);
-    }
-  }
+export function raceTable(rows: readonly Row[]): readonly string[] {
+  const lines = [lineOf(titles), lineOf(titles.map(() => '---'))];
+  const names = [...new Set(rows.map(({ contestant }) => contestant))].sort((a, b) => rank(a) - rank(b));
+  for (const step of steps)
+    for (const compression of ['fastest', 'off'] as const)
+      for (const name of names) {
+        const of = (who: string) =>
+          rows.filter((row) => row.step === step && row.compression === compression && row.contestant === who);
+        const cells = cellsOf(of(name), of(ours));
+        if (cells !== null) lines.push(lineOf([step, compression, name, ...cells]));
+      }
   return lines;
 }
 
-export function bytesBelow(folder: string): number {
-  const files = readdirSync(folder, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
-  return files.reduce((sum, entry) => sum + statSync(join(entry.parentPath, entry.name)).size, 0);
+/** Ours first, the others as they come. */
+function rank(name: string): number {
+  return name === ours ? 0 : 1;
+}
+
+function cellsOf(own: readonly Row[], ours: readonly Row[]): readonly string[] | null {
+  if (own.length === 0) return null;
+  const wall = own.map(({ wallMs }) => wallMs);
+  const base = median(ours.map(({ wallMs }) => wallMs));
+  return [
+    formatSpread(secondsOf(wall)),
+    formatSpread(secondsOf(own.map(({ cpuMs }) => cpuMs))),
+    formatSpread(secondsOf(own.map(({ serverCpuMs }) => serverCpuMs))),
+    (median(own.map(({ storedBytes }) => storedBytes)) / 2 ** 20).toFixed(0),
+    Number.isNaN(base) ? '–' : (spreadOf(wall).median / base).toFixed(2),
+  ];
+}
+
+export function notesOf(contestants: readonly Contestant[]): readonly string[] {
+  return contestants.filter(({ note }) => note !== null).map(({ name, note }) => `${name} ${note}`);
+}
+
+export function lineOf(cells: readonly string[]): string {
+  return `| ${cells.join(' | ')} |`;
 }

@@ -58,7 +58,7 @@ async function runEverything(folder: string): Promise<Tally> {
   await installPeers(folder);
   return sum([
     checks,
-    await runVitest(['unit', 'full'], folder),
+    await runVitest(['unit', 'full', 'alone'], folder),
     await runPythonTests(root, folder),
     checkCanaries(folder),
   ]);

@@ -12,6 +12,8 @@ export interface S3Peer extends AsyncDisposable {
   readonly endpoint: string;
   /** Where the server keeps everything. */
   readonly folder: string;
+  /** Of the server itself. */
+  readonly pid: number;
   readonly region: string;
   readonly accessKeyId: string;
   readonly secretAccessKey: { reveal(): string };
@@ -112,6 +114,7 @@ async function ready(server: ServerProcess, region: string, certificate: Loopbac
   return {
     endpoint,
     folder: server.folder,
+    pid: server.pid,
     region,
     accessKeyId,
     secretAccessKey,

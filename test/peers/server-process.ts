@@ -18,7 +18,12 @@ const logTailChars = 2_000;
 export async function peerNeeds(name: string): Promise<string | null> {
   const installer = join(import.meta.dirname, 'install.sh');
   const { stdout } = await promisify(execFile)(installer, [name], { timeout: installTimeoutMs });
-  return existsSync(join(peerFolder(name), '.installed')) ? null : `needs ${name} (${stdout.trim()})`;
+  return isPeerPresent(name) ? null : `needs ${name} (${stdout.trim()})`;
+}
+
+/** Whether an earlier call installed it. */
+export function isPeerPresent(name: string): boolean {
+  return existsSync(join(peerFolder(name), '.installed'));
 }
 
 /** The folder that install.sh fills: its name holds the recipe's hash. */
@@ -32,6 +37,7 @@ export interface ServerProcess {
   /** Removed with the process. */
   readonly folder: string;
   readonly port: number;
+  readonly pid: number;
   /** Kills it at once, as a power cut would. */
   stop(): Promise<void>;
 }
@@ -64,7 +70,7 @@ export async function startServer(options: ServerOptions): Promise<ServerProcess
     await stop();
     throw error;
   }
-  return { folder, port, stop };
+  return { folder, port, pid: server.pid ?? -1, stop };
 }
 
 function launch(options: ServerOptions, folder: string, port: number): ChildProcess {

@@ -29,8 +29,8 @@ const mayImport: Readonly<Record<string, readonly string[]>> = {
   'management-plane/client/': ['management-plane/protocol/', 'crypto/'],
   'management-plane/server/': ['management-plane/protocol/', 'crypto/signing'],
   'management-plane/portal/': ['management-plane/protocol/'],
-  'bench/': ['test/', ...lowerFolders],
-  'test/': ['agent/', 'restore/', 'drill/', 'management-plane/', 'demo/', ...lowerFolders],
+  'bench/': ['agent/', 'restore/', 'test/', ...lowerFolders],
+  'test/': ['agent/', 'restore/', 'drill/', 'management-plane/', 'bench/', 'demo/', ...lowerFolders],
   'demo/': ['agent/', 'restore/', 'drill/', ...lowerFolders],
 };
 

@@ -53,7 +53,7 @@ const { point } = await protectMachine(
       resync: false,
       takeOver: false,
       segmentBytes: 8 * 2 ** 20,
-      compressionLevel: 1,
+      compression: 1,
       workers: 2,
       segmentsInFlightMax: 4,
     },
