@@ -125,7 +125,12 @@ const remedies: Readonly<Record<string, Remedy>> = {
 /** Null for an error that has no name of ours: a bug, or something nobody foresaw. */
 export function remedyFor(error: unknown): Remedy | null {
   const code = codeOf(error);
-  return code === null || !Object.hasOwn(remedies, code) ? null : (remedies[code] ?? null);
+  return code === null ? null : remedyOf(code);
+}
+
+/** The same where only the code was kept. */
+export function remedyOf(code: string): Remedy | null {
+  return Object.hasOwn(remedies, code) ? (remedies[code] ?? null) : null;
 }
 
 export function codeOf(error: unknown): string | null {

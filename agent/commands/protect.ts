@@ -8,6 +8,7 @@ import { ConfigInvalid } from '../config/config-invalid.ts';
 import type { MachineConfig } from '../config/config-schema.ts';
 import { describeFailure } from '../failure.ts';
 import { findMachine, listReplicas } from '../find-machine.ts';
+import { keepingFailedStart, keepingRunRecord } from '../keep-run-record.ts';
 import { segmentsInFlightMax, workersOf } from '../memory-budget.ts';
 import { type PublishedPoint, protectMachine } from '../protect/protect-machine.ts';
 import type { RunProgress } from '../protect/replicate-snapshot.ts';
@@ -73,12 +74,25 @@ async function protectAll(
   context: CommandContext,
 ): Promise<CommandAnswer> {
   const machines = chooseMachines(context.config(), names);
-  await using session = await openSession(context);
-  await checkStore(session, context.signal);
+  await using session = await keepingFailedStart(
+    context.config().state,
+    verb,
+    names.length === 0 ? null : names,
+    context.signal,
+    () => openCheckedSession(context),
+  );
   const outcomes: Outcome[] = [];
   for (const machine of machines) outcomes.push(await protectOne(verb, machine, options, session, context));
   if (outcomes.length === 1 && outcomes[0]?.failure) throw outcomes[0].failure.error;
   return { ...describe(outcomes, context), exitCode: worstExitCode(outcomes) };
+}
+
+async function openCheckedSession(context: CommandContext): Promise<Session> {
+  await using opened = new AsyncDisposableStack();
+  const session = opened.use(await openSession(context));
+  await checkStore(session, context.signal);
+  opened.move();
+  return session;
 }
 
 /** One machine's failure does not keep the others from being protected. */
@@ -103,7 +117,7 @@ async function protectOne(
     failure,
   });
   try {
-    const published = await publishPoint(verb, machine, options, session, progress, context);
+    const published = await publishPoint({ verb, machine, options, session, progress, context });
     context.logger().info({ machine: machine.name, point: published.point, ...progress }, 'recovery point published');
     return outcome(published, null);
   } catch (error) {
@@ -122,13 +136,23 @@ function logFailure(machine: string, failure: ReturnType<typeof describeFailure>
   context.logger().error({ machine, ...failure.document.error }, 'no recovery point was published');
 }
 
-async function publishPoint(
-  verb: Verb,
-  machine: MachineConfig,
-  options: ProtectOptions,
-  session: Session,
-  progress: RunProgress,
-  context: CommandContext,
+interface Run {
+  readonly verb: Verb;
+  readonly machine: MachineConfig;
+  readonly options: ProtectOptions;
+  readonly session: Session;
+  readonly progress: RunProgress;
+  readonly context: CommandContext;
+}
+
+async function publishPoint(run: Run): Promise<PublishedPoint> {
+  using state = new MachineState(run.session.config.state, run.machine.name);
+  return await keepingRunRecord(state, run.verb, run.context.signal, () => publishFrom(state, run));
+}
+
+async function publishFrom(
+  state: MachineState,
+  { verb, machine, options, session, progress, context }: Run,
 ): Promise<PublishedPoint> {
   const { config, repo, provider } = session;
   if (provider.provider === 'recovery-key') {
@@ -137,7 +161,6 @@ async function publishPoint(
     ]);
   }
   const agent = await openAgentKey(config);
-  using state = new MachineState(config.state, machine.name);
   const machineId = await claimReplica(verb, machine.name, options, state, session, context.signal);
   await using connection = connectSource(machine, new Bandwidth(config.limits.readBytesPerSecond));
   return await protectMachine(

@@ -6,9 +6,11 @@ import { describeFailure, type Failure } from '../failure.ts';
 import { highestExitCode } from '../highest-exit-code.ts';
 import type { Colours, Output } from '../output.ts';
 import { formatBytes, formatDuration, parseDuration } from '../quantities.ts';
-import { exitCodes } from '../remedy.ts';
+import { exitCodes, remedyOf } from '../remedy.ts';
 import { type KeylessSession, openKeylessSession } from '../session.ts';
-import { type Attention, attentionTo, type Expectation, remarksOn } from '../status/attention.ts';
+import { type FailedStart, readFailedStart } from '../state/failed-start.ts';
+import type { EndedRun } from '../state/run-record.ts';
+import { type Attention, attentionTo, type Expectation, lastRunLine, remarksOn } from '../status/attention.ts';
 import { ownKeyId } from '../status/local-knowledge.ts';
 import { type MachineStatus, machineStatus, rpoNow } from '../status/machine-status.ts';
 import { formatTable } from '../table.ts';
@@ -20,6 +22,8 @@ import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
 
 const quietMs = 2_000;
 const machinesInFlightMax = 8;
+/** Of more machines, only what is wrong with their last runs is told. */
+const lastRunsShownMax = 8;
 
 interface StatusOptions {
   readonly maxRpo?: number;
@@ -62,10 +66,11 @@ async function showStatus(
   const machines = chooseMachines(context.config(), names);
   await using session = await openKeylessSession(context);
   const expected: Expectation = { ownKeyId: await ownKeyId(session.config), maxRpoMs: maxRpo };
+  const failedStart = readFailedStart(session.config.state);
   const startedMs = performance.now();
   let done = 0;
   const examined = await inParallel(machines, machinesInFlightMax, context.signal, async ({ name }, signal) => {
-    const found = await examine(name, session, expected, signal);
+    const found = await examine(name, session, { ...expected, failedStart }, signal);
     done += 1;
     // A monitor asks every minute, and wants to hear nothing of this.
     if (performance.now() - startedMs > quietMs) context.output.progress(`${done} of ${machines.length} machines…`);
@@ -89,11 +94,11 @@ async function showStatus(
 async function examine(
   machine: string,
   session: KeylessSession,
-  expected: Expectation,
+  expected: Expectation & { readonly failedStart: FailedStart | null },
   signal: AbortSignal,
 ): Promise<Examined> {
   try {
-    const status = await machineStatus(session, machine, signal);
+    const status = await machineStatus(session, machine, expected.failedStart, signal);
     return { machine, status, failure: null, attention: attentionTo(status, expected) };
   } catch (error) {
     signal.throwIfAborted();
@@ -117,7 +122,8 @@ function linesOf(examined: readonly Examined[], expected: Expectation, output: O
     columns,
     examined.map((each) => rowOf(each, colours)),
   );
-  const lines = examined.flatMap((each, index) => [rows[index] ?? '', ...notesOn(each, output)]);
+  const few = examined.length <= lastRunsShownMax;
+  const lines = examined.flatMap((each, index) => [rows[index] ?? '', ...notesOn(each, few, output)]);
   return [colours.dim(titles), ...lines, ...closing(examined, expected, colours)];
 }
 
@@ -150,7 +156,11 @@ const shortConsistency = {
   inconsistent: 'no',
 } as const;
 
-function notesOn({ status, failure, attention }: Examined, { colours, columns }: Output): readonly string[] {
+function notesOn(
+  { status, failure, attention }: Examined,
+  withLastRun: boolean,
+  { colours, columns }: Output,
+): readonly string[] {
   const { bold, dim } = colours;
   const note = (text: string, paint: (line: string) => string): readonly string[] =>
     wrapText(text, columns === null ? null : columns - indent.length).map((line) => indent + paint(line));
@@ -160,9 +170,11 @@ function notesOn({ status, failure, attention }: Examined, { colours, columns }:
     const { message, hint } = failure.document.error;
     return [...note(message, colours.red), ...(hint === null ? [] : advice(hint))];
   }
+  const lastRun = status === null || !withLastRun ? null : lastRunLine(status);
+  const remarks = [...(lastRun === null ? [] : [lastRun]), ...(status === null ? [] : remarksOn(status))];
   return [
     ...attention.flatMap(({ what, fix }) => [...note(what, String), ...advice(fix)]),
-    ...(status === null ? [] : remarksOn(status)).flatMap((remark) => note(remark, dim)),
+    ...remarks.flatMap((remark) => note(remark, dim)),
   ];
 }
 
@@ -189,7 +201,7 @@ function closing(examined: readonly Examined[], { ownKeyId: own }: Expectation, 
 
 function documentOf({ machine, status, failure, attention }: Examined, { ownKeyId: own }: Expectation): object {
   if (status === null) return { machine, error: failure?.document.error };
-  const { replica, local, machineId } = status;
+  const { replica, local, machineId, runs } = status;
   const newest = replica?.newest ?? null;
   const manifest = newest?.manifest ?? null;
   const rpo = rpoNow(status);
@@ -209,9 +221,24 @@ function documentOf({ machine, status, failure, attention }: Examined, { ownKeyI
     freshness: replica?.freshness ?? 'unknown',
     tenure: replica && { keyId: toHex(replica.ownerKeyId), thisHost: own && sameBytes(replica.ownerKeyId, own) },
     running: local?.running ?? false,
+    runningSince: runs.underWay && timeText(runs.underWay.startedMs),
+    lastRun: runs.last && runDocument(runs.last),
     unfinishedRun: local?.unfinished ?? null,
     damagedSegments: local?.damagedSegments ?? 0,
     attention,
+  };
+}
+
+function runDocument({ verb, startedMs, endedMs, end }: EndedRun): object {
+  return {
+    verb,
+    startedTime: timeText(startedMs),
+    endedTime: endedMs === null ? null : timeText(endedMs),
+    outcome: end.how,
+    ...(end.how === 'published' && { point: end.point }),
+    ...(end.how === 'failed' && {
+      error: { code: end.code, message: end.message, hint: remedyOf(end.code)?.hint || null },
+    }),
   };
 }
 
