@@ -58,6 +58,7 @@ interface GlobalOptions {
 export async function runCli(args: readonly string[], host: Host): Promise<ExitCode> {
   // Known before commander has parsed anything, because a usage error has to be answered in JSON too.
   const output = createOutput({ ...host, json: args.includes('--json') });
+  host.signal.addEventListener('abort', () => output.note('stopping… (once more to stop at once)'), { once: true });
   let exitCode: ExitCode = exitCodes.ok;
   const run: RunCommand = async (command, work) => {
     const answer = await work(contextFor(command.optsWithGlobals<GlobalOptions>(), host, output));

@@ -73,7 +73,8 @@ async function showStatus(
     const found = await examine(name, session, { ...expected, failedStart }, signal);
     done += 1;
     // A monitor asks every minute, and wants to hear nothing of this.
-    if (performance.now() - startedMs > quietMs) context.output.progress(`${done} of ${machines.length} machines…`);
+    if (performance.now() - startedMs > quietMs)
+      context.output.progress({ title: `${done} of ${machines.length} machines`, share: done / machines.length });
     return found;
   });
   return {
@@ -110,17 +111,18 @@ function linesOf(examined: readonly Examined[], expected: Expectation, output: O
   const { colours } = output;
   const columns = [
     { title: '' },
-    { title: 'machine' },
+    { title: 'machine', cut: true },
     { title: 'RPO', align: 'right' as const },
     { title: 'point', align: 'right' as const },
-    { title: 'snapshot (UTC)' },
-    { title: 'consistent' },
-    { title: 'points', align: 'right' as const },
-    { title: 'stored', align: 'right' as const },
+    { title: 'snapshot (UTC)', spare: 1 },
+    { title: 'consistent', spare: 3 },
+    { title: 'points', align: 'right' as const, spare: 4 },
+    { title: 'stored', align: 'right' as const, spare: 2 },
   ];
   const [titles = '', ...rows] = formatTable(
     columns,
     examined.map((each) => rowOf(each, colours)),
+    output.columns,
   );
   const few = examined.length <= lastRunsShownMax;
   const lines = examined.flatMap((each, index) => [rows[index] ?? '', ...notesOn(each, few, output)]);
