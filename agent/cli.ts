@@ -1,4 +1,3 @@
-import { existsSync } from 'node:fs';
 import { Command, CommanderError, Option } from 'commander';
 import { register as registerCache } from './commands/cache.ts';
 import type { CommandContext, RegisterCommand, RunCommand } from './commands/command.ts';
@@ -15,6 +14,7 @@ import { register as registerVerify } from './commands/verify.ts';
 import { ConfigInvalid } from './config/config-invalid.ts';
 import { type Config, type LogLevel, logLevels } from './config/config-schema.ts';
 import type { Environment } from './config/environment.ts';
+import { configFiles, findConfigFile } from './config/find-config.ts';
 import { loadConfig } from './config/load-config.ts';
 import { describeFailure } from './failure.ts';
 import { createLogger } from './log.ts';
@@ -36,9 +36,6 @@ const commands: readonly RegisterCommand[] = [
   registerDoctor,
   registerCompletion,
 ];
-
-/** The first that exists is used. The system's own comes first: a file in a folder of somebody else must not win. */
-const configFiles = ['/etc/failkit/failkit.yaml', 'failkit.yaml'];
 
 /** The process around the command line. */
 export interface Host {
@@ -94,7 +91,7 @@ function createProgram(host: Host, run: RunCommand): Command {
 }
 
 function contextFor(options: GlobalOptions, host: Host, output: Output): CommandContext {
-  const file = once(() => options.config ?? findConfigFile());
+  const file = once(() => options.config ?? configFile());
   const config = once((): Config => loadConfig(file(), host.environment));
   return {
     signal: host.signal,
@@ -109,9 +106,9 @@ function levelFrom({ logLevel }: GlobalOptions): { readonly level?: LogLevel } {
   return logLevel === undefined ? {} : { level: logLevel };
 }
 
-function findConfigFile(): string {
-  const found = configFiles.find((file) => existsSync(file));
-  if (found !== undefined) return found;
+function configFile(): string {
+  const found = findConfigFile();
+  if (found !== null) return found;
   const what = `there is no configuration here or at ${configFiles[0]}: name one with --config`;
   throw new ConfigInvalid('failkit.yaml', [{ line: null, key: '', what }]);
 }

@@ -1,0 +1,14 @@
+import { runCli } from './cli.ts';
+import { processEnvironment } from './config/environment.ts';
+import { abortOnSignals } from './interrupt.ts';
+import type { ExitCode } from './remedy.ts';
+
+/** The command line with the streams, the environment and the signals of this process. */
+export async function runProcess(args: readonly string[]): Promise<ExitCode> {
+  return await runCli(args, {
+    stdout: process.stdout,
+    stderr: process.stderr,
+    environment: processEnvironment(),
+    signal: abortOnSignals((exitCode) => process.exit(exitCode)),
+  });
+}
