@@ -11,7 +11,7 @@ import { register as registerRestore } from './commands/restore.ts';
 import { register as registerRoot } from './commands/root.ts';
 import { register as registerStatus } from './commands/status.ts';
 import { register as registerVerify } from './commands/verify.ts';
-import { ConfigInvalid } from './config/config-invalid.ts';
+import { ConfigNotFound } from './config/config-invalid.ts';
 import { type Config, type LogLevel, logLevels } from './config/config-schema.ts';
 import type { Environment } from './config/environment.ts';
 import { configFiles, findConfigFile } from './config/find-config.ts';
@@ -109,8 +109,7 @@ function levelFrom({ logLevel }: GlobalOptions): { readonly level?: LogLevel } {
 function configFile(): string {
   const found = findConfigFile();
   if (found !== null) return found;
-  const what = `there is no configuration here or at ${configFiles[0]}: name one with --config`;
-  throw new ConfigInvalid('failkit.yaml', [{ line: null, key: '', what }]);
+  throw new ConfigNotFound(`there is no configuration: neither ${configFiles[0]} nor a failkit.yaml here`);
 }
 
 function report(error: unknown, host: Host, output: Output, logLevel: LogLevel | undefined): ExitCode {

@@ -9,6 +9,9 @@ export async function runProcess(args: readonly string[]): Promise<ExitCode> {
     stdout: process.stdout,
     stderr: process.stderr,
     environment: processEnvironment(),
-    signal: abortOnSignals((exitCode) => process.exit(exitCode)),
+    signal: abortOnSignals((exitCode) => {
+      process.stderr.write('\nstopped at once: the next run goes on from what was stored\n');
+      process.exit(exitCode);
+    }),
   });
 }

@@ -2,7 +2,13 @@ import { ConfigInvalid } from '../config/config-invalid.ts';
 import type { Config, MachineConfig } from '../config/config-schema.ts';
 import { nearestKey } from '../config/nearest-key.ts';
 
-/** The machines that the command line names, else all. Throws ConfigInvalid. */
+/** The command line names a machine that is not in the configuration. */
+export class MachineUnknown extends Error {
+  readonly code = 'MACHINE_UNKNOWN';
+  override readonly name = 'MachineUnknown';
+}
+
+/** The machines that the command line names, else all. Throws MachineUnknown or ConfigInvalid. */
 export function chooseMachines(config: Config, names: readonly string[]): readonly MachineConfig[] {
   if (names.length === 0 && config.machines.length > 0) return config.machines;
   if (names.length === 0)
@@ -12,9 +18,7 @@ export function chooseMachines(config: Config, names: readonly string[]): readon
   return names.map((name) => {
     const machine = config.machines.find((candidate) => candidate.name === name);
     if (machine !== undefined) return machine;
-    throw new ConfigInvalid('configuration', [
-      { line: null, key: 'machines', what: `has no machine ${name}${insteadOf(name, config)}` },
-    ]);
+    throw new MachineUnknown(`the configuration has no machine ${name}${insteadOf(name, config)}`);
   });
 }
 

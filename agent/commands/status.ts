@@ -239,7 +239,7 @@ function runDocument({ verb, startedMs, endedMs, end }: EndedRun): object {
     outcome: end.how,
     ...(end.how === 'published' && { point: end.point }),
     ...(end.how === 'failed' && {
-      error: { code: end.code, message: end.message, hint: remedyOf(end.code)?.hint || null },
+      error: { code: end.code, message: end.message, hint: remedyOf(end.code)?.hint ?? null },
     }),
   };
 }

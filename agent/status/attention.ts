@@ -60,7 +60,7 @@ function failingRun({ machine, runs, nowMs }: MachineStatus): Attention | null {
   return {
     state: 'failing',
     what: `${which} failed with ${end.code}: ${end.message}`,
-    fix: remedy === null || remedy.hint === '' ? `as it says; then failkit ${verb} ${machine}` : remedy.hint,
+    fix: remedy?.hint ?? `failkit ${verb} ${machine} again; if it stays so, report it`,
     exitCode: remedy?.exitCode ?? exitCodes.unexpected,
   };
 }
