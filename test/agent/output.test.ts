@@ -100,6 +100,23 @@ describe('a table', () => {
     ]);
   });
 
+  it('gives up columns where there is no room, and cuts names last', () => {
+    const columns = [
+      { title: 'machine', cut: true },
+      { title: 'RPO', align: 'right', spare: 1 },
+      { title: 'stored', align: 'right', spare: 2 },
+      { title: 'point', align: 'right' },
+    ] as const;
+    const rows = [['a-machine-with-a-long-name', '4 h', '12 GiB', '7']];
+    const at = (room: number | null) => formatTable(columns, rows, room);
+    expect(at(null)).toEqual(at(48));
+    expect(at(46)[1]).toBe('a-machine-with-a-long-name  4 h  12 GiB      7');
+    expect(at(45)[1]).toBe('a-machine-with-a-long-name  4 h      7');
+    expect(at(33)[1]).toBe('a-machine-with-a-long-name      7');
+    expect(at(25)).toEqual(['machine             point', 'a-machine-with-a-…      7']);
+    expect(at(5)[1]).toBe('a-machine…      7');
+  });
+
   it('leaves missing cells empty and no blanks at the end', () => {
     expect(formatTable([{ title: 'a' }, { title: 'long title' }], [['1'], []])).toEqual(['a  long title', '1', '']);
   });
