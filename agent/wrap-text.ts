@@ -1,3 +1,4 @@
+import { stripVTControlCharacters } from 'node:util';
 import { widthOf } from './text-width.ts';
 
 /** Breaks a text between words; a longer word stays whole. `columns` null: nobody looks at a terminal, so it stays one line. */
@@ -9,8 +10,9 @@ export function wrapText(text: string, columns: number | null): readonly string[
 /** A line of a terminal: what has no room goes on below, a little further in. */
 export function wrapLineBelow(line: string, columns: number | null): readonly string[] {
   if (columns === null || widthOf(line) <= columns) return [line];
-  const indent = /^ */.exec(line)?.[0] ?? '';
-  const [first = '', ...rest] = wrapText(line.slice(indent.length), columns - indent.length - below.length);
+  // A colour may begin before the indent.
+  const indent = /^ */.exec(stripVTControlCharacters(line))?.[0] ?? '';
+  const [first = '', ...rest] = wrapText(line.replace(indent, ''), columns - indent.length - below.length);
   return [indent + first, ...rest.map((more) => indent + below + more)];
 }
 

@@ -71,7 +71,7 @@ function linesOf(
   const room = columns === null ? null : columns - indent.length;
   const standsAlone = isNarrow || widthOf(check) > checkWidth;
   const name = standsAlone ? check : check + ' '.repeat(checkWidth - widthOf(check));
-  const head = `${paint(outcome, colours)(outcome.padEnd(outcomeWidth))}  ${name}`;
+  const head = `${paint(outcome, colours)(isNarrow ? outcome : outcome.padEnd(outcomeWidth))}  ${name}`;
   const shown = wrapText(what, room).map((line) => (outcome === 'skipped' ? colours.dim(line) : line));
   const remedy = fix === null || fix === asItSays ? [] : wrapText(`${remedyTitle} ${fix}`, room);
   return [

@@ -48,6 +48,20 @@ describe('output for a person', () => {
     expect(Number.parseInt(lines.at(-1) ?? '', 10)).toBeGreaterThan(10 * 3_600_000 - 600_001);
   });
 
+  it('breaks lines that are wider than the terminal between words, and goes on a little further in', () => {
+    const { output, out } = outputOn({ tty: true });
+    output.answer({}, [
+      'short',
+      '  a line that is much too long for it',
+      '\x1b[2m  dim words that are much too long\x1b[22m',
+    ]);
+    expect(out().split('\n')).toEqual([
+      'short',
+      ...['  a line that is much too long', '    for it'],
+      ...['  \x1b[2mdim words that are much too', '    long\x1b[22m', ''],
+    ]);
+  });
+
   it('a short run says nothing of its progress where nobody watches, nor does a dumb terminal get to rewrite', () => {
     for (const options of [{}, { tty: true, environment: { TERM: 'dumb' } }]) {
       const { output, err } = outputOn(options);
