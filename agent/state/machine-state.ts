@@ -105,7 +105,7 @@ export class MachineState implements Disposable {
 
   /** What was written so far is seen by those who only glance. */
   showToOthers(): void {
-    this.#database.checkpoint();
+    this.#database.emptyLog();
   }
 
   /** Entries of ours that may exist: their puts were started, and their answers never seen. The latest is last. */

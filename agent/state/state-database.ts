@@ -86,7 +86,7 @@ export class StateDatabase implements Disposable {
   }
 
   /** Moves what the write-ahead log holds into the file itself. */
-  checkpoint(): void {
+  emptyLog(): void {
     this.#guard(() => this.#database.exec('PRAGMA wal_checkpoint(TRUNCATE)'));
   }
 
