@@ -1,4 +1,3 @@
-import { existsSync } from 'node:fs';
 import { Command, CommanderError, Option } from 'commander';
 import { register as registerCache } from './commands/cache.ts';
 import type { CommandContext, RegisterCommand, RunCommand } from './commands/command.ts';
@@ -12,9 +11,10 @@ import { register as registerRestore } from './commands/restore.ts';
 import { register as registerRoot } from './commands/root.ts';
 import { register as registerStatus } from './commands/status.ts';
 import { register as registerVerify } from './commands/verify.ts';
-import { ConfigInvalid } from './config/config-invalid.ts';
+import { ConfigNotFound } from './config/config-invalid.ts';
 import { type Config, type LogLevel, logLevels } from './config/config-schema.ts';
 import type { Environment } from './config/environment.ts';
+import { configFiles, findConfigFile } from './config/find-config.ts';
 import { loadConfig } from './config/load-config.ts';
 import { describeFailure } from './failure.ts';
 import type { OnHangUp } from './interrupt.ts';
@@ -38,9 +38,6 @@ const commands: readonly RegisterCommand[] = [
   registerCompletion,
 ];
 
-/** The first that exists is used. The system's own comes first: a file in a folder of somebody else must not win. */
-const configFiles = ['/etc/failkit/failkit.yaml', 'failkit.yaml'];
-
 /** The process around the command line. */
 export interface Host {
   readonly stdout: TextStream;
@@ -60,6 +57,7 @@ interface GlobalOptions {
 export async function runCli(args: readonly string[], host: Host): Promise<ExitCode> {
   // Known before commander has parsed anything, because a usage error has to be answered in JSON too.
   const output = createOutput({ ...host, json: args.includes('--json') });
+  host.signal.addEventListener('abort', () => output.note('stopping… (once more to stop at once)'), { once: true });
   let exitCode: ExitCode = exitCodes.ok;
   const run: RunCommand = async (command, work) => {
     const answer = await work(contextFor(command.optsWithGlobals<GlobalOptions>(), host, output));
@@ -95,7 +93,7 @@ function createProgram(host: Host, run: RunCommand): Command {
 }
 
 function contextFor(options: GlobalOptions, host: Host, output: Output): CommandContext {
-  const file = once(() => options.config ?? findConfigFile());
+  const file = once(() => options.config ?? configFile());
   const load = (): Config => loadConfig(file(), host.environment);
   const config = once(load);
   return {
@@ -113,11 +111,10 @@ function levelFrom({ logLevel }: GlobalOptions): { readonly level?: LogLevel } {
   return logLevel === undefined ? {} : { level: logLevel };
 }
 
-function findConfigFile(): string {
-  const found = configFiles.find((file) => existsSync(file));
-  if (found !== undefined) return found;
-  const what = `there is no configuration here or at ${configFiles[0]}: name one with --config`;
-  throw new ConfigInvalid('failkit.yaml', [{ line: null, key: '', what }]);
+function configFile(): string {
+  const found = findConfigFile();
+  if (found !== null) return found;
+  throw new ConfigNotFound(`there is no configuration: neither ${configFiles[0]} nor a failkit.yaml here`);
 }
 
 function report(error: unknown, host: Host, output: Output, logLevel: LogLevel | undefined): ExitCode {

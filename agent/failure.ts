@@ -59,7 +59,7 @@ function namedError(error: unknown): FailureDocument {
   return {
     code: codeOf(error) ?? 'UNEXPECTED',
     message: error instanceof Error ? messageOf(error) : `something was thrown that is no error: ${String(error)}`,
-    hint: remedy === null || remedy.hint === '' ? null : remedy.hint,
+    hint: remedy?.hint ?? null,
     retry: remedy?.action === 'retry',
     exitCode: remedy?.exitCode ?? exitCodes.unexpected,
   };

@@ -21,14 +21,13 @@ const stopSignals: readonly StopSignal[] = ['SIGINT', 'SIGTERM'];
 
 /**
  * The first signal aborts, and everything winds down: snapshots are removed, files closed. The second one gives up on
- * that at once, through `exit`.
+ * that at once, through `exit`. What the operator is told, agent/cli.ts says: it knows what else is on the terminal.
  */
-export function abortOnSignals(say: (line: string) => void, exit: (exitCode: number) => void): AbortSignal {
+export function abortOnSignals(exit: (exitCode: number) => void): AbortSignal {
   const controller = new AbortController();
   for (const name of stopSignals)
     process.on(name, () => {
       if (controller.signal.aborted) return exit(130);
-      say('stopping… (once more to stop at once)');
       controller.abort(new Interrupted(`stopped by ${name}`));
     });
   return controller.signal;

@@ -1,21 +1,14 @@
-import { runCli } from './cli.ts';
-import { processEnvironment } from './config/environment.ts';
-import { abortOnSignals, neverHangUp, onHangUp } from './interrupt.ts';
+import { completeNames, namesVerb } from './complete-names.ts';
 
-/** `failkit points | head` closes our output early; that is no error of ours. */
-process.stdout.on('error', (error: NodeJS.ErrnoException) => {
-  if (error.code !== 'EPIPE') throw error;
-});
+/** `failkit points | head` closes our output early; that is no error of ours, and no reason to stop a run. */
+for (const stream of [process.stdout, process.stderr])
+  stream.on('error', (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'EPIPE') throw error;
+  });
 
-const signal = abortOnSignals(
-  (line) => process.stderr.write(`${line}\n`),
-  (exitCode) => process.exit(exitCode),
-);
-
-process.exitCode = await runCli(process.argv.slice(2), {
-  stdout: process.stdout,
-  stderr: process.stderr,
-  environment: processEnvironment(),
-  signal,
-  onHangUp: process.stdin.isTTY || process.stderr.isTTY ? neverHangUp : onHangUp,
-});
+const args = process.argv.slice(2);
+if (args[0] === namesVerb) process.stdout.write(completeNames(args.slice(1)));
+else {
+  const { runProcess } = await import('./run-process.ts');
+  process.exitCode = await runProcess(args);
+}

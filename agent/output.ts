@@ -1,6 +1,8 @@
-import { stripVTControlCharacters } from 'node:util';
 import picocolors from 'picocolors';
 import type { Environment } from './config/environment.ts';
+import { progressLine, progressRows } from './progress/draw-progress.ts';
+import type { Progress } from './progress/progress.ts';
+import { wrapLineBelow } from './wrap-text.ts';
 
 export type Colours = ReturnType<typeof picocolors.createColors>;
 
@@ -27,42 +29,64 @@ export interface Output {
   readonly columns: number | null;
   /** One line for a person, at once, on standard error. */
   note(line: string): void;
-  /** How far it is: rewrites one line on a terminal; elsewhere a line every ten seconds at most. */
-  progress(line: string): void;
+  /** How far it is: rewritten in place on a terminal; elsewhere a line now and then, the longer it takes the rarer. */
+  progress(progress: Progress): void;
   /** The command's answer: the lines, or with `--json` the document. Once, at the end. */
   answer(document: unknown, lines: readonly string[]): void;
   /** As `answer`, but the lines go to standard error. */
   failure(document: unknown, lines: (colours: Colours) => readonly string[]): void;
 }
 
-const progressEveryMs = 10_000;
+/** Nobody watches: a line after ten seconds, and then whenever the run is a tenth older, but every ten minutes at least. */
+const quietMsMin = 10_000;
+const quietMsMax = 600_000;
+const quietShare = 0.1;
 const terminalColumns = 80;
-/** Back to the first column, and clear the line. */
-const rewind = '\r\x1b[2K';
+/** Back to the first column, and clear all from there. */
+const rewind = '\r\x1b[J';
+const upOneRow = '\x1b[1A';
 
 export function createOutput(options: OutputOptions, now: () => number = () => performance.now()): Output {
   const { stdout, stderr, json } = options;
-  let lineIsOpen = false;
-  let lastProgressMs = Number.NEGATIVE_INFINITY;
+  const rewrites = stderr.isTTY === true && options.environment.TERM !== 'dumb';
+  const progressColours = coloursFor(stderr, options.environment);
+  let openRows = 0;
+  let firstProgressMs: number | null = null;
+  let nextLineMs = 0;
 
+  const backToStart = (): string => {
+    const back = openRows === 0 ? '' : upOneRow.repeat(openRows - 1) + rewind;
+    openRows = 0;
+    return back;
+  };
   const say = (stream: TextStream, lines: readonly string[]) => {
-    if (lineIsOpen) stderr.write(rewind);
-    lineIsOpen = false;
-    for (const line of lines) stream.write(`${line}\n`);
+    const back = backToStart();
+    if (back !== '') stderr.write(back);
+    const columns = columnsOf(stream);
+    // One at a time: a line of ours may be several of a message.
+    for (const line of lines.flatMap((each) => each.split('\n')))
+      for (const fitting of wrapLineBelow(line, columns)) stream.write(`${fitting}\n`);
   };
   return {
     json,
     colours: coloursFor(stdout, options.environment),
-    columns: stdout.isTTY === true ? (stdout.columns ?? terminalColumns) : null,
+    columns: columnsOf(stdout),
     note: (line) => say(stderr, [line]),
-    progress: (line) => {
-      if (stderr.isTTY === true) {
-        stderr.write(rewind + cut(line, stderr.columns ?? terminalColumns));
-        lineIsOpen = true;
-      } else if (now() - lastProgressMs >= progressEveryMs) {
-        lastProgressMs = now();
-        say(stderr, [line]);
+    progress: (progress) => {
+      if (rewrites) {
+        const rows = progressRows(progress, stderr.columns ?? terminalColumns, progressColours);
+        stderr.write(backToStart() + rows.join('\n'));
+        openRows = rows.length;
+        return;
       }
+      const nowMs = now();
+      if (firstProgressMs === null) {
+        firstProgressMs = nowMs;
+        nextLineMs = nowMs + quietMsMin;
+      }
+      if (nowMs < nextLineMs) return;
+      nextLineMs = nowMs + quietFor(nowMs - firstProgressMs);
+      say(stderr, [progressLine(progress)]);
     },
     answer: (document, lines) => say(stdout, json ? [asJson(document)] : lines),
     failure: (document, lines) => {
@@ -78,9 +102,12 @@ function coloursFor(stream: TextStream, environment: Environment): Colours {
   return picocolors.createColors(stream.isTTY === true && !unwanted);
 }
 
-/** A line that wraps can't be rewritten. Colours are dropped, because a cut could leave one switched on. */
-function cut(line: string, columns: number): string {
-  return line.length < columns ? line : `${stripVTControlCharacters(line).slice(0, columns - 2)}…`;
+function columnsOf({ isTTY, columns = terminalColumns }: TextStream): number | null {
+  return isTTY === true ? columns : null;
+}
+
+function quietFor(elapsedMs: number): number {
+  return Math.min(quietMsMax, Math.max(quietMsMin, elapsedMs * quietShare));
 }
 
 function asJson(document: unknown): string {

@@ -33,6 +33,16 @@ export function formatDuration(durationMs: number): string {
   return twoUnits(seconds, daySeconds, 'd', hourSeconds, 'h', 1);
 }
 
+/** What is left of a guess: `a few seconds`, `about 35 s`, `about 4 min`, `about 3 h 20 min`, `about 2 d 4 h`. */
+export function formatRemaining(durationMs: number): string {
+  const seconds = durationMs / 1000;
+  if (seconds < 7.5) return 'a few seconds';
+  if (seconds < 57.5) return `about ${Math.round(seconds / 5) * 5} s`;
+  if (seconds < hourSeconds - 30) return `about ${Math.max(1, Math.round(seconds / minuteSeconds))} min`;
+  const step = seconds < daySeconds ? 10 * minuteSeconds : hourSeconds;
+  return `about ${formatDuration(Math.round(seconds / step) * step * 1000)}`;
+}
+
 function twoUnits(seconds: number, large: number, largeName: string, small: number, smallName: string, digits: number) {
   const rest = Math.floor((seconds % large) / small);
   return `${Math.floor(seconds / large)} ${largeName} ${String(rest).padStart(digits, '0')} ${smallName}`;

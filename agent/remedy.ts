@@ -17,7 +17,7 @@ export interface Remedy {
   readonly exitCode: ExitCode;
   /** `retry`: the same again may succeed. `resync`: the disk is read in full. `stop`: a person has to act first. */
   readonly action: 'retry' | 'resync' | 'stop';
-  /** What the operator can do, in one sentence; empty where the message says it all. */
+  /** What the operator can do, in one sentence. */
   readonly hint: string;
 }
 
@@ -26,6 +26,11 @@ const remedies: Readonly<Record<string, Remedy>> = {
   INTERRUPTED: retry('interrupted', 'run the same command again: it goes on where it stopped'),
 
   CONFIG_INVALID: stop('usage', 'correct the configuration, then try it with: failkit config check'),
+  CONFIG_NOT_FOUND: stop(
+    'usage',
+    'name the configuration with --config; new here? the quick start of the README has one to begin with',
+  ),
+  MACHINE_UNKNOWN: stop('usage', 'give a name as it stands under machines in the configuration, or none for all'),
   LOG_FILE_UNUSABLE: stop('usage', 'make the folder, or change logging.file'),
   FINGERPRINT_MALFORMED: stop('usage', 'copy the root fingerprint again, whole, from the recovery kit'),
 
@@ -53,18 +58,18 @@ const remedies: Readonly<Record<string, Remedy>> = {
   STORE_THROTTLED: retry('store', 'wait, or lower limits.inFlight'),
   STORE_UNAVAILABLE: retry('store', 'check the network, the proxy and the state of the store'),
   CHECKSUM_REFUSED: retry('store', 'bytes were altered on the way: check proxies, network and memory of this host'),
-  IMMUTABLE: stop('store', 'object lock protects it until its date'),
+  IMMUTABLE: stop('store', 'wait: object lock protects it until its date'),
   ARCHIVED: stop('store', 'ask the store to restore the object from its archive tier first'),
   QUOTA_EXCEEDED: stop('store', 'make room or raise the quota'),
   CLOCK_SKEWED: stop('store', 'set the clock of this host'),
   UNSUPPORTED: stop('store', 'this store can not do it: use one that can, or change the configuration'),
   TLS_UNTRUSTED: stop('store', "give the store's certificate authority as caFile"),
   STORE_NOT_ATOMIC: stop('store', 'use another store: on this one two agents could overwrite each other'),
-  REQUEST_REFUSED: stop('store', "the store's own words are in the message"),
+  REQUEST_REFUSED: stop('store', "look up the store's own words, which are in the message, or ask who runs it"),
 
   KEY_REFUSED: stop('keys', "check the key's state and policy, and that this repository belongs to that key"),
   KEY_SERVICE_UNAVAILABLE: retry('keys', 'check the network and the state of the key service'),
-  KEY_FILE_UNUSABLE: stop('keys', ''),
+  KEY_FILE_UNUSABLE: stop('keys', 'correct the path or the file: its owner alone may read it, and it is copied whole'),
 
   FENCED: stop(
     'replica',
@@ -88,10 +93,10 @@ const remedies: Readonly<Record<string, Remedy>> = {
   MACHINE_AMBIGUOUS: stop('replica', 'give the id instead of the name'),
   TAKE_OVER_NEEDED: stop('replica', 'make sure that no other host protects this machine any more'),
   TENURE_OVER: retry('replica', 'start the run again: it opens a tenure of its own'),
-  WRONG_VERB: stop('usage', ''),
-  HEAD_MALFORMED: stop('usage', ''),
-  POINT_MALFORMED: stop('usage', ''),
-  KIT_EXISTS: stop('overwrite', ''),
+  WRONG_VERB: stop('usage', 'seed is for the first copy of a machine, sync and resync for those after it'),
+  HEAD_MALFORMED: stop('usage', 'copy the head as failkit points printed it'),
+  POINT_MALFORMED: stop('usage', 'see what there is with failkit points'),
+  KIT_EXISTS: stop('overwrite', 'name a folder that does not exist yet'),
   STATE_BUSY: retry('replica', 'wait for the other run to end, or stop it'),
   STATE_DISK_FULL: stop('replica', 'make room on the disk of the state folder; nothing that was published is lost'),
   STATE_UNUSABLE: stop(
@@ -114,18 +119,23 @@ const remedies: Readonly<Record<string, Remedy>> = {
   SEGMENT_MISPLACED: damaged(),
   SIGNATURE_INVALID: damagedHistory(),
 
-  OUTPUT_EXISTS: stop('overwrite', ''),
+  OUTPUT_EXISTS: stop('overwrite', 'name another output, or say --force where the command has it'),
   OUTPUT_UNUSABLE: stop('source', 'make room or correct the path; the same restore goes on where it stopped'),
-  DISK_TOO_LARGE: stop('source', ''),
+  DISK_TOO_LARGE: stop('source', 'spread its content over smaller disks, or leave the disk out'),
 
-  OBJECT_EXISTS: stop('overwrite', 'nothing in a replica is ever overwritten'),
+  OBJECT_EXISTS: stop('overwrite', 'run the command again; nothing in a replica is ever overwritten'),
   NAME_INVALID: stop('unexpected', 'this is a defect of failkit: please report it'),
 };
 
 /** Null for an error that has no name of ours: a bug, or something nobody foresaw. */
 export function remedyFor(error: unknown): Remedy | null {
   const code = codeOf(error);
-  return code === null || !Object.hasOwn(remedies, code) ? null : (remedies[code] ?? null);
+  return code === null ? null : remedyOf(code);
+}
+
+/** The same where only the code was kept. */
+export function remedyOf(code: string): Remedy | null {
+  return Object.hasOwn(remedies, code) ? (remedies[code] ?? null) : null;
 }
 
 export function codeOf(error: unknown): string | null {

@@ -42,8 +42,8 @@ function limitedDisk(disk: BlockSource, rate: Bandwidth): BlockSource {
       } while (at < into.length);
     },
     // Asked for before each stretch: a limit that comes meanwhile is kept from the next one on.
-    get directFd() {
-      return rate.bytesPerSecond === null ? disk.directFd : null;
+    get direct() {
+      return rate.bytesPerSecond === null ? disk.direct : null;
     },
   };
 }

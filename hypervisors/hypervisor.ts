@@ -64,8 +64,15 @@ export interface BlockSource {
   /** Fills `into` exactly, or throws; never short. Safe to call many times in parallel. */
   read(offset: number, into: Uint8Array, signal: AbortSignal): Promise<void>;
   /**
-   * A file or device that reads as the disk does, open for as long as the snapshot: worker threads read it by themselves. Null where
-   * only `read` has the bytes, or where its pace is to be kept; it may change from call to call.
+   * Where the disk's bytes are those of a file or device: worker threads then read it by themselves. Null where only `read` has the
+   * bytes, or where its pace is to be kept; it may change from call to call.
    */
-  readonly directFd: number | null;
+  readonly direct: DirectReads | null;
+}
+
+export interface DirectReads {
+  /** Reads as the disk does, and stays open for as long as the snapshot. */
+  readonly fd: number;
+  /** So much was read from there: for whoever watches. */
+  noteRead(offset: number, bytes: number): void;
 }

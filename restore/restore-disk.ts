@@ -147,6 +147,8 @@ async function restoreRange(
   if (sink.direct !== null) {
     const file = { fd: sink.direct.fd, capacityBytes: disk.capacityBytes };
     progress.writtenBytes += await writeDirectly(workers.openInto(keys, task, file, signal), sink.direct);
+    const end = Math.max(...range.members.map(({ run }) => run.first + run.count));
+    sink.direct.noteWritten(Math.min(end * disk.blockSize, disk.capacityBytes));
     return;
   }
   await workers.open(keys, task, signal, async (pieces) => {

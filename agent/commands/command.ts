@@ -10,9 +10,9 @@ export interface CommandContext {
   /** Aborted by Ctrl-C; hand it to everything that waits. */
   readonly signal: AbortSignal;
   readonly output: Output;
-  /** The file that `--config` names, or the one that was found. Throws ConfigInvalid when there is none. */
+  /** The file that `--config` names, or the one that was found. Throws ConfigNotFound when there is none. */
   configFile(): string;
-  /** Read and checked once. Throws ConfigInvalid. */
+  /** Read and checked once. Throws ConfigInvalid, or ConfigNotFound. */
   config(): Config;
   /** As the file is now. Throws ConfigInvalid. */
   reloadConfig(): Config;

@@ -3,6 +3,7 @@ import { examine } from '../doctor/examine.ts';
 import { asItSays, type Finding } from '../doctor/finding.ts';
 import { highestExitCode } from '../highest-exit-code.ts';
 import type { Colours } from '../output.ts';
+import { widthOf } from '../text-width.ts';
 import { wrapText } from '../wrap-text.ts';
 import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
 
@@ -19,11 +20,11 @@ async function examineAll(context: CommandContext): Promise<CommandAnswer> {
   const startedMs = performance.now();
   for await (const finding of examine(context)) {
     findings.push(finding);
-    if (performance.now() - startedMs > quietMs) context.output.progress(`${findings.length} checks done…`);
+    if (performance.now() - startedMs > quietMs) context.output.progress({ title: `${findings.length} checks done…` });
   }
   const { colours, columns } = context.output;
   const shown = folded(findings);
-  const width = Math.max(...shown.map(({ check }) => check.length));
+  const width = checkWidthOf(shown, columns);
   return {
     document: { findings },
     lines: [...shown.flatMap((finding) => linesOf(finding, width, columns, colours)), '', sumOf(findings, colours)],
@@ -46,6 +47,17 @@ function folded(findings: readonly Finding[]): readonly Finding[] {
   return findings.flatMap((finding) => (finding === first ? [all] : well.includes(finding) ? [] : [finding]));
 }
 
+/** One name of a hundred characters does not push all others to the edge: what has no room stands alone. */
+function checkWidthOf(findings: readonly Finding[], columns: number | null): number {
+  const most = columns === null ? Number.POSITIVE_INFINITY : Math.floor(columns / checkShare);
+  return Math.max(0, ...findings.map(({ check }) => widthOf(check)).filter((width) => width <= most));
+}
+
+const checkShare = 3;
+/** With less room for the words, they begin below the name of the check. */
+const roomMin = 44;
+const narrowIndent = '    ';
+
 /** What was found and what to do stand in one column, however wide the terminal is. */
 function linesOf(
   { outcome, check, what, fix }: Finding,
@@ -53,13 +65,18 @@ function linesOf(
   columns: number | null,
   colours: Colours,
 ): readonly string[] {
-  const indent = ' '.repeat(outcomeWidth + checkWidth + 4);
+  const wideIndent = ' '.repeat(outcomeWidth + checkWidth + 4);
+  const isNarrow = columns !== null && columns - wideIndent.length < roomMin;
+  const indent = isNarrow ? narrowIndent : wideIndent;
   const room = columns === null ? null : columns - indent.length;
-  const head = `${paint(outcome, colours)(outcome.padEnd(outcomeWidth))}  ${check.padEnd(checkWidth)}  `;
+  const standsAlone = isNarrow || widthOf(check) > checkWidth;
+  const name = standsAlone ? check : check + ' '.repeat(checkWidth - widthOf(check));
+  const head = `${paint(outcome, colours)(isNarrow ? outcome : outcome.padEnd(outcomeWidth))}  ${name}`;
   const shown = wrapText(what, room).map((line) => (outcome === 'skipped' ? colours.dim(line) : line));
   const remedy = fix === null || fix === asItSays ? [] : wrapText(`${remedyTitle} ${fix}`, room);
   return [
-    ...shown.map((line, index) => (index === 0 ? head : indent) + line),
+    ...(standsAlone ? [head] : []),
+    ...shown.map((line, index) => (index === 0 && !standsAlone ? `${head}  ` : indent) + line),
     ...remedy.map((line) => indent + line.replace(remedyTitle, colours.bold(remedyTitle))),
   ];
 }

@@ -44,13 +44,13 @@ async function initialise({ kit }: InitOptions, context: CommandContext): Promis
   const { target } = await openTarget(config);
   await using _target = target;
   await requireNoRepository(target, signal);
-  context.output.progress('asking the store whether it refuses to overwrite…');
+  context.output.progress({ title: 'asking the store whether it refuses to overwrite…' });
   await probePutIfAbsent(target, signal);
   const madeKeyFile = await ensureLocalKey(config);
   using keys = await openKeyProvider(config.keys);
   await tryKeys(keys.provider, config, signal);
 
-  context.output.progress('making the root key and the recovery key…');
+  context.output.progress({ title: 'making the root key and the recovery key…' });
   const root = SigningKey.generate();
   const recovery = await generateRecoveryKey();
   const agent = await openAgentKey(config);

@@ -148,10 +148,11 @@ function linesOf(machine: ListedMachine, context: CommandContext): readonly stri
   const columns = titles.map((title, i) => ({
     title,
     align: i === 0 || i === 2 || i === 3 ? ('right' as const) : ('left' as const),
+    spare: i < 2 ? 0 : i,
   }));
   return [
     `${bold(nameOf(machine) ?? 'machine')}  ${dim(machine.machineId)}`,
-    ...formatTable(columns, rows),
+    ...formatTable(columns, rows, context.output.columns),
     dim(`head ${machine.head}`),
     dim(machine.freshness),
     '',

@@ -7,10 +7,16 @@ import { ConfigInvalid } from '../config/config-invalid.ts';
 import type { MachineConfig } from '../config/config-schema.ts';
 import { describeFailure } from '../failure.ts';
 import { findMachine, listReplicas } from '../find-machine.ts';
+import { keepingFailedStart, keepingRunRecord } from '../keep-run-record.ts';
 import { segmentsInFlightMax, workersOf } from '../memory-budget.ts';
+import type { Colours, Output } from '../output.ts';
+import { Coverage, withCoverage } from '../progress/coverage.ts';
+import { runProgress } from '../progress/run-progress.ts';
+import { watchProgress } from '../progress/watch-progress.ts';
 import { type PublishedPoint, protectMachine } from '../protect/protect-machine.ts';
 import type { RunProgress } from '../protect/replicate-snapshot.ts';
-import { formatBytes, formatDuration, formatSpeed, plural } from '../quantities.ts';
+import { stretchBytes } from '../protect/stretch.ts';
+import { formatBytes, formatDuration, plural } from '../quantities.ts';
 import { type ExitCode, exitCodes } from '../remedy.ts';
 import { checkStore, openSession, type Session } from '../session.ts';
 import { StateUnusable } from '../state/errors.ts';
@@ -72,27 +78,45 @@ async function protectAll(
   context: CommandContext,
 ): Promise<CommandAnswer> {
   const machines = chooseMachines(context.config(), names);
-  await using session = await openSession(context);
-  await checkStore(session, context.signal);
+  await using session = await keepingFailedStart(
+    context.config().state,
+    verb,
+    names.length === 0 ? null : names,
+    context.signal,
+    () => openCheckedSession(context),
+  );
   const outcomes: Outcome[] = [];
-  for (const machine of machines) outcomes.push(await protectOne(verb, machine, options, session, context));
+  for (const [i, machine] of machines.entries()) {
+    const title = machines.length === 1 ? machine.name : `${i + 1}/${machines.length} ${machine.name}`;
+    outcomes.push(await protectOne(verb, machine, title, options, session, context));
+  }
   if (outcomes.length === 1 && outcomes[0]?.failure) throw outcomes[0].failure.error;
   return { ...describe(outcomes, context), exitCode: worstExitCode(outcomes) };
+}
+
+async function openCheckedSession(context: CommandContext): Promise<Session> {
+  await using opened = new AsyncDisposableStack();
+  const session = opened.use(await openSession(context));
+  await checkStore(session, context.signal);
+  opened.move();
+  return session;
 }
 
 /** One machine's failure does not keep the others from being protected. */
 async function protectOne(
   verb: Verb,
   machine: MachineConfig,
+  title: string,
   options: ProtectOptions,
   session: Session,
   context: CommandContext,
 ): Promise<Outcome> {
   const started = performance.now();
   const progress: RunProgress = { readBytes: 0, changedBytes: 0, skippedBytes: 0, capacityBytes: 0, uploadedBytes: 0 };
-  const timer = setInterval(
-    () => context.output.progress(progressLine(machine.name, progress, performance.now() - started)),
-    200,
+  const coverage = new Coverage();
+  using _watching = watchProgress(
+    context.output,
+    runProgress(title, coverage, progress, inFlightBytesMax(context), started),
   );
   const outcome = (published: PublishedPoint | null, failure: Outcome['failure']): Outcome => ({
     machine: machine.name,
@@ -102,7 +126,7 @@ async function protectOne(
     failure,
   });
   try {
-    const published = await publishPoint(verb, machine, options, session, progress, context);
+    const published = await publishPoint({ verb, machine, options, session, progress, coverage, context });
     context.logger().info({ machine: machine.name, point: published.point, ...progress }, 'recovery point published');
     return outcome(published, null);
   } catch (error) {
@@ -110,9 +134,12 @@ async function protectOne(
     const failure = describeFailure(error, context.signal, { stack: false });
     logFailure(machine.name, failure, context);
     return outcome(null, failure);
-  } finally {
-    clearInterval(timer);
   }
+}
+
+/** Twice what the workers are kept busy with: an upper bound may be generous. */
+function inFlightBytesMax(context: CommandContext): number {
+  return 4 * workersOf(context.config()) * stretchBytes;
 }
 
 /** On a terminal the command itself says what went wrong; a log file has to hold it, too. */
@@ -121,13 +148,24 @@ function logFailure(machine: string, failure: ReturnType<typeof describeFailure>
   context.logger().error({ machine, ...failure.document.error }, 'no recovery point was published');
 }
 
-async function publishPoint(
-  verb: Verb,
-  machine: MachineConfig,
-  options: ProtectOptions,
-  session: Session,
-  progress: RunProgress,
-  context: CommandContext,
+interface Run {
+  readonly verb: Verb;
+  readonly machine: MachineConfig;
+  readonly options: ProtectOptions;
+  readonly session: Session;
+  readonly progress: RunProgress;
+  readonly coverage: Coverage;
+  readonly context: CommandContext;
+}
+
+async function publishPoint(run: Run): Promise<PublishedPoint> {
+  using state = new MachineState(run.session.config.state, run.machine.name);
+  return await keepingRunRecord(state, run.verb, run.context.signal, () => publishFrom(state, run));
+}
+
+async function publishFrom(
+  state: MachineState,
+  { verb, machine, options, session, progress, coverage, context }: Run,
 ): Promise<PublishedPoint> {
   const { config, repo, provider } = session;
   if (provider.provider === 'recovery-key') {
@@ -136,9 +174,8 @@ async function publishPoint(
     ]);
   }
   const agent = await openAgentKey(config);
-  using state = new MachineState(config.state, machine.name);
   const machineId = await claimReplica(verb, machine.name, options, state, session, context.signal);
-  await using connection = connectSource(machine, session.readRate);
+  await using connection = withCoverage(connectSource(machine, session.readRate), coverage);
   return await protectMachine(
     {
       repo,
@@ -213,49 +250,58 @@ async function requireNoNamesake(machineName: string, session: Session, signal: 
   }
 }
 
-function progressLine(machine: string, progress: RunProgress, elapsedMs: number): string {
-  const { readBytes, capacityBytes, uploadedBytes, skippedBytes } = progress;
-  if (capacityBytes === 0) return `${machine}  preparing…`;
-  const share = Math.min(1, readBytes / capacityBytes);
-  const speed = (readBytes / elapsedMs) * 1000;
-  const left = share > 0.01 ? `, ${formatDuration((elapsedMs / share) * (1 - share))} left` : '';
-  return `${machine}  ${Math.floor(share * 100)} %  ${formatBytes(readBytes)} of ${formatBytes(capacityBytes)} read at ${formatSpeed(speed)}, ${formatBytes(skippedBytes)} unchanged, ${formatBytes(uploadedBytes)} sent${left}`;
+const columns = [
+  { title: '' },
+  { title: 'machine', cut: true },
+  { title: 'point', align: 'right' as const },
+  { title: 'read', align: 'right' as const, spare: 1 },
+  { title: 'changed', align: 'right' as const, spare: 2 },
+  { title: 'sent', align: 'right' as const },
+  { title: 'took', align: 'right' as const },
+  { title: 'RPO', align: 'right' as const, spare: 3 },
+];
+
+function describe(outcomes: readonly Outcome[], { output }: CommandContext): CommandAnswer {
+  const [titles = '', ...rows] = formatTable(
+    columns,
+    outcomes.map((outcome) => rowOf(outcome, output.colours)),
+    output.columns,
+  );
+  const lines = outcomes.flatMap((outcome, i) => [
+    rows[i] ?? '',
+    ...notesOn(outcome, output).map((note) => indent + note),
+  ]);
+  return { document: { machines: outcomes.map(documentOf) }, lines: [output.colours.dim(titles), ...lines] };
 }
 
-function describe(outcomes: readonly Outcome[], context: CommandContext): CommandAnswer {
-  const { red, green, yellow } = context.output.colours;
-  const rows = outcomes.map(({ machine, published, failure, progress, durationMs }) => {
-    if (published === null)
-      return [
-        red('failed'),
-        machine,
-        '',
-        '',
-        '',
-        '',
-        formatDuration(durationMs),
-        failure?.document.error.message ?? '',
-      ];
-    const { manifest, rpoMs } = published;
-    const notes = [
-      ...manifest.disks
-        .filter((disk) => disk.fullReadReason.startsWith('resync'))
-        .map((disk) => `${disk.label}: ${disk.fullReadReason}`),
-      ...(manifest.excluded.length > 0 ? [yellow('partial')] : []),
-      ...(manifest.consistency === 'inconsistent' ? [yellow('inconsistent')] : []),
-      ...(published.adopted ? ['went on with an interrupted run'] : []),
-      ...repairNotes(published.repair),
-      ...(rpoMs === null ? [] : [`RPO ${formatDuration(rpoMs)}`]),
-    ];
-    const sizes = [progress.readBytes, progress.changedBytes, progress.uploadedBytes].map(formatBytes);
-    return [green('ok'), machine, String(published.point), ...sizes, formatDuration(durationMs), notes.join('; ')];
-  });
-  const titles = ['', 'machine', 'point', 'read', 'changed', 'sent', 'took', 'notes'];
-  const columns = titles.map((title, i) => ({
-    title,
-    align: i >= 2 && i <= 6 ? ('right' as const) : ('left' as const),
-  }));
-  return { document: { machines: outcomes.map(documentOf) }, lines: formatTable(columns, rows) };
+const indent = '    ';
+
+function rowOf({ machine, published, progress, durationMs }: Outcome, { bold, green, red }: Colours): string[] {
+  const took = formatDuration(durationMs);
+  if (published === null) return [red('failed'), bold(machine), '–', '–', '–', '–', took, '–'];
+  const sizes = [progress.readBytes, progress.changedBytes, progress.uploadedBytes].map(formatBytes);
+  const rpo = published.rpoMs === null ? '–' : formatDuration(published.rpoMs);
+  return [green('ok'), bold(machine), String(published.point), ...sizes, took, rpo];
+}
+
+function notesOn({ published, failure }: Outcome, { colours }: Output): readonly string[] {
+  const { bold, yellow } = colours;
+  if (published === null) {
+    const { message = '', hint = null } = failure?.document.error ?? {};
+    return [message, ...(hint === null ? [] : [`${bold('what to do:')} ${hint}`])];
+  }
+  const { manifest, adopted, repair } = published;
+  return [
+    ...manifest.disks
+      .filter((disk) => disk.fullReadReason.startsWith('resync'))
+      .map((disk) => `${disk.label}: ${disk.fullReadReason}`),
+    ...manifest.excluded.map(({ label, reason }) => yellow(`partial: ${label} is not in this point: ${reason}`)),
+    ...(manifest.consistency === 'inconsistent'
+      ? [yellow('inconsistent: the disks changed while they were read')]
+      : []),
+    ...(adopted ? ['went on with an interrupted run'] : []),
+    ...repairNotes(repair),
+  ];
 }
 
 /** What was sent again because the bucket had lost it, and which older points can't be helped. */

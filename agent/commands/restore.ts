@@ -15,6 +15,8 @@ import { choosePoint } from '../choose-point.ts';
 import { findMachine } from '../find-machine.ts';
 import { describeFreshness, knownHead } from '../freshness.ts';
 import { rangesInFlightMax, workersOf } from '../memory-budget.ts';
+import { OutputPositions, restoreProgress } from '../progress/restore-progress.ts';
+import { watchProgress } from '../progress/watch-progress.ts';
 import { formatBytes, formatDuration, formatSpeed } from '../quantities.ts';
 import { openSession } from '../session.ts';
 import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
@@ -68,21 +70,20 @@ async function restore(machine: string, options: RestoreOptions, context: Comman
   const progress: RestoreProgress = { capacityBytes: 0, fetchedBytes: 0, writtenBytes: 0, keptBytes: 0 };
   const tools = { reader, keys: replica.keys, workers, rangesInFlightMax: rangesInFlightMax(session.config), progress };
   const started = performance.now();
-  const timer = setInterval(() => context.output.progress(progressLine(progress, performance.now() - started)), 200);
-  try {
-    if (options.disk === undefined) await makeOutputFolder(options.to);
-    await restoreDisks(disks, options, { machineId, point: point.point, tools }, signal);
-    if (options.disk === undefined)
-      await restoreAttachments(
-        point.manifest.attachments,
-        join(options.to, 'attachments'),
-        reader,
-        options.force === true,
-        signal,
-      );
-  } finally {
-    clearInterval(timer);
-  }
+  const positions = new OutputPositions();
+  const capacityBytes = disks.reduce((sum, disk) => sum + disk.capacityBytes, 0);
+  const report = restoreProgress(point.manifest.machineName, capacityBytes, positions, progress, started);
+  using _watching = watchProgress(context.output, report);
+  if (options.disk === undefined) await makeOutputFolder(options.to);
+  await restoreDisks(disks, options, { machineId, point: point.point, tools, positions }, signal);
+  if (options.disk === undefined)
+    await restoreAttachments(
+      point.manifest.attachments,
+      join(options.to, 'attachments'),
+      reader,
+      options.force === true,
+      signal,
+    );
   const durationMs = performance.now() - started;
   return answer(point, disks, options, progress, durationMs, freshness, context);
 }
@@ -91,13 +92,18 @@ async function restore(machine: string, options: RestoreOptions, context: Comman
 async function restoreDisks(
   disks: readonly DiskState[],
   options: RestoreOptions,
-  from: { readonly machineId: Uint8Array; readonly point: number; readonly tools: RestoreTools },
+  from: {
+    readonly machineId: Uint8Array;
+    readonly point: number;
+    readonly tools: RestoreTools;
+    readonly positions: OutputPositions;
+  },
   signal: AbortSignal,
 ): Promise<void> {
   await using open = new AsyncDisposableStack();
   const outputs: { readonly disk: DiskState; readonly sink: RestoreSink }[] = [];
   for (const disk of disks) outputs.push({ disk, sink: open.use(await openOutput(disk, options, from, signal)) });
-  for (const { disk, sink } of outputs) await restoreDisk(disk, sink, from.tools, signal);
+  for (const { disk, sink } of outputs) await restoreDisk(disk, from.positions.watch(sink), from.tools, signal);
   for (const { sink } of outputs) await sink.complete(signal);
 }
 
@@ -138,12 +144,6 @@ function pathOf(disk: DiskState, options: RestoreOptions): string {
 function fileNameOf(label: string): string {
   const name = label.replace(/[^A-Za-z0-9._ -]/g, '_');
   return name.startsWith('.') ? `_${name}` : name;
-}
-
-function progressLine(progress: RestoreProgress, elapsedMs: number): string {
-  const { writtenBytes, keptBytes, fetchedBytes } = progress;
-  const kept = keptBytes > 0 ? `, ${formatBytes(keptBytes)} in place already` : '';
-  return `${formatBytes(writtenBytes)} written at ${formatSpeed((writtenBytes / elapsedMs) * 1000)}, ${formatBytes(fetchedBytes)} fetched${kept}`;
 }
 
 function answer(

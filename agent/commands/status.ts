@@ -6,9 +6,11 @@ import { describeFailure, type Failure } from '../failure.ts';
 import { highestExitCode } from '../highest-exit-code.ts';
 import type { Colours, Output } from '../output.ts';
 import { formatBytes, formatDuration, parseDuration } from '../quantities.ts';
-import { exitCodes } from '../remedy.ts';
+import { exitCodes, remedyOf } from '../remedy.ts';
 import { type KeylessSession, openKeylessSession } from '../session.ts';
-import { type Attention, attentionTo, type Expectation, remarksOn } from '../status/attention.ts';
+import { type FailedStart, readFailedStart } from '../state/failed-start.ts';
+import type { EndedRun } from '../state/run-record.ts';
+import { type Attention, attentionTo, type Expectation, lastRunLine, remarksOn } from '../status/attention.ts';
 import { ownKeyId } from '../status/local-knowledge.ts';
 import { type MachineStatus, machineStatus, rpoNow } from '../status/machine-status.ts';
 import { formatTable } from '../table.ts';
@@ -20,6 +22,8 @@ import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
 
 const quietMs = 2_000;
 const machinesInFlightMax = 8;
+/** Of more machines, only what is wrong with their last runs is told. */
+const lastRunsShownMax = 8;
 
 interface StatusOptions {
   readonly maxRpo?: number;
@@ -62,13 +66,15 @@ async function showStatus(
   const machines = chooseMachines(context.config(), names);
   await using session = await openKeylessSession(context);
   const expected: Expectation = { ownKeyId: await ownKeyId(session.config), maxRpoMs: maxRpo };
+  const failedStart = readFailedStart(session.config.state);
   const startedMs = performance.now();
   let done = 0;
   const examined = await inParallel(machines, machinesInFlightMax, context.signal, async ({ name }, signal) => {
-    const found = await examine(name, session, expected, signal);
+    const found = await examine(name, session, { ...expected, failedStart }, signal);
     done += 1;
     // A monitor asks every minute, and wants to hear nothing of this.
-    if (performance.now() - startedMs > quietMs) context.output.progress(`${done} of ${machines.length} machines…`);
+    if (performance.now() - startedMs > quietMs)
+      context.output.progress({ title: `${done} of ${machines.length} machines`, share: done / machines.length });
     return found;
   });
   return {
@@ -89,11 +95,11 @@ async function showStatus(
 async function examine(
   machine: string,
   session: KeylessSession,
-  expected: Expectation,
+  expected: Expectation & { readonly failedStart: FailedStart | null },
   signal: AbortSignal,
 ): Promise<Examined> {
   try {
-    const status = await machineStatus(session, machine, signal);
+    const status = await machineStatus(session, machine, expected.failedStart, signal);
     return { machine, status, failure: null, attention: attentionTo(status, expected) };
   } catch (error) {
     signal.throwIfAborted();
@@ -105,19 +111,21 @@ function linesOf(examined: readonly Examined[], expected: Expectation, output: O
   const { colours } = output;
   const columns = [
     { title: '' },
-    { title: 'machine' },
+    { title: 'machine', cut: true },
     { title: 'RPO', align: 'right' as const },
     { title: 'point', align: 'right' as const },
-    { title: 'snapshot (UTC)' },
-    { title: 'consistent' },
-    { title: 'points', align: 'right' as const },
-    { title: 'stored', align: 'right' as const },
+    { title: 'snapshot (UTC)', spare: 1 },
+    { title: 'consistent', spare: 3 },
+    { title: 'points', align: 'right' as const, spare: 4 },
+    { title: 'stored', align: 'right' as const, spare: 2 },
   ];
   const [titles = '', ...rows] = formatTable(
     columns,
     examined.map((each) => rowOf(each, colours)),
+    output.columns,
   );
-  const lines = examined.flatMap((each, index) => [rows[index] ?? '', ...notesOn(each, output)]);
+  const few = examined.length <= lastRunsShownMax;
+  const lines = examined.flatMap((each, index) => [rows[index] ?? '', ...notesOn(each, few, output)]);
   return [colours.dim(titles), ...lines, ...closing(examined, expected, colours)];
 }
 
@@ -150,7 +158,11 @@ const shortConsistency = {
   inconsistent: 'no',
 } as const;
 
-function notesOn({ status, failure, attention }: Examined, { colours, columns }: Output): readonly string[] {
+function notesOn(
+  { status, failure, attention }: Examined,
+  withLastRun: boolean,
+  { colours, columns }: Output,
+): readonly string[] {
   const { bold, dim } = colours;
   const note = (text: string, paint: (line: string) => string): readonly string[] =>
     wrapText(text, columns === null ? null : columns - indent.length).map((line) => indent + paint(line));
@@ -160,9 +172,11 @@ function notesOn({ status, failure, attention }: Examined, { colours, columns }:
     const { message, hint } = failure.document.error;
     return [...note(message, colours.red), ...(hint === null ? [] : advice(hint))];
   }
+  const lastRun = status === null || !withLastRun ? null : lastRunLine(status);
+  const remarks = [...(lastRun === null ? [] : [lastRun]), ...(status === null ? [] : remarksOn(status))];
   return [
     ...attention.flatMap(({ what, fix }) => [...note(what, String), ...advice(fix)]),
-    ...(status === null ? [] : remarksOn(status)).flatMap((remark) => note(remark, dim)),
+    ...remarks.flatMap((remark) => note(remark, dim)),
   ];
 }
 
@@ -189,7 +203,7 @@ function closing(examined: readonly Examined[], { ownKeyId: own }: Expectation, 
 
 function documentOf({ machine, status, failure, attention }: Examined, { ownKeyId: own }: Expectation): object {
   if (status === null) return { machine, error: failure?.document.error };
-  const { replica, local, machineId } = status;
+  const { replica, local, machineId, runs } = status;
   const newest = replica?.newest ?? null;
   const manifest = newest?.manifest ?? null;
   const rpo = rpoNow(status);
@@ -209,9 +223,24 @@ function documentOf({ machine, status, failure, attention }: Examined, { ownKeyI
     freshness: replica?.freshness ?? 'unknown',
     tenure: replica && { keyId: toHex(replica.ownerKeyId), thisHost: own && sameBytes(replica.ownerKeyId, own) },
     running: local?.running ?? false,
+    runningSince: runs.underWay && timeText(runs.underWay.startedMs),
+    lastRun: runs.last && runDocument(runs.last),
     unfinishedRun: local?.unfinished ?? null,
     damagedSegments: local?.damagedSegments ?? 0,
     attention,
+  };
+}
+
+function runDocument({ verb, startedMs, endedMs, end }: EndedRun): object {
+  return {
+    verb,
+    startedTime: timeText(startedMs),
+    endedTime: endedMs === null ? null : timeText(endedMs),
+    outcome: end.how,
+    ...(end.how === 'published' && { point: end.point }),
+    ...(end.how === 'failed' && {
+      error: { code: end.code, message: end.message, hint: remedyOf(end.code)?.hint ?? null },
+    }),
   };
 }
 

@@ -1,14 +1,18 @@
 import type { Command } from 'commander';
 import { Option } from 'commander';
+import type { SegmentLife } from '../../replica/control.ts';
 import { toHex } from '../../replica/encoding.ts';
 import { OpenReplica } from '../../restore/open-point.ts';
 import { RestoreWorkers } from '../../restore/restore-workers.ts';
 import { proofOf, type VerifyLevel, type VerifyReport } from '../../restore/verify/finding.ts';
 import { verifyReplica } from '../../restore/verify/verify-replica.ts';
+import { newTargetMetrics, withMetrics } from '../../storage-targets/with-metrics.ts';
 import { choosePoint } from '../choose-point.ts';
 import { findMachine, listReplicas, machineNameOf } from '../find-machine.ts';
 import { describeFreshness, knownHead } from '../freshness.ts';
 import { rangesInFlightMax, workersOf } from '../memory-budget.ts';
+import { verifyProgress } from '../progress/verify-progress.ts';
+import { watchProgress } from '../progress/watch-progress.ts';
 import { formatBytes, formatDuration, plural } from '../quantities.ts';
 import { exitCodes } from '../remedy.ts';
 import { rememberDamage } from '../remember-damage.ts';
@@ -83,29 +87,37 @@ async function verifyMachine(
 ): Promise<Verified> {
   const { signal } = context;
   const started = performance.now();
-  using replica = await OpenReplica.open(session.repo, machineId, [session.provider], signal, { salvage: true });
+  const asked = newTargetMetrics();
+  const repo = { ...session.repo, target: withMetrics(session.repo.target, asked) };
+  using replica = await OpenReplica.open(repo, machineId, [session.provider], signal, { salvage: true });
   const machineName = await machineNameOf(replica, signal);
-  context.output.progress(
-    `${machineName ?? toHex(machineId)}: verifying ${replica.points.length} points, level ${flags.level}…`,
-  );
   const freshness = await describeFreshness(replica, knownHead(session, machineId, flags.expectHead), signal);
   const points = flags.point === undefined ? null : flags.point.map((wanted) => choosePoint(replica, wanted));
   const inFlightMax = rangesInFlightMax(session.config);
-  const report = await verifyReplica(
+  const needed = segmentsOf(replica, points ?? replica.points);
+  const report = verifyProgress(machineName ?? toHex(machineId), flags.level, needed, asked, started);
+  using _watching = watchProgress(context.output, report);
+  const verified = await verifyReplica(
     replica,
     { level: flags.level, points, chain: flags.chain === true, workers, inFlightMax },
     signal,
   );
-  const toRepair = rememberDamage(session, machineId, report);
+  const toRepair = rememberDamage(session, machineId, verified);
   const durationMs = performance.now() - started;
   return {
     machineId: toHex(machineId),
     machineName: machineName ?? toHex(machineId),
     freshness,
-    report,
+    report: verified,
     durationMs,
     toRepair,
   };
+}
+
+function segmentsOf({ chain }: OpenReplica, points: readonly number[]): readonly SegmentLife[] {
+  const isNeeded = ({ birth, death }: SegmentLife): boolean =>
+    points.some((point) => point >= birth && (death === 0 || point < death));
+  return [...chain.state.segments.values()].filter(isNeeded);
 }
 
 function linesOf(

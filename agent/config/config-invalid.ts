@@ -23,6 +23,12 @@ export class ConfigInvalid extends Error {
   }
 }
 
+/** There is no configuration at all: whoever sees this may be new here. */
+export class ConfigNotFound extends Error {
+  readonly code = 'CONFIG_NOT_FOUND';
+  override readonly name = 'ConfigNotFound';
+}
+
 function describeProblems(file: string, problems: readonly ConfigProblem[]): string {
   const lines = problems.slice(0, problemsShownMax).map((problem) => describeProblem(file, problem));
   const [only] = lines;

@@ -1,6 +1,6 @@
 import { readFileSync, statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import { ConfigInvalid, type ConfigProblem } from './config-invalid.ts';
+import { ConfigInvalid, ConfigNotFound, type ConfigProblem } from './config-invalid.ts';
 import { type Config, configSchema } from './config-schema.ts';
 import { describeIssue } from './describe-issue.ts';
 import type { Environment } from './environment.ts';
@@ -10,7 +10,7 @@ import { referencesFrom } from './references.ts';
 /** 5,000 machines with three disks each need about 2 MiB. A disk image named by mistake must not be read whole. */
 const configBytesMax = 16 * 1024 * 1024;
 
-/** Reads and checks the whole configuration. Throws ConfigInvalid with every problem that it found. */
+/** Reads and checks the whole configuration. Throws ConfigInvalid with every problem that it found, or ConfigNotFound. */
 export function loadConfig(file: string, environment: Environment): Config {
   const absolute = resolve(file);
   const yaml = readYaml(readText(absolute));
@@ -46,7 +46,13 @@ function readText(file: string): string {
     return readFileSync(file, 'utf8');
   } catch (cause) {
     if (cause instanceof ConfigInvalid) throw cause;
-    throw unreadable(file, whyNot(cause), cause);
+    const code = codeOfSystemError(cause);
+    if (code === 'ENOENT' || code === 'ENOTDIR') throw new ConfigNotFound(`${file}: there is no such file`, { cause });
+    throw unreadable(
+      file,
+      code === 'EACCES' || code === 'EPERM' ? 'may not be read by this user' : `can't be read (${code})`,
+      cause,
+    );
   }
 }
 
@@ -54,9 +60,6 @@ function unreadable(file: string, what: string, cause?: unknown): ConfigInvalid 
   return new ConfigInvalid(file, [{ line: null, key: '', what }], { cause });
 }
 
-function whyNot(cause: unknown): string {
-  const code = cause instanceof Error && 'code' in cause ? String(cause.code) : 'unknown error';
-  if (code === 'ENOENT' || code === 'ENOTDIR') return 'there is no such file: name the configuration with --config';
-  if (code === 'EACCES' || code === 'EPERM') return 'may not be read by this user';
-  return `can't be read (${code})`;
+function codeOfSystemError(cause: unknown): string {
+  return cause instanceof Error && 'code' in cause ? String(cause.code) : 'unknown error';
 }

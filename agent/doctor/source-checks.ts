@@ -5,6 +5,7 @@ import type { MachineConfig } from '../config/config-schema.ts';
 import { formatBytes, formatDuration } from '../quantities.ts';
 import { connectSource } from '../wire.ts';
 import { type Checked, doubtful, good } from './finding.ts';
+import { formatOf, isRaw } from './image-format.ts';
 
 const sampleBytes = 64 * 1024;
 const latelyMs = 60_000;
@@ -17,11 +18,19 @@ export async function checkMachine(machine: MachineConfig, signal: AbortSignal):
   await using connection = connectSource(withoutTracking(machine), new Bandwidth(null));
   const options = { quiesce: machine.quiesce, whenChanging: machine.whenChanging };
   await using snapshot = await connection.snapshot({ name: machine.name }, options, signal);
-  for (const disk of snapshot.disks) await readBothEnds(disk, signal);
+  const misread: string[] = [];
+  for (const disk of snapshot.disks) {
+    const format = formatOf(await readBothEnds(disk, signal));
+    const raw = machine.source.disks.some((each) => each.label === disk.label && isRaw(each));
+    if (format !== null && raw)
+      misread.push(`${disk.label} begins as a ${format} image does, and is taken for raw bytes`);
+  }
   const value = snapshot.disks.reduce((sum, { capacityBytes }) => sum + capacityBytes, 0);
   const disks = snapshot.disks.map(({ label, capacityBytes }) => `${label} ${formatBytes(capacityBytes)}`).join(', ');
   const changing = (await snapshot.settleConsistency(signal)) === 'inconsistent';
   const written = changing ? 'changes just now' : await writtenLately(machine);
+  if (misread.length > 0)
+    return { verdict: doubtful(misread.join('; '), 'set format of that disk to what it is: qcow2, vmdk, …'), value };
   const verdict =
     written === null
       ? good(`${disks}: can be read, not in use`)
@@ -40,9 +49,12 @@ async function writtenLately({ source }: MachineConfig): Promise<string | null> 
   return null;
 }
 
-async function readBothEnds({ capacityBytes, read }: BlockSource, signal: AbortSignal): Promise<void> {
+/** Returns the first bytes. */
+async function readBothEnds({ capacityBytes, read }: BlockSource, signal: AbortSignal): Promise<Uint8Array> {
   const sample = new Uint8Array(Math.min(sampleBytes, capacityBytes));
-  for (const offset of new Set([0, capacityBytes - sample.length])) await read(offset, sample, signal);
+  await read(capacityBytes - sample.length, sample, signal);
+  await read(0, sample, signal);
+  return sample;
 }
 
 /** A look adds no bitmap to an image: only a run needs one. */

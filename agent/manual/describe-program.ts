@@ -21,6 +21,8 @@ export interface DescribedArgument {
 export interface DescribedValue {
   readonly choices: readonly string[];
   readonly isPath: boolean;
+  /** Of things in the configuration: the shell asks `failkit names` while somebody types. */
+  readonly names: 'machine' | 'disk' | null;
 }
 
 export interface DescribedCommand {
@@ -71,7 +73,11 @@ function describeArgument(argument: Argument): DescribedArgument {
 }
 
 function describeValue(usage: string, choices: readonly string[] | undefined): DescribedValue {
-  return { choices: choices ?? [], isPath: /[<[](file|folder|path|directory)/.test(usage) };
+  return {
+    choices: choices ?? [],
+    isPath: /[<[](file|folder|path|directory)/.test(usage),
+    names: /[<[]machines?\b/.test(usage) ? 'machine' : /^--disk\b/.test(usage) ? 'disk' : null,
+  };
 }
 
 /** The program and all its commands, each before those below it. */

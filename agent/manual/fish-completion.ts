@@ -33,6 +33,15 @@ export function fishCompletion(program: DescribedCommand): readonly string[] {
     '    end',
     '    test "$command" = "$argv[1]"',
     'end',
+    `function __${name}_names`,
+    '    set -l words (commandline -opc)',
+    '    set -l config',
+    '    for i in (seq (count $words))',
+    `        string match -q -- '--config=*' $words[$i]; and set config --config (string replace -- '--config=' '' $words[$i])`,
+    `        test "$words[$i]" = --config; and set config --config $words[(math $i + 1)]`,
+    '    end',
+    `    $words[1] names --of $argv[1] $config 2>/dev/null`,
+    'end',
     `complete -c ${name} -f`,
     ...everyCommand(program).flatMap((command) => atCommand(command, program)),
   ];
@@ -46,17 +55,21 @@ function atCommand(command: DescribedCommand, program: DescribedCommand): readon
     ...command.commands.map((inner) => `${start} -a ${inner.name} -d ${quotedForFish(inner.description)}`),
     ...(choices.length > 0 ? [`${start} -a ${quotedForFish(choices.join(' '))}`] : []),
     ...(command.arguments.some(({ value }) => value.isPath) ? [`${start} -F`] : []),
-    ...optionsAt(command, program).map((option) => `${start} ${optionOf(option)}`),
+    ...command.arguments.flatMap(({ value }) =>
+      value.names === null ? [] : [`${start} -a '(__${program.name}_names ${value.names})'`],
+    ),
+    ...optionsAt(command, program).map((option) => `${start} ${optionOf(program.name, option)}`),
   ];
 }
 
-function optionOf({ flags, description, value }: DescribedOption): string {
+function optionOf(name: string, { flags, description, value }: DescribedOption): string {
   const names = flags.map((flag) => (flag.startsWith('--') ? `-l ${flag.slice(2)}` : `-s ${flag.slice(1)}`));
-  return [...names, ...(value === null ? [] : [argumentOf(value)]), `-d ${quotedForFish(description)}`].join(' ');
+  return [...names, ...(value === null ? [] : [argumentOf(name, value)]), `-d ${quotedForFish(description)}`].join(' ');
 }
 
-function argumentOf({ choices, isPath }: DescribedValue): string {
+function argumentOf(name: string, { choices, isPath, names }: DescribedValue): string {
   if (isPath) return '-r -F';
+  if (names !== null) return `-x -a '(__${name}_names ${names})'`;
   return choices.length === 0 ? '-x' : `-x -a ${quotedForFish(choices.join(' '))}`;
 }
 

@@ -8,10 +8,12 @@ export function zshCompletion(program: DescribedCommand): readonly string[] {
     `#compdef ${name}`,
     `# zsh completion for ${name}. Write it to a folder of $fpath: ${name} completion zsh > FOLDER/_${name}`,
     `_${name}() {`,
-    '  local command= word i',
+    '  local command= word i config=',
     '  local -a found',
     '  for ((i = 2; i < CURRENT; i++)); do',
     `    word=\${words[i]}`,
+    `    [[ $word == --config ]] && config=\${words[i + 1]}`,
+    `    [[ $word == --config=* ]] && config=\${word#--config=}`,
     '    case $command:$word in',
     ...valueOptionsOf(program).map((option) => `      ${patternsOf(option).join(' | ')}) ((i += 1)) ;;`),
     ...stepsOf(program).map(({ from, word, to }) => `      ${quoted(`${from}:${word}`)}) command=${quoted(to)} ;;`),
@@ -37,12 +39,14 @@ function atCommand(command: DescribedCommand, program: DescribedCommand): readon
   const inner = command.commands.map(({ name, description }) => described(name, description));
   const choices = command.arguments.flatMap(({ value }) => value.choices).map(quoted);
   const takesPath = command.arguments.some(({ value }) => value.isPath);
+  const named = command.arguments.find(({ value }) => value.names !== null)?.value.names ?? null;
   return [
     `    ${quoted(command.path)})`,
     `      if [[ \${words[CURRENT]} == -* ]]; then found=(${options.join(' ')}); _describe -o option found`,
     ...(inner.length > 0 ? [`      else found=(${inner.join(' ')}); _describe command found`] : []),
     ...(choices.length > 0 ? [`      else found=(${choices.join(' ')}); _describe value found`] : []),
     ...(takesPath ? ['      else _files'] : []),
+    ...(named === null ? [] : [`      else ${namesOf(named)}`]),
     '      fi ;;',
   ];
 }
@@ -52,7 +56,13 @@ function described(word: string, description: string): string {
   return quoted(`${word.replaceAll(':', '\\:')}:${description}`);
 }
 
-function answer({ choices, isPath }: DescribedValue): string {
+/** One name a line; `(Q)` and `~` read what was typed as the shell itself would, and run nothing. */
+function namesOf(kind: string): string {
+  return `found=(\${(f)"$(\${(Q)words[1]/#\\~/$HOME} names --of ${kind} \${config:+--config} \${config:+\${(Q)config/#\\~/$HOME}} 2>/dev/null)"}); compadd -a found`;
+}
+
+function answer({ choices, isPath, names }: DescribedValue): string {
   if (isPath) return '_files';
+  if (names !== null) return namesOf(names);
   return choices.length === 0 ? ':' : `found=(${choices.map(quoted).join(' ')}); _describe value found`;
 }

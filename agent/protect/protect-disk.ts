@@ -189,13 +189,15 @@ async function squeezeFile(
   { workers, progress }: DiskTools,
   signal: AbortSignal,
 ): Promise<Squeezed | null> {
-  const { directFd: fd } = source;
-  if (fd === null) return null;
+  const { direct } = source;
+  if (direct === null) return null;
   const wanted = bytesToRead(stretch, geometry);
   const offset = stretch.firstBlock * geometry.blockSize;
   const length = Math.min(task.bytes.length, geometry.capacityBytes - offset);
-  const squeezed = await workers.squeeze({ ...task, file: { fd, offset, length } }, signal);
-  if (squeezed !== null) progress.readBytes += wanted;
+  const squeezed = await workers.squeeze({ ...task, file: { fd: direct.fd, offset, length } }, signal);
+  if (squeezed === null) return null;
+  progress.readBytes += wanted;
+  direct.noteRead(offset, length);
   return squeezed;
 }
 

@@ -10,6 +10,7 @@ import type { SegmentId } from '../../replica/names.ts';
 import type { KnownTrust } from '../../replica/open-repository.ts';
 import { StateBusy } from './errors.ts';
 import { LocalSeal } from './local-seal.ts';
+import { encodeRunRecord, parseRunRecord, type RunRecord } from './run-record.ts';
 import { isAtRest, StateDatabase } from './state-database.ts';
 import { inStateFolder, makeStateFolder } from './state-folder.ts';
 
@@ -91,6 +92,20 @@ export class MachineState implements Disposable {
   /** Whether a recovery point was published from here. */
   get hasPublished(): boolean {
     return this.#fact('manifest') !== null;
+  }
+
+  get runRecord(): RunRecord {
+    return parseRunRecord(this.#sealedFact('run-record'));
+  }
+
+  /** Sealed, because errors name what they are about. */
+  keepRunRecord(record: RunRecord): void {
+    this.#setSealedFact('run-record', encodeRunRecord(record));
+  }
+
+  /** What was written so far is seen by those who only glance. */
+  showToOthers(): void {
+    this.#database.emptyLog();
   }
 
   /** Entries of ours that may exist: their puts were started, and their answers never seen. The latest is last. */

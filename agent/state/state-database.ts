@@ -99,6 +99,11 @@ export class StateDatabase implements Disposable {
     }
   }
 
+  /** Moves what the write-ahead log holds into the file itself. */
+  emptyLog(): void {
+    this.#guard(() => this.#database.exec('PRAGMA wal_checkpoint(TRUNCATE)'));
+  }
+
   [Symbol.dispose](): void {
     this.#database.close();
   }

@@ -1,11 +1,12 @@
 import { sameBytes, toHex } from '../../replica/encoding.ts';
-import { formatBytes, formatDuration } from '../quantities.ts';
-import { type ExitCode, exitCodes } from '../remedy.ts';
+import { formatBytes, formatDuration, plural } from '../quantities.ts';
+import { type ExitCode, exitCodes, remedyOf } from '../remedy.ts';
+import type { BegunRun } from '../state/run-record.ts';
 import { type MachineStatus, rpoNow } from './machine-status.ts';
 
 /** What a person has to do something about. */
 export interface Attention {
-  readonly state: 'damaged' | 'fenced' | 'late';
+  readonly state: 'damaged' | 'fenced' | 'failing' | 'late';
   readonly what: string;
   readonly fix: string;
   readonly exitCode: ExitCode;
@@ -19,7 +20,10 @@ export interface Expectation {
 }
 
 export function attentionTo(status: MachineStatus, expected: Expectation): readonly Attention[] {
-  return [damage(status), fencing(status, expected), lateness(status, expected)].filter((found) => found !== null);
+  const fenced = fencing(status, expected);
+  // A run that found out about the other agent says nothing new.
+  const failed = fenced === null ? failingRun(status) : null;
+  return [damage(status), fenced, failed, lateness(status, expected)].filter((found) => found !== null);
 }
 
 function damage({ local, machine }: MachineStatus): Attention | null {
@@ -39,6 +43,42 @@ function fencing({ replica }: MachineStatus, { ownKeyId }: Expectation): Attenti
   };
 }
 
+/** However young the newest point is: the next one may never come. */
+function failingRun({ machine, runs, nowMs }: MachineStatus): Attention | null {
+  if (runs.last === null) return null;
+  const { end, verb } = runs.last;
+  const which = `the last run, ${whenOf(runs.last, nowMs)},`;
+  if (end.how === 'killed')
+    return {
+      state: 'failing',
+      what: `${which} was killed before it ended`,
+      fix: `failkit ${verb} ${machine} goes on from what it had stored; see why it was killed: out of memory, power, a time limit`,
+      exitCode: exitCodes.replica,
+    };
+  if (end.how !== 'failed') return null;
+  const remedy = remedyOf(end.code);
+  return {
+    state: 'failing',
+    what: `${which} failed with ${end.code}: ${end.message}`,
+    fix: remedy?.hint ?? `failkit ${verb} ${machine} again; if it stays so, report it`,
+    exitCode: remedy?.exitCode ?? exitCodes.unexpected,
+  };
+}
+
+function whenOf({ verb, startedMs }: BegunRun, nowMs: number): string {
+  return `a ${verb} ${formatDuration(Math.max(0, nowMs - startedMs))} ago`;
+}
+
+/** How the last run went, in one line, for those who ask about few machines. */
+export function lastRunLine({ runs, nowMs }: MachineStatus): string | null {
+  if (runs.last === null) return null;
+  const { end, endedMs, startedMs } = runs.last;
+  const when = `last run: ${whenOf(runs.last, nowMs)}`;
+  if (end.how === 'interrupted') return `${when}, was stopped by Ctrl-C or the service manager`;
+  if (end.how !== 'published') return null;
+  return `${when}, published point ${end.point}${endedMs === null ? '' : ` in ${formatDuration(endedMs - startedMs)}`}`;
+}
+
 function lateness(status: MachineStatus, { maxRpoMs }: Expectation): Attention | null {
   if (maxRpoMs === null) return null;
   const rpo = rpoNow(status);
@@ -53,7 +93,7 @@ function lateness(status: MachineStatus, { maxRpoMs }: Expectation): Attention |
 }
 
 /** What is worth knowing, and nobody has to act on. */
-export function remarksOn({ replica, local, machineId }: MachineStatus): readonly string[] {
+export function remarksOn({ replica, local, machineId, runs, nowMs }: MachineStatus): readonly string[] {
   const newest = replica?.newest ?? null;
   const manifest = newest?.manifest ?? null;
   const remarks: (string | null)[] = [
@@ -67,12 +107,18 @@ export function remarksOn({ replica, local, machineId }: MachineStatus): readonl
       ? `partial: without ${manifest.excluded.map(({ label }) => label).join(', ')}`
       : null,
     manifest?.consistency === 'inconsistent' ? 'inconsistent: the disks changed while they were read' : null,
-    local?.running === true ? 'a run is under way' : null,
+    local?.running === true ? underWay(runs.underWay, nowMs) : null,
     local?.unfinished && local.running === false ? unfinished(local.unfinished) : null,
   ];
   return remarks.filter((remark) => remark !== null);
 }
 
+function underWay(begun: BegunRun | null, nowMs: number): string {
+  return begun === null
+    ? 'a run is under way'
+    : `a ${begun.verb} is under way for ${formatDuration(Math.max(0, nowMs - begun.startedMs))}`;
+}
+
 function unfinished({ segments, bytes }: { readonly segments: number; readonly bytes: number }): string {
-  return `the last run did not end: ${segments} ${segments === 1 ? 'segment' : 'segments'}, ${formatBytes(bytes)}, are stored for the next one to adopt`;
+  return `a run that published nothing had stored ${plural(segments, 'segment')}, ${formatBytes(bytes)}: the next one adopts them`;
 }

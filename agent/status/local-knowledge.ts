@@ -6,6 +6,7 @@ import type { ChainHead } from '../../replica/chain.ts';
 import type { KnownTrust } from '../../replica/open-repository.ts';
 import type { Config } from '../config/config-schema.ts';
 import { type KeptManifest, MachineState } from '../state/machine-state.ts';
+import type { RunRecord } from '../state/run-record.ts';
 
 /** What this host's state folder tells of a machine. */
 export interface LocalKnowledge {
@@ -17,6 +18,7 @@ export interface LocalKnowledge {
   /** What a run that did not end well had stored: the next one adopts it. */
   readonly unfinished: { readonly segments: number; readonly bytes: number } | null;
   readonly damagedSegments: number;
+  readonly runRecord: RunRecord;
   /** A run is under way; the rest is what was known before it. */
   readonly running: boolean;
 }
@@ -31,6 +33,7 @@ export function localKnowledge({ state: folder }: Config, machineName: string): 
     manifests: state.manifests(),
     unfinished: unfinishedRun(state),
     damagedSegments: state.damagedSegments.length,
+    runRecord: state.runRecord,
     running,
   }));
 }

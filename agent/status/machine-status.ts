@@ -3,6 +3,8 @@ import { sameBytes } from '../../replica/encoding.ts';
 import type { Manifest } from '../../replica/manifest.ts';
 import { checkKnownTrust } from '../../replica/open-repository.ts';
 import type { KeylessSession } from '../session.ts';
+import type { FailedStart } from '../state/failed-start.ts';
+import { type KnownRuns, knownRuns } from './known-runs.ts';
 import { type LocalKnowledge, localKnowledge } from './local-knowledge.ts';
 
 /** Where a machine stands: what the bucket shows of it, compared with what this host remembers. Nothing is unwrapped. */
@@ -13,6 +15,7 @@ export interface MachineStatus {
   readonly machineId: Uint8Array | null;
   readonly replica: ReplicaStatus | null;
   readonly local: LocalKnowledge | null;
+  readonly runs: KnownRuns;
   /** When the status was taken, in milliseconds since 1970. */
   readonly nowMs: number;
 }
@@ -39,6 +42,7 @@ interface NewestPoint {
 export async function machineStatus(
   session: KeylessSession,
   machine: string,
+  failedStart: FailedStart | null,
   signal: AbortSignal,
 ): Promise<MachineStatus> {
   // The state is read first: what a run publishes in between makes the bucket newer, and never older.
@@ -52,7 +56,8 @@ export async function machineStatus(
     );
   }
   const replica = chain === null ? null : await replicaStatus(session, chain, local, signal);
-  return { machine, machineId, replica, local, nowMs: Date.now() };
+  const runs = knownRuns(machine, local, failedStart);
+  return { machine, machineId, replica, local, runs, nowMs: Date.now() };
 }
 
 /** A state folder that was used with another repository says nothing of this one. */

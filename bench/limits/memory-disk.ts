@@ -66,6 +66,7 @@ export class MemoryDisk {
         yield* extents;
       },
       read: async (offset, into) => this.read(offset, into),
+      direct: null,
     };
     const snapshot: MachineSnapshot = {
       ...{ takenAt: new Date(), disks: [source], excluded: [], attachments: [] },

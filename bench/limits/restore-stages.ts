@@ -75,6 +75,7 @@ const forgetfulSink: RestoreSink = {
   mayHoldContent: false,
   write: async () => undefined,
   read: () => Promise.reject(new Error('nothing is kept here')),
+  direct: null,
   complete: async () => undefined,
   [Symbol.asyncDispose]: async () => undefined,
 };

@@ -5,9 +5,9 @@ import { connectSource, openTarget } from '../../agent/wire.ts';
 import type { BlockSource, Extent, MachineSnapshot } from '../../hypervisors/hypervisor.ts';
 import { inParallel } from '../../replica/in-parallel.ts';
 import { RestoreWorkers } from '../../restore/restore-workers.ts';
+import { Bandwidth } from '../../storage-targets/bandwidth.ts';
 import { openFilesystemTarget } from '../../storage-targets/filesystem.ts';
 import type { StorageTarget } from '../../storage-targets/storage-target.ts';
-import { Bandwidth } from '../../storage-targets/with-bandwidth.ts';
 import { ReplicaRig } from '../../test/rig/replica-rig.ts';
 import { MemoryDisk } from './memory-disk.ts';
 import { type StageContext, type StageTimes, timeStage } from './stage.ts';
@@ -69,7 +69,7 @@ export async function makeSegments(context: StageContext): Promise<StageTimes> {
   await using rig = await ReplicaRig.create(withoutSegments(inner), { workers, inMemory: true });
   const options = {
     segmentBytes: config.segmentBytes,
-    compressionLevel: config.compression.level,
+    compression: config.compression.level,
     workers: workersOf(config),
     segmentsInFlightMax: segmentsInFlightMax(config),
   };

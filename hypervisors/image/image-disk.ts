@@ -22,7 +22,7 @@ export function blockSourceOf(image: OpenImage): BlockSource {
     referencePoint: null,
     changedExtents: (since, signal) => allExtents(image, since, signal),
     read: (offset, into, signal) => readExactly(image, offset, into, signal),
-    directFd: image.handle.fd,
+    direct: { fd: image.handle.fd, noteRead: () => undefined },
   };
 }
 

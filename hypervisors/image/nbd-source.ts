@@ -21,7 +21,7 @@ export function nbdBlockSource(source: NbdSource): BlockSource {
     changedExtents: (since, signal) =>
       since === null ? allExtents(source, signal) : dirtyExtents(source, since, signal),
     read: (offset, into, signal) => disk.read(offset, into, signal),
-    directFd: null,
+    direct: null,
   };
 }
 

@@ -21,4 +21,6 @@ export interface DirectWrites {
   readonly fd: number;
   /** What the system's refusal of a write means. */
   refusal(error: Error): unknown;
+  /** Everything that is wanted up to here was written, or is being written: for whoever watches. */
+  noteWritten(end: number): void;
 }

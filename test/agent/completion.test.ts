@@ -8,6 +8,7 @@ import { failkitHere } from './in-process.ts';
 
 /** What the shells themselves make of the scripts, and the formatters of the manual. */
 
+const bin = join(import.meta.dirname, '../../bin');
 const folder = mkdtempSync(join(tmpdir(), 'failkit-completion-'));
 const needs = (program: string) =>
   (process.env.PATH ?? '').split(delimiter).some((place) => existsSync(join(place, program)))
@@ -32,6 +33,33 @@ const typed: readonly {
   { words: ['completion', 'z'], offers: ['zsh'], not: 'bash' },
 ];
 
+/** Names are offered from a configuration that is far from right: nothing but names is read. */
+const config = join(folder, 'site.yaml');
+const machines = `repository: { target: s3, credentials: "\${env:NOT_SET}" }
+machines:
+  - { name: web-1, source: { disks: [{ label: system }, { label: scratch }] } }
+  - { name: web 2 }
+  - { nme: wrong }
+  - name: 会計
+`;
+/** The same with `--config FILE` and with `--config=FILE`, and where the names stand after other words. */
+const named: readonly {
+  readonly words: readonly string[];
+  readonly offers: readonly string[];
+  readonly not: string;
+}[] = [
+  { words: ['--config', config, 'sync', 'w'], offers: ['web-1', 'web 2'], not: '会計' },
+  { words: ['--config', config, 'sync', 'web-1', ''], offers: ['会計'], not: 'sync' },
+  { words: ['status', '--config', config, 'web-'], offers: ['web-1'], not: 'web 2' },
+  { words: ['cache', 'rebuild', '--config', config, ''], offers: ['web-1', '会計'], not: 'wrong' },
+  { words: ['restore', '--config', config, 'web-1', '--disk', 's'], offers: ['system', 'scratch'], not: 'web-1' },
+];
+const silent: readonly (readonly string[])[] = [
+  ['--config', join(folder, 'a file.yaml'), 'sync', ''],
+  ['--config', join(folder, 'none.yaml'), 'sync', ''],
+  ['--config', '$(touch evil)', 'sync', ''],
+];
+
 beforeAll(async () => {
   for (const shell of ['bash', 'zsh', 'fish']) {
     const { exitCode, stdout } = await failkitHere(['completion', shell]);
@@ -39,6 +67,7 @@ beforeAll(async () => {
     writeFileSync(script(shell), stdout);
   }
   writeFileSync(join(folder, 'a file.yaml'), '');
+  writeFileSync(config, machines);
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
@@ -50,13 +79,17 @@ describe('completion', () => {
     expect(inBash(['--config', join(folder, 'a f')])).toEqual([join(folder, 'a file.yaml')]);
     expect(inBash(['root', 'certify', join(folder, 'a f')])).toEqual([join(folder, 'a file.yaml')]);
     expect(inBash(['status', '--max-rpo', ''])).toEqual([]);
+    for (const { words, offers, not } of named) expectOffers(inBash(words).map(unquoted), offers, not);
+    expect(inBash(['--config', '=', config, 'sync', 'web-'])).toEqual(['web-1']);
+    for (const words of silent) expect(inBash(words)).toEqual([]);
+    expect(existsSync(join(folder, 'evil'))).toBe(false);
     expect(bashSays('complete -p failkit')).toBe('complete -F _failkit failkit\n');
   });
 
   const zsh = needs('zsh');
   it.skipIf(zsh !== null)(zsh ?? 'zsh offers what fits', () => {
-    const asked = `compdef() { : }; _files() { print files }; _describe() { local it=$argv[-1]; print -l -- \${(P)it} }`;
-    for (const { words, offers, not } of typed) {
+    const asked = `compdef() { : }; compadd() { local it=$argv[-1]; print -l -- \${(P)it} }; _files() { print files }; _describe() { local it=$argv[-1]; print -l -- \${(P)it} }`;
+    const inZsh = (words: readonly string[]) => {
       const line = ['failkit', ...words].map((word) => `'${word}'`).join(' ');
       const answer = run('zsh', [
         '-f',
@@ -64,28 +97,27 @@ describe('completion', () => {
         `${asked}; source ${script('zsh')}; words=(${line}); CURRENT=${words.length + 1}; _failkit`,
       ]);
       const last = words.at(-1) ?? '';
-      const found = answer
+      return answer
         .split('\n')
         .map((each) => each.replace(/:.*/, ''))
-        .filter((word) => word.startsWith(last));
-      expectOffers(found, offers, not);
-    }
+        .filter((word) => word !== '' && word.startsWith(last));
+    };
+    for (const { words, offers, not } of [...typed, ...named]) expectOffers(inZsh(words), offers, not);
+    expect(inZsh([`--config=${config}`, 'sync', 'web-'])).toEqual(['web-1']);
+    for (const words of silent) expect(inZsh(words)).toEqual([]);
   });
 
   const fish = needs('fish');
   it.skipIf(fish !== null)(fish ?? 'fish offers what fits', () => {
-    for (const { words, offers, not } of typed) {
-      const answer = run('fish', [
-        '--no-config',
-        '-c',
-        `source ${script('fish')}; complete -C '${['failkit', ...words].join(' ')}'`,
-      ]);
-      expectOffers(
-        answer.split('\n').map((line) => line.split('\t')[0] ?? ''),
-        offers,
-        not,
-      );
-    }
+    const inFish = (words: readonly string[]) => {
+      const line = ['failkit', ...words].map((word) => word.replaceAll(/[ ($)]/g, '\\$&')).join(' ');
+      const answer = run('fish', ['--no-config', '-c', `source ${script('fish')}; complete -C '${line}'`]);
+      const found = answer.split('\n').map((offer) => offer.split('\t')[0] ?? '');
+      return found.filter((word) => word !== '').map(unquoted);
+    };
+    for (const { words, offers, not } of [...typed, ...named]) expectOffers(inFish(words), offers, not);
+    expect(inFish([`--config=${config}`, 'sync', 'web-'])).toEqual(['web-1']);
+    for (const words of silent) expect(inFish(words)).toEqual([]);
   });
 
   it('knows no other shell', async () => {
@@ -125,6 +157,10 @@ describe('the manual', () => {
   });
 });
 
+function unquoted(word: string): string {
+  return word.replaceAll('\\', '');
+}
+
 function inBash(words: readonly string[]): readonly string[] {
   const line = ['failkit', ...words].map((word) => `'${word}'`).join(' ');
   const asked = `COMP_WORDS=(${line}); COMP_CWORD=${words.length}; _failkit; printf '%s\\n' "\${COMPREPLY[@]}"`;
@@ -142,7 +178,8 @@ function run(program: string, args: readonly string[]): string {
   return execFileSync(program, args, {
     encoding: 'utf8',
     stdio: ['ignore', 'pipe', 'inherit'],
-    env: { ...process.env, HOME: folder },
+    cwd: folder,
+    env: { ...process.env, PATH: `${bin}${delimiter}${process.env.PATH}`, HOME: folder, LC_ALL: 'C.UTF-8' },
   });
 }
 

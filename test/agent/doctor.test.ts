@@ -73,6 +73,21 @@ describe('failkit doctor', () => {
     expect(exitCode).toBe(0);
   });
 
+  it('doubts a raw disk that begins as an image of another format does', async () => {
+    const image = Buffer.alloc(100_000);
+    image.write('QFI\xfb', 'latin1');
+    writeFileSync(join(folder, 'web.raw'), image);
+    const longAgo = new Date(Date.now() - 3_600_000);
+    utimesSync(join(folder, 'web.raw'), longAgo, longAgo);
+    const { exitCode, findings } = await doctor();
+    expect(findings.find(({ check }) => check === 'machine web')).toMatchObject({
+      outcome: 'warning',
+      what: 'root begins as a qcow2 image does, and is taken for raw bytes',
+      fix: expect.stringContaining('format'),
+    });
+    expect(exitCode).toBe(0);
+  });
+
   it('leaves nothing behind but the name that every run tries', async () => {
     await doctor();
     const before = tree();

@@ -11,6 +11,14 @@ it('every error that has a code has a remedy, and every remedy an error', async 
   expect([...codesWithRemedy()].sort()).toEqual(await codesInTheSources());
 });
 
+it('every remedy says what to do, in words of its own', () => {
+  for (const code of codesWithRemedy()) {
+    const hint = remedyFor(errorWith(code))?.hint ?? '';
+    expect(hint, code).toMatch(/^\S.{14,}[^.\s]$/);
+    expect(hint, code).not.toContain('\n');
+  }
+});
+
 it('docs/operations/exit-codes.md puts every code into the row of its exit code', async () => {
   const rows = (await readFile(`${root}docs/operations/exit-codes.md`, 'utf8')).matchAll(/^\| (\d+) \|.*$/gm);
   const documented = [...rows].flatMap(([row, exit]) =>

@@ -78,9 +78,10 @@ it('tells the newest point and its age without any key', async () => {
 
 it('says it to a person in one line for each machine, with what is to be done', async () => {
   const { stdout } = await failkit('status');
-  const [titles = '', web = '', spare = '', why = ''] = stdout.split('\n');
+  const [titles = '', web = '', run = '', spare = '', why = ''] = stdout.split('\n');
   expect(titles).toMatch(/^ {6}machine .*RPO .*point .*snapshot \(UTC\) +consistent +points +stored$/);
   expect(web).toMatch(/^ok {4}web +\S+ (ms|s) +4 {2}20\d\d-\d\d-\d\d \d\d:\d\d +crash +2 +\d+ KiB$/);
+  expect(run).toMatch(/^ {4}last run: a sync \S+ m?s ago, published point 4 in \S+ m?s$/);
   expect(spare).toMatch(/^none {2}spare +– +– {2}none yet$/);
   expect(why).toContain('never seeded from this host');
   for (const line of [titles, web, spare]) expect(line.length).toBeLessThanOrEqual(80);

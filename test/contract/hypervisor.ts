@@ -72,10 +72,10 @@ export function describeHypervisorContract(kind: string, openLab: () => Promise<
     it('gives the same bytes to whoever may read them directly', async () => {
       const content = await lab.content();
       await using taken = await snapshot();
-      for (const { label, directFd, capacityBytes } of taken.disks) {
-        if (directFd === null) continue;
+      for (const { label, direct, capacityBytes } of taken.disks) {
+        if (direct === null) continue;
         const bytes = new Uint8Array(capacityBytes);
-        expect(readSync(directFd, bytes, 0, capacityBytes, 0)).toBe(capacityBytes);
+        expect(readSync(direct.fd, bytes, 0, capacityBytes, 0)).toBe(capacityBytes);
         expectSameBytes(bytes, content.get(label));
       }
     });

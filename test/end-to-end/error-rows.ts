@@ -21,14 +21,14 @@ const row = (situation: string, command: string, exitCode: number, code: string,
 
 export const errorRows = {
   misspeltKey: row('A setting is misspelt', 'sync', 2, 'CONFIG_INVALID', 'did you mean `state`?'),
-  noConfig: row('There is no configuration', 'sync', 2, 'CONFIG_INVALID', 'there is no such file'),
+  noConfig: row('There is no configuration', 'sync', 2, 'CONFIG_NOT_FOUND', 'there is no such file'),
   secretNotSet: row('The variable of a secret is empty', 'sync', 2, 'CONFIG_INVALID', 'S3_SECRET is empty'),
   fingerprintMistyped: row('The root fingerprint is mistyped', 'sync', 2, 'CONFIG_INVALID', 'rootFingerprint'),
   machineUnknown: row(
     'No such machine in the configuration',
     'sync web-9',
     2,
-    'CONFIG_INVALID',
+    'MACHINE_UNKNOWN',
     'has no machine web-9',
   ),
   seedAgain: row('The machine was seeded already', 'seed', 2, 'WRONG_VERB', 'has recovery points already'),

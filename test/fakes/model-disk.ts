@@ -122,7 +122,7 @@ function sourceOf(disk: FrozenDisk): BlockSource {
       await gate('read', signal);
       content.read(offset, into);
     },
-    directFd: null,
+    direct: null,
   };
 }
 

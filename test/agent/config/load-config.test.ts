@@ -108,9 +108,7 @@ describe('a wrong configuration', () => {
   });
 
   it('is refused when there is none, when it is a directory, and when it is huge', async () => {
-    expect(() => loadConfig(join(folder, 'none.yaml'), {})).toThrow(
-      /none\.yaml: there is no such file: name .* --config/,
-    );
+    expect(() => loadConfig(join(folder, 'none.yaml'), {})).toThrow(/none\.yaml: there is no such file$/);
     expect(() => loadConfig(folder, {})).toThrow(/is not a plain file/);
     await writeFile(join(folder, 'big.yaml'), Buffer.alloc(17 * 1024 * 1024));
     expect(() => loadConfig(join(folder, 'big.yaml'), {})).toThrow(/has 17825792 bytes/);

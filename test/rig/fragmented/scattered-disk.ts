@@ -53,7 +53,7 @@ export class ScatteredDisk implements HypervisorConnection {
           fillBlock(into.subarray(at, at + blockSize), `${snapshot} ${offset + at}`);
         return Promise.resolve();
       },
-      directFd: null,
+      direct: null,
     };
   }
 }
