@@ -1,4 +1,10 @@
-import type { BlockSource, Extent, HypervisorConnection, MachineSnapshot } from '../../hypervisors/hypervisor.ts';
+import type {
+  BlockSource,
+  DirectReads,
+  Extent,
+  HypervisorConnection,
+  MachineSnapshot,
+} from '../../hypervisors/hypervisor.ts';
 
 /** How much of a machine's disks a run has dealt with, seen from outside: by what it asks the source for. */
 export class Coverage {
@@ -124,7 +130,7 @@ function observedDisk(source: BlockSource, seen: DiskCoverage): BlockSource {
       await source.read(offset, into, signal);
       seen.read(offset + into.length);
     },
-    get direct() {
+    get direct(): DirectReads | null {
       const { direct } = source;
       return direct && { fd: direct.fd, noteRead: (offset, bytes) => seen.read(offset + bytes) };
     },
