@@ -1,3 +1,6 @@
+import { Readable } from 'node:stream';
+import { finished } from 'node:stream/promises';
+
 import type { GetObjectCommandOutput } from '@aws-sdk/client-s3';
 
 import { RangeInvalid, StoreUnavailable } from './errors.ts';
@@ -14,17 +17,16 @@ export async function readBody(
   signal: AbortSignal,
   pace: Pace | undefined,
 ): Promise<Uint8Array> {
-  const announced = answer.ContentLength;
-  if (announced === undefined || answer.Body === undefined) {
+  const { ContentLength: announced, Body: body } = answer;
+  if (announced === undefined || !(body instanceof Readable)) {
     throw new StoreUnavailable(`${key}: the store answers without a body of known length`);
   }
-  const body = answer.Body as AsyncIterable<Uint8Array>;
   try {
     checkRange(answer.ContentRange, announced, range, key);
     return await collect(body, announced, key, signal, pace);
   } catch (error) {
     // An unread answer would keep its connection busy for ever.
-    if (isDestroyable(body)) body.destroy();
+    body.destroy();
     throw error;
   }
 }
@@ -48,8 +50,9 @@ function checkRange(contentRange: string | undefined, announced: number, range: 
   }
 }
 
+/** By events: an iterator over the chunks costs a tenth more, and garbage. */
 async function collect(
-  body: AsyncIterable<Uint8Array>,
+  body: Readable,
   length: number,
   key: string,
   signal: AbortSignal,
@@ -58,19 +61,33 @@ async function collect(
   // Not zeroed first: it is given out only once every byte of it was received.
   const bytes = new Uint8Array(Buffer.allocUnsafeSlow(length).buffer);
   let filled = 0;
-  for await (const chunk of body) {
-    if (filled + chunk.length > length)
-      throw new StoreUnavailable(`${key}: the store sends more than the ${length} bytes it announced`);
+  body.on('data', (chunk: Uint8Array) => {
+    if (filled + chunk.length > length) {
+      body.destroy(new StoreUnavailable(`${key}: the store sends more than the ${length} bytes it announced`));
+      return;
+    }
     bytes.set(chunk, filled);
     filled += chunk.length;
-    // The next chunk is not taken from the connection before: so the store, too, has to wait.
     const wait = pace === undefined ? null : waitFor(chunk.length, pace);
-    if (wait !== null) await wait;
-    signal.throwIfAborted();
-  }
+    giveBack(chunk);
+    if (wait === null) return;
+    // The next chunk is not taken from the connection before: so the store, too, has to wait.
+    body.pause();
+    wait.then(
+      () => body.resume(),
+      (error: Error) => body.destroy(error),
+    );
+  });
+  await finished(body);
+  signal.throwIfAborted();
   if (filled !== length)
     throw new StoreUnavailable(`${key}: the store's answer ended after ${filled} of ${length} bytes`);
   return bytes;
+}
+
+/** Gives the memory of a chunk back at once, where the chunk is all of it: garbage collection is late with what lies outside its heap. */
+function giveBack({ buffer, byteLength }: Uint8Array): void {
+  if (buffer instanceof ArrayBuffer && buffer.byteLength === byteLength) buffer.transfer(0);
 }
 
 /** Until all of the bytes are granted; null when they are already. */
@@ -81,8 +98,4 @@ function waitFor(bytes: number, pace: Pace): Promise<void> | null {
     left -= granted;
   }
   return null;
-}
-
-function isDestroyable(body: unknown): body is { destroy(): void } {
-  return typeof body === 'object' && body !== null && 'destroy' in body && typeof body.destroy === 'function';
 }
