@@ -61,6 +61,13 @@ export class ByteWriter {
     return this;
   }
 
+  /** A 64-bit mask, such as the children of an inner page. */
+  mask64(value: bigint): this {
+    const at = this.#reserve(8);
+    this.#view.setBigUint64(at, value);
+    return this;
+  }
+
   varint(value: number): this {
     requireSafe(value);
     let rest = value;
@@ -148,6 +155,10 @@ export class ByteReader {
     const value = this.#view.getUint32(at) * 2 ** 32 + this.#view.getUint32(at + 4);
     if (!Number.isSafeInteger(value)) throw this.invalid('a number above 2^53-1', at);
     return value;
+  }
+
+  mask64(): bigint {
+    return this.#view.getBigUint64(this.#take(8));
   }
 
   varint(): number {

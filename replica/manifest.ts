@@ -64,7 +64,7 @@ export interface AttachmentChunk {
 }
 
 export const attachmentChunkBytes = 262_144;
-/** What keeps a block map at six levels, and every field of a page's binding within 32 bits. */
+/** What keeps a block map at five levels, and every field of a page's binding within 32 bits. */
 const diskBlocksMax = 2 ** 26;
 const attachmentName = /^(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}$/;
 const consistencies = ['crash-consistent', 'application-consistent', 'inconsistent'] as const;

@@ -51,10 +51,13 @@ interface NewInner {
   readonly kind: 'inner';
   readonly level: number;
   readonly firstBlock: number;
-  readonly children: Map<number, Node>;
+  /** Null: no longer there. */
+  readonly children: Map<number, Node | null>;
   /** The page that this one replaces as soon as a child changes. */
   replaces: PageRef | null;
   changed: boolean;
+  /** False: of the page that it replaces, the children that stay are to be read again. 64 of them take ten times what is new. */
+  isWhole: boolean;
 }
 
 export interface MapWriterOptions {
@@ -179,7 +182,7 @@ export class MapWriter {
 
   async #openPath(firstBlock: number, signal: AbortSignal): Promise<void> {
     if (this.#level === 0) return;
-    while (this.#path.length > 0 && !covers(this.#path.at(-1), firstBlock)) this.#path.pop();
+    while (this.#path.length > 0 && !covers(this.#path.at(-1), firstBlock)) forgetKept(this.#path.pop());
     if (this.#path.length === 0) {
       const root = await this.#openNode(this.#root, this.#level, 0, signal);
       this.#path = [root];
@@ -194,14 +197,23 @@ export class MapWriter {
 
   async #openNode(node: Node | null, level: number, firstBlock: number, signal: AbortSignal): Promise<NewInner> {
     if (node?.kind === 'inner') return node;
-    const children = new Map<number, Node>();
-    const replaces = node?.kind === 'kept' ? node.ref : null;
     if (node?.kind === 'placed') throw new Error('a page was opened again after it was placed');
-    if (replaces !== null) {
-      const page = await this.#old.page(replaces, level, firstBlock, signal);
-      if ('children' in page) for (const ref of page.children) children.set(ref.child, { kind: 'kept', ref });
-    }
-    return { kind: 'inner', level, firstBlock, children, replaces, changed: false };
+    const replaces = node?.kind === 'kept' ? node.ref : null;
+    const opened: NewInner = {
+      ...{ kind: 'inner', level, firstBlock, children: new Map() },
+      ...{ replaces, changed: false, isWhole: replaces === null },
+    };
+    await this.#makeWhole(opened, signal);
+    return opened;
+  }
+
+  async #makeWhole(node: NewInner, signal: AbortSignal): Promise<void> {
+    if (node.isWhole || node.replaces === null) return;
+    const page = await this.#old.page(node.replaces, node.level, node.firstBlock, signal);
+    if ('children' in page)
+      for (const ref of page.children)
+        if (!node.children.has(ref.child)) node.children.set(ref.child, { kind: 'kept', ref });
+    node.isWhole = true;
   }
 
   #markPathChanged(): void {
@@ -225,7 +237,6 @@ export class MapWriter {
       runs.length === 0 ? null : { kind: 'leaf', firstBlock, body: encodeLeaf(firstBlock, runs) };
     if (leaf !== null) this.#pendingPages++;
     if (parent === undefined) this.#root = leaf;
-    else if (leaf === null) parent.children.delete(position);
     else parent.children.set(position, leaf);
   }
 
@@ -233,10 +244,8 @@ export class MapWriter {
   async #placeClosed(signal: AbortSignal): Promise<void> {
     for (const [depth, node] of this.#path.entries()) {
       for (const [position, child] of node.children) {
-        if (child === this.#path[depth + 1]) continue;
-        const placed = await this.#place(child, this.#overflow, signal);
-        if (placed === null) node.children.delete(position);
-        else node.children.set(position, placed);
+        if (child === null || child === this.#path[depth + 1]) continue;
+        node.children.set(position, await this.#place(child, this.#overflow, signal));
       }
     }
     this.#pendingPages = this.#path.length;
@@ -250,12 +259,14 @@ export class MapWriter {
       return this.#add(packer, 0, node.firstBlock, node.body, []);
     }
     if (!node.changed && node.replaces !== null) return { kind: 'kept', ref: node.replaces };
+    await this.#makeWhole(node, signal);
     const children: [number, KeptPage | PlacedPage][] = [];
     for (let position = 0; position < fanOut; position++) {
-      const child = node.children.get(position);
-      const placed = child === undefined ? null : await this.#place(child, packer, signal);
+      const child = node.children.get(position) ?? null;
+      const placed = child === null ? null : await this.#place(child, packer, signal);
       if (placed !== null) children.push([position, placed]);
     }
+    forgetKept(node);
     if (children.length === 0) return null;
     const open = await packer.room(pageBytesEstimate, signal);
     const refs = await Promise.all(children.map(([position, child]) => childRef(position, child, open, packer)));
@@ -317,6 +328,13 @@ function withinDisk(runs: readonly Run[], blocks: number): readonly Run[] {
     });
 }
 
+/** No later leaf lies below: the children that stay can be read again when the page is made. */
+function forgetKept(node: NewInner | undefined): void {
+  if (node === undefined || node.replaces === null) return;
+  for (const [position, child] of node.children) if (child?.kind === 'kept') node.children.delete(position);
+  node.isWhole = false;
+}
+
 function covers(node: NewInner | undefined, block: number): boolean {
   return node !== undefined && block >= node.firstBlock && block < node.firstBlock + pageSpan(node.level);
 }
@@ -345,6 +363,7 @@ function raiseRoot(old: BlockMap, level: number): Node | null {
       children: new Map([[0, node]]),
       replaces: null,
       changed: true,
+      isWhole: true,
     };
   }
   return node;

@@ -5,8 +5,8 @@ import { type Codec, parseCodec, type RecordAddress, segmentRecordsMax } from '.
 
 /** Pages of the block map: docs/format.md §7. */
 
-export const fanOut = 16;
-/** Blocks that a leaf covers. */
+export const fanOut = 64;
+/** Blocks that a leaf covers; as many as an interior page has children. */
 export const leafBlocks = 64;
 const pageVersion = 1;
 
@@ -28,7 +28,7 @@ export interface PageRef extends RecordAddress {
 }
 
 export interface ChildRef extends RecordAddress {
-  /** Position in the page, 0 to 15. */
+  /** Position in the page, 0 to 63. */
   readonly child: number;
   /** `null` while the child lies in the same, still unsealed segment. */
   readonly digest: Uint8Array | null;
@@ -79,7 +79,7 @@ export function encodeInner(
 ): { readonly bytes: Uint8Array; readonly holes: readonly { readonly at: number; readonly record: number }[] } {
   const table = new SegmentTable(children);
   const writer = table.encode(new ByteWriter().u8(pageVersion).u8(level));
-  writer.u16(children.reduce((mask, { child }) => mask | (1 << child), 0));
+  writer.mask64(children.reduce((mask, { child }) => mask | (1n << BigInt(child)), 0n));
   const holes: { at: number; record: number }[] = [];
   for (const child of children) {
     writer.varint(table.indexOf(child)).varint(child.record).varint(child.offset).varint(child.length);
@@ -137,11 +137,11 @@ function parseRun(reader: ByteReader, table: readonly SegmentId[], used: Set<num
 }
 
 function parseInner(reader: ByteReader, table: readonly SegmentId[], used: Set<number>, level: number): InnerPage {
-  const mask = reader.u16();
-  if (mask === 0) throw reader.invalid('an inner page without children');
+  const mask = reader.mask64();
+  if (mask === 0n) throw reader.invalid('an inner page without children');
   const children: (ChildRef & { readonly digest: Uint8Array })[] = [];
   for (let child = 0; child < fanOut; child++) {
-    if ((mask & (1 << child)) === 0) continue;
+    if ((mask & (1n << BigInt(child))) === 0n) continue;
     children.push({ child, ...parseAddress(reader, table, used), digest: reader.raw(digestBytes) });
   }
   return { level, children };

@@ -16,7 +16,7 @@ describe('a disk of 1 TiB whose map is full and fragmented', () => {
   /** Two entries each: one summary of the chain comes in 32 syncs. */
   const syncs = 32;
 
-  it('is synced for 1.18 × the compressed blocks, of which 200 anywhere changed', async () => {
+  it('is synced for 1.2 × the compressed blocks, of which 200 anywhere changed', async () => {
     const wire = new WireCount(openMemoryTarget(new MemoryStore()));
     await using rig = await ReplicaRig.create(wire.target, { inMemory: true });
     const blocks = Array.from({ length: syncs }, (_, i) => changedBlocks(disk, i + 1)).flat();
@@ -32,7 +32,7 @@ describe('a disk of 1 TiB whose map is full and fragmented', () => {
     // The summary is among what was counted.
     expect(control).toBeGreaterThan(2 ** 20);
     // 1.25 is promised for whatever compresses 3:1; this content does 2.35:1.
-    expect(total / data).toBeLessThanOrEqual(1.18);
+    expect(total / data).toBeLessThanOrEqual(1.2);
     expect((total - data) / (data * (ratio / 3))).toBeLessThanOrEqual(0.25);
   });
 });

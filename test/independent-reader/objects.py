@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from primitives import Cursor, PublicKey, Signature, sha256
-from segment import BLOCK_SIZE_MAX, BLOCKS_MAX, CHUNK, EPOCH_MAX, NO_DISK, NUMBER_MAX, Ref, check_stored_length, page_span, parse_ref
+from segment import BLOCK_SIZE_MAX, BLOCKS_MAX, CHUNK, EPOCH_MAX, FAN_OUT, NO_DISK, NUMBER_MAX, Ref, check_stored_length, parse_ref
 
 INLINE_CONTROL_MAX, SUMMARY_EVERY = 65_536, 64
 
@@ -350,7 +350,7 @@ class Disk:
     @property
     def root_level(self) -> int:
         level = 0
-        while page_span(level) < self.blocks:
+        while FAN_OUT ** (level + 1) < self.blocks:
             level += 1
         return level
 

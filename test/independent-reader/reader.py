@@ -193,7 +193,7 @@ def check_record(machine: Machine, ref: sg.Ref, record: sg.FooterRecord, digest_
         if hmac_sha256(digest_key, block)[:16] != digest:
             raise FormatError(name, ref.offset, f"the footer's digest of block {record.first + at} is wrong")
     if record.type == sg.PAGE:
-        level = next(n for n in range(sg.LEVEL_MAX + 1) if sg.page_span(n) == record.count)
+        level = next(n for n in range(5) if sg.FAN_OUT ** (n + 1) == record.count)
         page = Cursor(plain, f"page in {name} at {ref.offset}")
         sg.parse_page(page, level, record.first // record.count, record.block_size, 2**36)
     return [(record.first + at, digest) for at, digest in enumerate(record.digests)]

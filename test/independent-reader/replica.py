@@ -320,7 +320,7 @@ class Machine:
     def _pages(self, entry: o.Entry, disk: o.Disk, level: int, index: int, ref: Ref, digest: bytes) -> Iterator[tuple[Ref, sg.Page]]:
         self._check_kept(entry, ref)
         self._check_epoch(entry, ref)
-        covers = sg.page_span(level)
+        covers = sg.FAN_OUT ** (level + 1)
         plain = self.open_record(ref, sg.PAGE, 0, disk.disk, index * covers, covers, disk.block_size, ref.stored - sg.TAG, digest)
         where = f"page {level}/{index} in {sg.segment_name(self.machine, ref.tenure, ref.number)} at {ref.offset}"
         page = sg.parse_page(Cursor(plain, where), level, index, disk.block_size, disk.blocks)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from primitives import Cursor
 
 EPOCH_MAX, NUMBER_MAX, BLOCK_SIZE_MAX = 99_999_999, 2**32 - 1, 2**32 - 1
-RECORDS_MAX, LEAF_BLOCKS, FAN_OUT, LEVEL_MAX, BLOCKS_MAX, RUN_BYTES_MAX, CHUNK = 4096, 64, 16, 5, 2**26, 262_144, 262_144
+RECORDS_MAX, FAN_OUT, BLOCKS_MAX, RUN_BYTES_MAX, CHUNK = 4096, 64, 2**26, 262_144, 262_144
 HEADER_BYTES, SEGMENT_START, TRAILER_BYTES, TAG = 96, 128, 12, 16
 DATA, PAGE, ATTACHMENT, FOOTER = 1, 2, 3, 4
 NO_DISK = bytes(16)
@@ -80,7 +80,7 @@ def parse_footer(c: Cursor, record_count: int) -> list[FooterRecord]:
         if kind == DATA:
             check_data_record(c, first, count, size)
         elif kind == PAGE:
-            c.check(any(count == page_span(level) for level in range(LEVEL_MAX + 1)) and first % count == 0, "a page covers 64 blocks times a power of 16")
+            c.check(any(count == FAN_OUT**n for n in range(1, 6)) and first % count == 0, "a page covers a power of 64 blocks")
         else:
             c.check(size == CHUNK and first < count, "an attachment chunk is numbered below the chunk count, in chunks of 262144")
         digests = [c.take(16) for _ in range(count)] if kind == DATA else []
@@ -93,14 +93,9 @@ def parse_footer(c: Cursor, record_count: int) -> list[FooterRecord]:
     return records
 
 
-def page_span(level: int) -> int:
-    """Blocks that a page of this level covers."""
-    return LEAF_BLOCKS * FAN_OUT**level
-
-
 def check_data_record(c: Cursor, first: int, count: int, block_size: int) -> None:
     c.check(count * block_size <= max(RUN_BYTES_MAX, block_size), "the data record holds too much")
-    c.check(first // LEAF_BLOCKS == (first + count - 1) // LEAF_BLOCKS, "the data record crosses a multiple of 64 blocks")
+    c.check(first // FAN_OUT == (first + count - 1) // FAN_OUT, "the data record crosses a multiple of 64 blocks")
 
 
 def check_stored_length(c: Cursor, codec: int, stored: int, plaintext: int) -> None:
@@ -149,7 +144,7 @@ def parse_page(c: Cursor, level: int, index: int, block_size: int, blocks: int) 
         used.add(at)
         return table[at]
 
-    runs = _runs(c, index * LEAF_BLOCKS, block_size, blocks, segment) if level == 0 else []
+    runs = _runs(c, index * FAN_OUT, block_size, blocks, segment) if level == 0 else []
     children = _children(c, level, index, blocks, segment) if level > 0 else []
     c.check(len(used) == len(table), "a segment of the page's table is not used")
     c.end()
@@ -158,16 +153,16 @@ def parse_page(c: Cursor, level: int, index: int, block_size: int, blocks: int) 
 
 def _runs(c: Cursor, page_first: int, block_size: int, blocks: int, segment: Callable[[], tuple[int, int]]) -> list[Run]:
     runs: list[Run] = []
-    position, page_end = page_first, min(page_first + LEAF_BLOCKS, blocks)
-    for _ in range(c.varint(1, LEAF_BLOCKS)):
-        gap, count = c.varint(0, LEAF_BLOCKS), c.varint(1, LEAF_BLOCKS)
+    position, page_end = page_first, min(page_first + FAN_OUT, blocks)
+    for _ in range(c.varint(1, FAN_OUT)):
+        gap, count = c.varint(0, FAN_OUT), c.varint(1, FAN_OUT)
         first = position + gap
         c.check(first + count <= page_end, "a run passes the end of its page or of the disk")
         ref = Ref(*segment(), *_place(c))
-        codec, inside, record_blocks = c.u8(), c.varint(0, LEAF_BLOCKS), c.varint(1, LEAF_BLOCKS)
+        codec, inside, record_blocks = c.u8(), c.varint(0, FAN_OUT), c.varint(1, FAN_OUT)
         c.check(codec in (0, 1), f"unknown codec {codec}")
         c.check(inside + count <= record_blocks, "a run lies outside its record")
-        c.check(page_first + inside <= first and first - inside + record_blocks <= page_first + LEAF_BLOCKS, "a record lies outside the leaf")
+        c.check(page_first + inside <= first and first - inside + record_blocks <= page_first + FAN_OUT, "a record lies outside the leaf")
         check_data_record(c, first - inside, record_blocks, block_size)
         check_stored_length(c, codec, ref.stored, record_blocks * block_size)
         last = runs[-1] if runs else None
@@ -179,12 +174,12 @@ def _runs(c: Cursor, page_first: int, block_size: int, blocks: int, segment: Cal
 
 
 def _children(c: Cursor, level: int, index: int, blocks: int, segment: Callable[[], tuple[int, int]]) -> list[Child]:
-    present = int.from_bytes(c.take(2), "big")
+    present = int.from_bytes(c.take(8), "big")
     c.check(present != 0, "an interior page without children")
     children = []
     for bit in (bit for bit in range(FAN_OUT) if present >> bit & 1):
         child = index * FAN_OUT + bit
-        c.check(child * page_span(level - 1) < blocks, "a child lies behind the end of the disk")
+        c.check(child * FAN_OUT**level < blocks, "a child lies behind the end of the disk")
         children.append(Child(child, Ref(*segment(), *_place(c)), c.take(16)))
     return children
 

@@ -99,10 +99,10 @@ class RefusesSigned(unittest.TestCase):
 
     def test_a_page_without_children_or_with_too_many(self) -> None:
         def children(bitmap: int) -> Callable[[bytes], bytes]:
-            return lambda d: d if d[1] != 2 else d[: (at := table_end(d))] + u(bitmap, 2) + d[at + 2 :]
+            return lambda d: d if d[1] != 2 else d[: (at := table_end(d))] + u(bitmap, 8) + d[at + 8 :]
 
         self.alters("inner", children(0), "without children")
-        self.alters("inner", children(1 << 15 | 1), "behind the end of the disk")
+        self.alters("inner", children(1 << 63 | 1), "behind the end of the disk")
 
     def test_an_unused_segment_in_a_page(self) -> None:
         self.alters("leaf", lambda d: d[:2] + bytes([d[2] + 1]) + d[3 : table_end(d)] + varint(99) + varint(1) + d[table_end(d) :], "not used")

@@ -92,7 +92,7 @@ class DiskModel:
     @property
     def level(self) -> int:
         level = 0
-        while 64 * 16**level * self.block_size < self.capacity:
+        while 64 ** (level + 1) * self.block_size < self.capacity:
             level += 1
         return level
 
@@ -247,11 +247,11 @@ class MachineWriter:
     def write_map(self, segment: Segment, disk: DiskModel, changed: set[int]) -> None:
         """Writes the pages above the changed blocks anew, leaves first."""
         for level in range(disk.level + 1):
-            for index in sorted({block // (64 * 16**level) for block in changed}):
+            for index in sorted({block // 64 ** (level + 1) for block in changed}):
                 disk.pages.pop((level, index), None)
                 page = leaf(disk, index) if level == 0 else inner(disk, level, index)
                 if page:
-                    covers = 64 * 16**level
+                    covers = 64 ** (level + 1)
                     page = self.alter("leaf" if level == 0 else "inner", page)
                     disk.pages[level, index] = segment.add(2, 0, disk.disk, index * covers, covers, disk.block_size, page, [])
 
@@ -387,10 +387,10 @@ def leaf(disk: DiskModel, index: int) -> bytes:
 
 
 def inner(disk: DiskModel, level: int, index: int) -> bytes:
-    children = {i: p for i in range(16) if (p := disk.pages.get((level - 1, index * 16 + i)))}
+    children = {i: p for i in range(64) if (p := disk.pages.get((level - 1, index * 64 + i)))}
     if not children:
         return b""
     head, table = table_of(list(children.values()))
     rows = [b"".join(varint(n) for n in (table.index((p.tenure, p.number)), p.record, p.offset, p.stored)) + p.digest
             for p in children.values()]
-    return bytes([1, level]) + head + u(sum(1 << i for i in children), 2) + b"".join(rows)
+    return bytes([1, level]) + head + u(sum(1 << i for i in children), 8) + b"".join(rows)

@@ -55,8 +55,8 @@ test('disks of every map level, of each block size, through growth, discards and
   const sizes = [
     4 * mebibyte,
     4 * mebibyte + 1,
-    64 * mebibyte,
-    64 * mebibyte + 1,
+    256 * mebibyte,
+    256 * mebibyte + 1,
     16_384 * mebibyte + 512,
     5 * tebibyte,
   ];
@@ -80,13 +80,13 @@ test('disks of every map level, of each block size, through growth, discards and
 
   const first = await expectPoint();
   const level = (disk: DiskState): number => new BlockMap(disk, null, { readPage: never, prefetch: never }).level;
-  expect(first.map(level)).toEqual([0, 1, 1, 2, 4, 5]);
+  expect(first.map(level)).toEqual([0, 1, 1, 2, 3, 4]);
   expect(first.map(({ blockSize }) => blockSize / 65_536)).toEqual([1, 1, 1, 1, 1, 2]);
 
   for (const [i, size] of sizes.entries()) machine.disks.get(`disk-${i}`)?.resize(Math.min(size * 65, 6 * tebibyte));
   machine.disks.get('disk-3')?.write(2_000 * mebibyte, filled(10, 7, true));
   const grown = await expectPoint();
-  expect(grown.map(level)).toEqual([2, 2, 3, 3, 5, 5]);
+  expect(grown.map(level)).toEqual([2, 2, 3, 3, 4, 4]);
   expect(grown.map(({ generation }) => generation)).toEqual([1, 1, 1, 1, 1, 1]);
 
   machine.disks.get('disk-4')?.resize(5 * tebibyte);

@@ -3,7 +3,7 @@ import type { BlockPlace } from '../../replica/leaf.ts';
 import { runsOf } from '../../replica/leaf.ts';
 import type { AttachmentState, DiskState, Manifest } from '../../replica/manifest.ts';
 import { attachmentChunkBytes } from '../../replica/manifest.ts';
-import { type ChildRef, fanOut, leafBlocks, type PageRef, type Run } from '../../replica/page.ts';
+import { type ChildRef, leafBlocks, type PageRef, type Run } from '../../replica/page.ts';
 import type { Codec, RecordAddress } from '../../replica/segment.ts';
 
 /** Random values of everything that the format encodes. */
@@ -65,10 +65,10 @@ export type SealedChildRef = ChildRef & { readonly digest: Uint8Array };
 export const anyChildren: fc.Arbitrary<readonly SealedChildRef[]> = fc
   .tuple(
     fc.subarray(
-      Array.from({ length: fanOut }, (_, i) => i),
-      { minLength: 1, maxLength: fanOut },
+      Array.from({ length: 64 }, (_, i) => i),
+      { minLength: 1, maxLength: 64 },
     ),
-    fc.array(anyPageRef, { minLength: fanOut, maxLength: fanOut }),
+    fc.array(anyPageRef, { minLength: 64, maxLength: 64 }),
   )
   .map(([positions, refs]) =>
     positions.flatMap((child) => {

@@ -5,6 +5,7 @@ import { anyNumber, anyText } from './arbitrary.ts';
 
 type Field =
   | { readonly kind: 'u8' | 'u16' | 'u32' | 'u64' | 'varint'; readonly value: number }
+  | { readonly kind: 'mask64'; readonly value: bigint }
   | { readonly kind: 'bytes'; readonly value: Uint8Array }
   | { readonly kind: 'text'; readonly value: string };
 
@@ -13,12 +14,16 @@ const anyField: fc.Arbitrary<Field> = fc.oneof(
   fc.record({ kind: fc.constant('u16' as const), value: fc.nat({ max: 0xffff }) }),
   fc.record({ kind: fc.constant('u32' as const), value: fc.nat({ max: 0xffff_ffff }) }),
   fc.record({ kind: fc.constantFrom('u64' as const, 'varint' as const), value: anyNumber }),
+  fc.record({ kind: fc.constant('mask64' as const), value: fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }) }),
   fc.record({ kind: fc.constant('bytes' as const), value: fc.uint8Array({ maxLength: 600 }) }),
   fc.record({ kind: fc.constant('text' as const), value: anyText }),
 );
 
 function write(writer: ByteWriter, field: Field): void {
   switch (field.kind) {
+    case 'mask64':
+      writer.mask64(field.value);
+      return;
     case 'bytes':
       writer.bytes(field.value);
       return;

@@ -147,9 +147,9 @@ describe('an inner page', () => {
 
   it('leaves holes for digests that are not known yet, and says where', () => {
     const ref = { tenure: 1, number: 1, record: 7, offset: 128, length: 100 };
-    const { bytes, holes } = encodeInner(1, [{ ...ref, child: 15, digest: null }]);
+    const { bytes, holes } = encodeInner(1, [{ ...ref, child: 63, digest: null }]);
     expect(holes).toEqual([{ at: bytes.length - 16, record: 7 }]);
-    expect(toHex(bytes.subarray(5, 7))).toBe('8000');
+    expect(toHex(bytes.subarray(5, 13))).toBe('8000000000000000');
     expect(toHex(bytes.subarray(bytes.length - 16))).toBe('00'.repeat(16));
   });
 
@@ -157,9 +157,9 @@ describe('an inner page', () => {
     expect(refusal(() => read(encodeInner(2, []).bytes), 'no children')).toBe('FORMAT_INVALID');
   });
 
-  it('covers 16 times what its children cover, and the root covers the disk', () => {
-    expect([0, 1, 2, 3, 4, 5].map(pageSpan)).toEqual([64, 1024, 16_384, 262_144, 4_194_304, 2 ** 26]);
-    const levels = [0, 1, 64, 65, 1024, 1025, 16_384, 16_385, 262_144, 262_145, 4_194_305, 2 ** 26];
-    expect(levels.map(rootLevel)).toEqual([0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 5, 5]);
+  it('covers 64 times what its children cover, and the root covers the disk', () => {
+    expect([0, 1, 2, 3, 4].map(pageSpan)).toEqual([64, 4096, 262_144, 16_777_216, 1_073_741_824]);
+    const levels = [0, 1, 64, 65, 4096, 4097, 262_144, 262_145, 16_777_216, 16_777_217, 2 ** 26];
+    expect(levels.map(rootLevel)).toEqual([0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4]);
   });
 });

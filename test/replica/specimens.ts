@@ -84,7 +84,7 @@ export function pageRecord(
   body: Uint8Array,
   childDigests: UnsealedRecord['childDigests'] = [],
 ): UnsealedRecord {
-  const binding = { firstBlock, blockCount: 64 * 16 ** level, blockSize: 65_536, plaintextLength: body.length };
+  const binding = { firstBlock, blockCount: 64 ** (level + 1), blockSize: 65_536, plaintextLength: body.length };
   return {
     type: recordType.page,
     codec: codec.stored,

@@ -157,13 +157,13 @@ export function pages(): readonly VectorCase[] {
   };
   const inner = encodeInner(
     1,
-    [0, 1, 15].map((child) => ({ ...at(child === 1 ? 3 : 5, child), child, digest: filled(16, child) })),
+    [0, 1, 63].map((child) => ({ ...at(child === 1 ? 3 : 5, child), child, digest: filled(16, child) })),
   ).bytes;
   const innerCase: VectorCase = {
     ...leaf,
     name: 'page-inner',
-    about: 'An inner page of level 1 with children 0, 1 and 15.',
-    given: { level: 1, firstBlock: 1024, ...bytesGiven(inner) },
+    about: 'An inner page of level 1 with children 0, 1 and 63.',
+    given: { level: 1, firstBlock: 4096, ...bytesGiven(inner) },
   };
   const joinable = [run(642, 1, { recordBlocks: 2 }), run(643, 1, { inside: 1, recordBlocks: 2 })];
   return [
@@ -189,7 +189,7 @@ export function pages(): readonly VectorCase[] {
       longer: ['A byte too many.', longer(leafBytes)],
     }),
     ...withBroken(innerCase, {
-      'no-children': ['No children.', bytesGiven(joined([1, 1, 0], new Uint8Array(2)))],
+      'no-children': ['No children.', bytesGiven(joined([1, 1, 0], new Uint8Array(8)))],
       cut: ['The last byte is missing.', cut(inner)],
     }),
   ];
