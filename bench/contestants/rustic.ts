@@ -11,7 +11,7 @@ export const rustic: Contestant = {
   name: 'rustic',
   peer,
   compressions: bothCompressions,
-  note: 'at level 1 of zstd, as the others; its levels reach down to -7, which stores far more',
+  note: 'at level 1 of zstd, as the others; its levels reach down to -7, which store more',
   version: async () => (await measure({ command: command(), args: ['--version'] })).stdout.trim(),
   async open(place, compression) {
     const profile = join(place.folder, 'rustic');
