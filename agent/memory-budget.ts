@@ -1,6 +1,5 @@
 import { availableParallelism } from 'node:os';
-import { rangePlaintextMax } from '../restore/fetch-range.ts';
-import { rangeBytesMax } from '../restore/restore-disk.ts';
+import { rangeBytesMax, rangePlaintextMax } from '../restore/fetch-range.ts';
 import type { Config } from './config/config-schema.ts';
 
 /** How much may be under way at once, so that the process stays within `limits.memoryMiB`. */
@@ -13,8 +12,8 @@ const workerBytes = 40 * 2 ** 20;
 const shareOfMemory = 0.25;
 /** A segment in flight exists as the object, and as what the store's client makes of it. Two more are being filled. */
 const copiesOfSegment = 3;
-/** A range in flight exists as it was fetched, as what the store's client holds of it, and opened. */
-const rangeBytes = 3 * rangeBytesMax + rangePlaintextMax;
+/** A range in flight exists as it was fetched, and opened. */
+const rangeBytes = rangeBytesMax + rangePlaintextMax;
 
 /** Threads for digest, compression, sealing and opening: one per core, as far as memory goes. */
 export function workersOf({ limits }: Config): number {

@@ -51,9 +51,15 @@ export class SegmentReader implements PageSource, Disposable {
     return segmentName(this.#machineId, id);
   }
 
-  /** The stored bytes from `offset` on; never short. Those from the start on spare the reading of the preamble. */
-  async readRange(id: SegmentId, offset: number, length: number, signal: AbortSignal): Promise<Uint8Array> {
-    const reading = this.#repo.target.get(this.nameOf(id), { offset, length }, signal);
+  /** The stored bytes from `offset` on, in `into` where that is given; never short. Those from the start on spare the reading of the preamble. */
+  async readRange(
+    id: SegmentId,
+    offset: number,
+    length: number,
+    signal: AbortSignal,
+    into?: Uint8Array,
+  ): Promise<Uint8Array> {
+    const reading = this.#repo.target.get(this.nameOf(id), { offset, length }, signal, { ...(into && { into }) });
     if (offset === 0 && length >= segmentPreambleBytes) this.#keepPreamble(id, reading);
     return await reading;
   }

@@ -5,10 +5,13 @@ import type { Run } from '../replica/page.ts';
 import { type RecordAddress, segmentPreambleBytes } from '../replica/segment.ts';
 import { type CoalescedRange, coalesce, type SegmentReader } from '../replica/segment-reader.ts';
 import type { OpenRangeTask, WantedPiece } from './open-range.ts';
+import type { RestoreWorkers } from './restore-workers.ts';
 
 /** plan → ranged gets: from the runs of a map to ranges of segments, with all that a worker needs to open them. */
 
 const gapBytesMax = 512 * 1024;
+/** Longest range that is asked for at once: a whole segment of the usual size. */
+export const rangeBytesMax = 9 * 2 ** 20;
 /** Of a range, whatever its compression: the largest record of a disk fits several times. */
 export const rangePlaintextMax = 8 * 2 ** 20;
 
@@ -79,25 +82,26 @@ export interface FetchedRange {
   readonly task: Omit<OpenRangeTask, 'dataKey' | 'digestKey' | 'into'>;
 }
 
-/** Fetches a range, and unwraps the key of its segment if that was not done before. */
+/** Fetches a range into a buffer of the workers', and unwraps the key of its segment if that was not done before. */
 export async function fetchRange(
   disk: MapGeometry,
   range: CoalescedRange<PlannedRecord>,
-  { reader }: { readonly reader: SegmentReader },
+  { reader, workers }: { readonly reader: SegmentReader; readonly workers: RestoreWorkers },
   signal: AbortSignal,
 ): Promise<FetchedRange> {
   const object = reader.nameOf(range.id);
   // A range that begins where the preamble ends brings it along.
   const start = range.offset <= segmentPreambleBytes && !reader.knowsPreamble(range.id) ? 0 : range.offset;
+  const length = range.offset + range.length - start;
   const [bytes, preamble] = await Promise.all([
-    reader.readRange(range.id, start, range.offset + range.length - start, signal),
+    reader.readRange(range.id, start, length, signal, workers.rangeBuffer(length)),
     reader.preamble(range.id, signal),
   ]);
   const epoch = await reader.keysOf(range.id, signal);
-  const records = range.members.map(({ record, offset, length, run, pieces }) => ({
-    record,
-    offset: offset - start,
-    length,
+  const records = range.members.map(({ run, pieces, ...at }) => ({
+    record: at.record,
+    offset: at.offset - start,
+    length: at.length,
     codec: run.codec,
     recordFirstBlock: run.first - run.inside,
     recordBlocks: run.recordBlocks,

@@ -4,7 +4,7 @@ import { eachInParallel, inParallel } from '../replica/in-parallel.ts';
 import type { DiskState } from '../replica/manifest.ts';
 import type { Run } from '../replica/page.ts';
 import type { CoalescedRange, SegmentReader } from '../replica/segment-reader.ts';
-import { fetchRange, type PlannedRecord, RecordPlan } from './fetch-range.ts';
+import { fetchRange, type PlannedRecord, RecordPlan, rangeBytesMax } from './fetch-range.ts';
 import { type WantedPiece, wholeRun } from './open-range.ts';
 import type { RestoreWorkers } from './restore-workers.ts';
 import type { DirectWrites, RestoreSink } from './sinks/sink.ts';
@@ -12,8 +12,6 @@ import type { DirectWrites, RestoreSink } from './sinks/sink.ts';
 /** chain → block map → plan → ranged gets → open → blocks → new disk. Memory is bounded by the window, whatever the disk size. */
 
 const windowBytes = 256 * 2 ** 20;
-/** Longest range that is asked for at once; what it holds decompressed may be several times that. */
-export const rangeBytesMax = 4 * 2 ** 20;
 const zeroPieceBytes = 2 ** 20;
 /** Runs that are read back and compared at a time; each is at most one record. */
 const comparedAtOnceMax = 8;

@@ -1,5 +1,4 @@
 import { writeSync } from 'node:fs';
-import { freeBytes } from '../crypto/free-bytes.ts';
 import {
   type OpenedPiece,
   type OpenedRange,
@@ -13,9 +12,7 @@ import {
 /** Entry of restore's worker threads: one exported function per task. */
 
 export function openRangeTask(task: OpenRangeTask): OpenedRange {
-  const opened = 'fd' in task.into ? openIntoFile(task, task.into) : openIntoMemory(task, task.into);
-  freeBytes(task.bytes);
-  return opened;
+  return 'fd' in task.into ? openIntoFile(task, task.into) : openIntoMemory(task, task.into);
 }
 
 /** The opened blocks stand on shared memory, one after the other. */
@@ -56,7 +53,5 @@ function writeFully(fd: number, bytes: Uint8Array, at: number): SystemRefusal | 
 
 /** Opens and checks a range, and keeps none of it. */
 export function checkRangeTask(task: Omit<OpenRangeTask, 'into'>): readonly RecordFailure[] {
-  const failures = openRange(task, () => undefined);
-  freeBytes(task.bytes);
-  return failures;
+  return openRange(task, () => undefined);
 }

@@ -1,8 +1,9 @@
 import { Piscina } from 'piscina';
 import { shareKey } from '../crypto/shared-key.ts';
 import type { EpochKeys } from '../replica/key-ring.ts';
+import { segmentPreambleBytes } from '../replica/segment.ts';
 import { SharedSlots } from '../replica/shared-slots.ts';
-import { rangePlaintextMax } from './fetch-range.ts';
+import { rangeBytesMax, rangePlaintextMax } from './fetch-range.ts';
 import {
   errorOf,
   type OpenedPiece,
@@ -12,11 +13,15 @@ import {
   type RecordFailure,
 } from './open-range.ts';
 
+/** The longest range, and the preamble that it may bring along. */
+const rangeBufferBytes = rangeBytesMax + segmentPreambleBytes;
+
 type RangeTask = Omit<OpenRangeTask, 'dataKey' | 'digestKey' | 'into'>;
 
 /** Worker threads that open fetched ranges, with the keys on shared memory. */
 export class RestoreWorkers implements AsyncDisposable {
   readonly #pool: Piscina;
+  readonly #ranges = new SharedSlots(rangeBufferBytes);
   readonly #slots = new SharedSlots(rangePlaintextMax);
   /** By the keys themselves: two machines have different ones under one epoch number. */
   readonly #keys = new Map<EpochKeys, { readonly dataKey: Uint8Array; readonly digestKey: Uint8Array }>();
@@ -27,6 +32,12 @@ export class RestoreWorkers implements AsyncDisposable {
     // A thread that idles for a moment ends otherwise, and starting the next one takes longer than most tasks.
     const forever = { minThreads: 1, maxThreads: threads, idleTimeout: Number.POSITIVE_INFINITY };
     this.#pool = new Piscina({ filename, ...forever, recordTiming: false });
+  }
+
+  /** Where a range is fetched to. `open`, `openInto` and `check` take it back; one whose fetch failed is left alone. */
+  rangeBuffer(length: number): Uint8Array {
+    if (length > rangeBufferBytes) return new Uint8Array(new SharedArrayBuffer(length));
+    return this.#ranges.take().subarray(0, length);
   }
 
   /** `use` gets the wanted blocks, every one checked; their memory is used again when it has ended. Throws the first record's failure. */
@@ -58,7 +69,6 @@ export class RestoreWorkers implements AsyncDisposable {
     return await this.#run('checkRangeTask', keys, task, signal);
   }
 
-  /** The range's bytes are gone afterwards: they are moved to the worker where they can be. */
   async #run<T>(
     name: string,
     keys: EpochKeys,
@@ -66,8 +76,8 @@ export class RestoreWorkers implements AsyncDisposable {
     signal: AbortSignal,
   ): Promise<T> {
     signal.throwIfAborted();
-    const transferList = ownedBuffers(task.bytes);
-    const result: T = await this.#pool.run({ ...task, ...this.#shared(keys) }, { name, transferList });
+    const result: T = await this.#pool.run({ ...task, ...this.#shared(keys) }, { name });
+    if (task.bytes.buffer.byteLength === rangeBufferBytes) this.#ranges.give(new Uint8Array(task.bytes.buffer));
     signal.throwIfAborted();
     return result;
   }
@@ -87,9 +97,4 @@ export class RestoreWorkers implements AsyncDisposable {
       digestKey.fill(0);
     }
   }
-}
-
-/** A fetched range owns its buffer, which then moves to the worker instead of being copied. */
-function ownedBuffers({ buffer, byteLength }: Uint8Array): ArrayBuffer[] {
-  return buffer instanceof ArrayBuffer && buffer.byteLength === byteLength ? [buffer] : [];
 }

@@ -19,6 +19,7 @@ import { walkDirectory } from './filesystem-walk.ts';
 import { checkListPrefix, checkObjectName, folderOf } from './object-name.ts';
 import {
   type ByteRange,
+  type GetOptions,
   type ObjectInfo,
   type Pace,
   type PutOptions,
@@ -53,7 +54,7 @@ export async function openFilesystemTarget(options: FilesystemOptions): Promise<
   return {
     description: directory,
     putIfAbsent: (name, bytes, putOptions, signal) => putIfAbsent(store, name, bytes, putOptions, signal),
-    get: (name, range, signal, pace) => getObject(directory, name, range, signal, pace),
+    get: (name, range, signal, getOptions) => getObject(directory, name, range, signal, getOptions),
     head: (name, signal) => headObject(directory, name, signal),
     list(prefix, listOptions, signal) {
       checkListPrefix(prefix);
@@ -190,7 +191,7 @@ async function getObject(
   name: string,
   range: ByteRange | null,
   signal: AbortSignal,
-  pace: Pace = atOnce,
+  { pace = atOnce, into: given }: GetOptions = {},
 ): Promise<Uint8Array> {
   checkObjectName(name);
   signal.throwIfAborted();
@@ -205,7 +206,7 @@ async function getObject(
     );
   }
   // Not zeroed first: it is given out only once every byte of it was read.
-  const into = new Uint8Array(Buffer.allocUnsafeSlow(length).buffer);
+  const into = given ?? new Uint8Array(Buffer.allocUnsafeSlow(length).buffer);
   for (let done = 0, granted = 0; done < length; ) {
     if (granted === done) granted += await pace(length - done);
     signal.throwIfAborted();

@@ -4,7 +4,7 @@ import { finished } from 'node:stream/promises';
 import type { GetObjectCommandOutput } from '@aws-sdk/client-s3';
 
 import { RangeInvalid, StoreUnavailable } from './errors.ts';
-import { type ByteRange, type Pace, wholeObjectBytesMax } from './storage-target.ts';
+import { type ByteRange, type GetOptions, type Pace, wholeObjectBytesMax } from './storage-target.ts';
 
 /**
  * The bytes of an answer to a GET, exactly as many as were asked for. The store is not trusted: what it announces is
@@ -15,7 +15,7 @@ export async function readBody(
   range: ByteRange | null,
   key: string,
   signal: AbortSignal,
-  pace: Pace | undefined,
+  options: GetOptions,
 ): Promise<Uint8Array> {
   const { ContentLength: announced, Body: body } = answer;
   if (announced === undefined || !(body instanceof Readable)) {
@@ -23,7 +23,7 @@ export async function readBody(
   }
   try {
     checkRange(answer.ContentRange, announced, range, key);
-    return await collect(body, announced, key, signal, pace);
+    return await collect(body, announced, key, signal, options);
   } catch (error) {
     // An unread answer would keep its connection busy for ever.
     body.destroy();
@@ -56,12 +56,14 @@ async function collect(
   length: number,
   key: string,
   signal: AbortSignal,
-  pace: Pace | undefined,
+  { pace, into }: GetOptions,
 ): Promise<Uint8Array> {
   // Not zeroed first: it is given out only once every byte of it was received.
-  const bytes = new Uint8Array(Buffer.allocUnsafeSlow(length).buffer);
+  const bytes = into ?? new Uint8Array(Buffer.allocUnsafeSlow(length).buffer);
   let filled = 0;
   body.on('data', (chunk: Uint8Array) => {
+    // The caller is released when a request is given up; what it gave is its own again.
+    if (signal.aborted) return;
     if (filled + chunk.length > length) {
       body.destroy(new StoreUnavailable(`${key}: the store sends more than the ${length} bytes it announced`));
       return;

@@ -23,7 +23,7 @@ import { incompleteAnswer, S3Bucket, type S3Options } from './s3-bucket.ts';
 import { s3ClientConfig } from './s3-connection.ts';
 import { deleteEveryVersion } from './s3-delete.ts';
 import { listObjects } from './s3-list.ts';
-import type { ByteRange, ObjectInfo, Pace, PutOptions, StorageTarget } from './storage-target.ts';
+import type { ByteRange, GetOptions, ObjectInfo, Pace, PutOptions, StorageTarget } from './storage-target.ts';
 
 /** One bucket of AWS S3 or of a server that speaks its protocol. Opening sends nothing; each method translates one call. */
 export async function openS3Target(options: S3Options): Promise<StorageTarget> {
@@ -32,7 +32,7 @@ export async function openS3Target(options: S3Options): Promise<StorageTarget> {
   return {
     description: `s3://${options.bucket}/${bucket.prefix}`,
     putIfAbsent: (name, bytes, putOptions, signal) => putIfAbsent(bucket, name, bytes, putOptions, signal),
-    get: (name, range, signal, pace) => getObject(bucket, name, range, signal, pace),
+    get: (name, range, signal, getOptions) => getObject(bucket, name, range, signal, getOptions),
     head: async (name, signal) => (await headObject(bucket, name, signal)).info,
     list(prefix, listOptions, signal) {
       checkListPrefix(prefix);
@@ -98,7 +98,7 @@ async function getObject(
   name: string,
   range: ByteRange | null,
   signal: AbortSignal,
-  pace: Pace | undefined,
+  { pace, into }: GetOptions = {},
 ): Promise<Uint8Array> {
   const input = {
     Bucket: bucket.name,
@@ -107,7 +107,8 @@ async function getObject(
   };
   const read = async (abortSignal: AbortSignal, paced: Pace | undefined) => {
     const answer = await bucket.client.send(new GetObjectCommand(input), { abortSignal });
-    return await readBody(answer, range, bucket.prefix + name, abortSignal, paced);
+    const how = { ...(paced && { pace: paced }), ...(into && { into }) };
+    return await readBody(answer, range, bucket.prefix + name, abortSignal, how);
   };
   return await bucket.request('reading', name, signal, read, pace);
 }

@@ -21,7 +21,7 @@ export interface StorageTarget extends AsyncDisposable {
    * Exactly the bytes asked for, or an error: never short. `null` reads the whole object. Throws ObjectNotFound, or
    * RangeInvalid when the object ends before the range does, or a whole one exceeds `wholeObjectBytesMax`.
    */
-  get(name: string, range: ByteRange | null, signal: AbortSignal, pace?: Pace): Promise<Uint8Array>;
+  get(name: string, range: ByteRange | null, signal: AbortSignal, options?: GetOptions): Promise<Uint8Array>;
 
   /** Throws ObjectNotFound. */
   head(name: string, signal: AbortSignal): Promise<ObjectInfo>;
@@ -54,6 +54,15 @@ export interface PutOptions {
   /** Object lock until then, where the store has one; throws Unsupported elsewhere, and nothing is put. */
   readonly retainUntil?: Date;
   readonly pace?: Pace;
+}
+
+export interface GetOptions {
+  readonly pace?: Pace;
+  /**
+   * Where the bytes of a range go, as long as the range; it is what the get resolves with. Nothing is written there once it has ended.
+   * Memory that goes round: to take fresh pages for everything that is read costs more than receiving it.
+   */
+  readonly into?: Uint8Array;
 }
 
 /**

@@ -22,21 +22,21 @@ export function withBandwidth(target: StorageTarget, { upload, download }: Bandw
       upload.transfer(bytes.length, signal, (pace) =>
         target.putIfAbsent(name, bytes, { ...options, pace: both(options.pace, pace) }, signal),
       ),
-    async get(name, range, signal, callers) {
-      const pace = (paid: number) => both(callers, afterPaid(paid, download, signal));
+    async get(name, range, signal, options = {}) {
+      const pace = (paid: number) => both(options.pace, afterPaid(paid, download, signal));
       // Objects that are read whole are control objects, and small. A hostile length takes no memory here.
       const inParts = range !== null && range.length <= wholeObjectBytesMax && download.bytesPerSecond !== null;
-      if (!inParts) return await target.get(name, range, signal, pace(0));
-      const whole = new Uint8Array(range.length);
+      if (!inParts) return await target.get(name, range, signal, { ...options, pace: pace(0) });
+      const whole = options.into ?? new Uint8Array(range.length);
       for (let at = 0; at < whole.length; ) {
         const length = Math.min(whole.length - at, download.requestBytes);
         const part = { offset: range.offset + at, length };
         // Few are paid for at once: a store that stalls would deliver them all together.
-        const bytes = await download.transfer(length, signal, async () => {
+        await download.transfer(length, signal, async () => {
           await download.prepay(length + headersBytes, signal);
-          return await target.get(name, part, signal, pace(length));
+          const into = whole.subarray(at, at + length);
+          return await target.get(name, part, signal, { pace: pace(length), into });
         });
-        whole.set(bytes, at);
         at += length;
       }
       return whole;

@@ -82,7 +82,7 @@ export function withLimit(target: StorageTarget, limit: InFlightLimit): StorageT
     description: target.description,
     putIfAbsent: (name, bytes, options, signal) =>
       limit.run(() => target.putIfAbsent(name, bytes, options, signal), signal),
-    get: (name, range, signal, pace) => limit.run(() => target.get(name, range, signal, pace), signal),
+    get: (name, range, signal, options) => limit.run(() => target.get(name, range, signal, options), signal),
     head: (name, signal) => limit.run(() => target.head(name, signal), signal),
     list: (prefix, options, signal) => listInTurn(target.list(prefix, options, signal), limit, signal),
     delete: (names, signal) => limit.run(() => target.delete(names, signal), signal),

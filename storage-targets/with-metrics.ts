@@ -35,11 +35,11 @@ export function withMetrics(target: StorageTarget, metrics: TargetMetrics): Stor
         () => target.putIfAbsent(name, bytes, options, signal),
         () => bytes.length,
       ),
-    get: (name, range, signal, pace) =>
+    get: (name, range, signal, options) =>
       counted(
         metrics.get,
         signal,
-        () => target.get(name, range, signal, pace),
+        () => target.get(name, range, signal, options),
         (bytes) => bytes.length,
       ),
     head: (name, signal) => counted(metrics.head, signal, () => target.head(name, signal)),

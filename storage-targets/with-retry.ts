@@ -32,7 +32,7 @@ export function withRetry(target: StorageTarget, options: RetryOptions = {}): St
   return {
     description: target.description,
     putIfAbsent: (name, bytes, putOptions, signal) => putOnce(target, policy, name, bytes, putOptions, signal),
-    get: (name, range, signal, pace) => retried(policy, signal, () => target.get(name, range, signal, pace)),
+    get: (name, range, signal, options) => retried(policy, signal, () => target.get(name, range, signal, options)),
     head: (name, signal) => retried(policy, signal, () => target.head(name, signal)),
     list: (prefix, listOptions, signal) => listOnwards(target, policy, prefix, listOptions, signal),
     delete: (names, signal) => retried(policy, signal, () => target.delete(names, signal)),

@@ -5,8 +5,9 @@ import { openKeyProvider, openPinnedRepository, openTarget } from '../../agent/w
 import { inParallel } from '../../replica/in-parallel.ts';
 import { openRepository } from '../../replica/open-repository.ts';
 import { SegmentReader } from '../../replica/segment-reader.ts';
+import { rangeBytesMax } from '../../restore/fetch-range.ts';
 import { OpenReplica } from '../../restore/open-point.ts';
-import { rangeBytesMax, restoreDisk } from '../../restore/restore-disk.ts';
+import { restoreDisk } from '../../restore/restore-disk.ts';
 import { RestoreWorkers } from '../../restore/restore-workers.ts';
 import { openRawSink } from '../../restore/sinks/raw-sink.ts';
 import type { RestoreSink } from '../../restore/sinks/sink.ts';

@@ -104,6 +104,16 @@ function reading(target: () => StorageTarget): void {
     }
   });
 
+  it('comes where it is wanted, on shared memory too, and touches nothing around it', async () => {
+    await put(target(), 'read/into', whole);
+    const around = new Uint8Array(new SharedArrayBuffer(2 * MiB + 200)).fill(0xa5);
+    const into = around.subarray(100, 2 * MiB + 100);
+    expect(await target().get('read/into', { offset: 5, length: into.length }, never, { into })).toBe(into);
+    expect(Buffer.compare(into, whole.subarray(5, 5 + into.length))).toBe(0);
+    for (const edge of [around.subarray(0, 100), around.subarray(2 * MiB + 100)])
+      expect(edge.every((byte) => byte === 0xa5)).toBe(true);
+  });
+
   it('may be empty', async () => {
     await put(target(), 'read/empty', new Uint8Array(0));
     expect(await target().get('read/empty', null, never)).toEqual(new Uint8Array(0));
@@ -390,7 +400,7 @@ function pacing(target: () => StorageTarget): void {
     expect(up.seen.granted).toBe(bytes.length);
     for (const range of [null, { offset: 7, length: 2 * MiB }]) {
       const down = hesitant(never);
-      const got = await target().get('pace/whole', range, never, down.pace);
+      const got = await target().get('pace/whole', range, never, { pace: down.pace });
       const wanted = range === null ? bytes : bytes.subarray(range.offset, range.offset + range.length);
       expect(Buffer.compare(got, wanted)).toBe(0);
       expect(down.seen.granted).toBe(got.length);
@@ -404,7 +414,7 @@ function pacing(target: () => StorageTarget): void {
     const [up, down] = [hesitant(signal, MiB), hesitant(signal, MiB)];
     const outcomes = [
       target().putIfAbsent('pace/held', bytes, { sha256: sha256(bytes), pace: up.pace }, signal),
-      target().get('pace/there', null, signal, down.pace),
+      target().get('pace/there', null, signal, { pace: down.pace }),
     ].map((doing) => doing.catch((reason: unknown) => reason));
     await Promise.all([up.seen.stopped.promise, down.seen.stopped.promise]);
     expect(await code(target().head('pace/held', never))).toBe('OBJECT_NOT_FOUND');

@@ -137,12 +137,13 @@ export function openMemoryTarget(
       signal.throwIfAborted();
       carryOutPut(store, name, copy, options, outcome);
     },
-    async get(name, range, signal, pace) {
+    async get(name, range, signal, { pace, into } = {}) {
       checkObjectName(name);
       await pass(gate, { kind: 'get', name }, signal);
       const bytes = cut(name, store.read(name).bytes, range);
       await granted(bytes.length, pace);
-      return bytes;
+      into?.set(bytes);
+      return into ?? bytes;
     },
     async head(name, signal) {
       checkObjectName(name);

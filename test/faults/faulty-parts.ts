@@ -21,7 +21,8 @@ export function faultyTarget(target: StorageTarget, plan: FaultPlan): StorageTar
     description: target.description,
     putIfAbsent: (name, bytes, options, signal) =>
       around(`put ${name}`, signal, () => target.putIfAbsent(name, bytes, options, signal)),
-    get: (name, range, signal) => around(`get ${name}`, signal, () => target.get(name, range, signal)),
+    get: (name, range, signal, options) =>
+      around(`get ${name}`, signal, () => target.get(name, range, signal, options)),
     head: (name, signal) => around(`head ${name}`, signal, () => target.head(name, signal)),
     async *list(prefix, options, signal): AsyncGenerator<ListedObject> {
       await around(`list ${prefix}`, signal, async () => undefined);

@@ -23,7 +23,7 @@ export function withFaults(target: StorageTarget, faults: Faults): StorageTarget
     description: target.description,
     putIfAbsent: (name, bytes, options, signal) =>
       faulty('put', () => target.putIfAbsent(name, bytes, options, signal)),
-    get: (name, range, signal, pace) => faulty('get', () => target.get(name, range, signal, pace)),
+    get: (name, range, signal, options) => faulty('get', () => target.get(name, range, signal, options)),
     head: (name, signal) => target.head(name, signal),
     /** A listing breaks after its second object. */
     async *list(prefix, options, signal): AsyncGenerator<ListedObject> {
