@@ -14,7 +14,7 @@ import {
 /** Reading a disk's block map: docs/format.md §7. Memory is bounded by the page cache, whatever the disk size. */
 
 /** A parsed leaf of 64 runs takes 30 KiB; a walk or a sync comes back only to the pages above the newest leaves. */
-const pagesCachedMax = 256;
+const pagesCachedMax = 128;
 
 /** What a map's pages are bound to. */
 export interface MapGeometry {

@@ -6,7 +6,7 @@ import { StateBusy, StateDiskFull, StateUnusable } from './errors.ts';
 /** The one SQLite file of a machine's state: durable, crash-safe, locked by the process that has it open. */
 
 const schemaVersion = 1;
-const cacheKibibytes = 8192;
+const cacheKibibytes = 4096;
 const sqliteErrors = {
   busy: 5,
   locked: 6,

@@ -38,7 +38,7 @@ describe('a disk of 1 TiB whose map is full and fragmented', () => {
 });
 
 describe.skipIf(!existsSync('/proc/self/status'))('a map of 2^26 blocks (needs /proc)', () => {
-  it('takes 256 MiB at most for a sync of 1,000 blocks anywhere, with nothing in memory before', async () => {
+  it('takes 256 MiB at most for a sync of 1,000 blocks anywhere, where that is the limit, with nothing in memory before', async () => {
     const disk: ScatteredDiskFields = { label: 'system', blockSize, blockCount: 2 ** 26, changes: 1000, seed: 2 };
     await using rig = await ReplicaRig.create();
     await prepareColdSync(rig, disk, (map) => pathsOf(map, changedBlocks(disk, 1)));

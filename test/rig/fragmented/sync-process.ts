@@ -54,8 +54,9 @@ const { point } = await protectMachine(
       takeOver: false,
       segmentBytes: 8 * 2 ** 20,
       compression: 1,
-      workers: 2,
-      segmentsInFlightMax: 4,
+      // What `limits.memoryMiB: 256` makes of a machine with several cores.
+      workers: 1,
+      segmentsInFlightMax: 2,
     },
   },
   signal,
