@@ -34,10 +34,10 @@ export async function inParallel<In, Out>(
 
 /**
  * The same for items that come one after the other and whose work gives nothing back: the next one is asked for as soon as there is room.
- * What its maker throws counts as a failure.
+ * What their maker throws counts as a failure, and it is told of one by its signal.
  */
 export async function eachInParallel<In>(
-  items: AsyncIterable<In>,
+  items: (signal: AbortSignal) => AsyncIterable<In>,
   atOnceMax: number,
   signal: AbortSignal,
   work: (item: In, signal: AbortSignal) => Promise<void>,
@@ -53,7 +53,7 @@ export async function eachInParallel<In>(
     underWay.add(done);
   };
   try {
-    for await (const item of items) {
+    for await (const item of items(either)) {
       either.throwIfAborted();
       begin(item);
       while (underWay.size >= atOnceMax) await Promise.race(underWay);

@@ -76,7 +76,14 @@ export class SegmentReader implements PageSource, Disposable {
   /** Header and commitment of a segment, read once. */
   async preamble(id: SegmentId, signal: AbortSignal): Promise<Uint8Array> {
     const known = this.#preambles.get(segmentKey(id));
-    return known === undefined ? await this.readRange(id, 0, segmentPreambleBytes, signal) : await known;
+    if (known === undefined) return await this.readRange(id, 0, segmentPreambleBytes, signal);
+    try {
+      return await known;
+    } catch {
+      // It came with more, and that more may be what can't be read: asked for alone, it says itself what is wrong.
+      signal.throwIfAborted();
+      return await this.readRange(id, 0, segmentPreambleBytes, signal);
+    }
   }
 
   knowsPreamble(id: SegmentId): boolean {

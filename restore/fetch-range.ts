@@ -93,11 +93,17 @@ export async function fetchRange(
   // A range that begins where the preamble ends brings it along.
   const start = range.offset <= segmentPreambleBytes && !reader.knowsPreamble(range.id) ? 0 : range.offset;
   const length = range.offset + range.length - start;
-  const [bytes, preamble] = await Promise.all([
+  const [read, described] = await Promise.allSettled([
     reader.readRange(range.id, start, length, signal, workers.rangeBuffer(length)),
-    reader.preamble(range.id, signal),
+    describeSegment(reader, range.id, signal),
   ]);
-  const epoch = await reader.keysOf(range.id, signal);
+  if (read.status === 'rejected') throw read.reason;
+  const bytes = read.value;
+  if (described.status === 'rejected') {
+    workers.giveBack(bytes);
+    throw described.reason;
+  }
+  const { preamble, epoch } = described.value;
   const records = range.members.map(({ run, pieces, ...at }) => ({
     record: at.record,
     offset: at.offset - start,
@@ -110,4 +116,12 @@ export async function fetchRange(
   const header = { ...range.id, context: epoch.context };
   const { diskId, blockSize } = disk;
   return { keys: epoch, task: { header, preamble, object, diskId, blockSize, bytes, records } };
+}
+
+async function describeSegment(
+  reader: SegmentReader,
+  id: CoalescedRange<PlannedRecord>['id'],
+  signal: AbortSignal,
+): Promise<{ readonly preamble: Uint8Array; readonly epoch: EpochKeys }> {
+  return { preamble: await reader.preamble(id, signal), epoch: await reader.keysOf(id, signal) };
 }

@@ -39,7 +39,8 @@ export async function restoreDisk(
   signal: AbortSignal,
 ): Promise<void> {
   tools.progress.capacityBytes += disk.capacityBytes;
-  await eachInParallel(rangesOf(disk, sink, tools, signal), tools.rangesInFlightMax, signal, (range, either) =>
+  const ranges = (either: AbortSignal) => rangesOf(disk, sink, tools, either);
+  await eachInParallel(ranges, tools.rangesInFlightMax, signal, (range, either) =>
     restoreRange(disk, range, sink, tools, either),
   );
 }
@@ -144,7 +145,8 @@ async function restoreRange(
   progress.fetchedBytes += task.bytes.length;
   if (sink.direct !== null) {
     const file = { fd: sink.direct.fd, capacityBytes: disk.capacityBytes };
-    progress.writtenBytes += await writeDirectly(workers.openInto(keys, task, file, signal), sink.direct);
+    const written = await writeDirectly(workers.openInto(keys, task, file, signal), sink.direct);
+    progress.writtenBytes += written;
     const end = Math.max(...range.members.map(({ run }) => run.first + run.count));
     sink.direct.noteWritten(Math.min(end * disk.blockSize, disk.capacityBytes));
     return;

@@ -34,10 +34,15 @@ export class RestoreWorkers implements AsyncDisposable {
     this.#pool = new Piscina({ filename, ...forever, recordTiming: false });
   }
 
-  /** Where a range is fetched to. `open`, `openInto` and `check` take it back; one whose fetch failed is left alone. */
+  /** Where a range is fetched to. `open`, `openInto` and `check` take it back; one whose fetch failed is left alone: bytes may still come. */
   rangeBuffer(length: number): Uint8Array {
     if (length > rangeBufferBytes) return new Uint8Array(new SharedArrayBuffer(length));
     return this.#ranges.take().subarray(0, length);
+  }
+
+  /** A range that nobody will open. */
+  giveBack({ buffer }: Uint8Array): void {
+    if (buffer.byteLength === rangeBufferBytes) this.#ranges.give(new Uint8Array(buffer));
   }
 
   /** `use` gets the wanted blocks, every one checked; their memory is used again when it has ended. Throws the first record's failure. */
@@ -77,7 +82,7 @@ export class RestoreWorkers implements AsyncDisposable {
   ): Promise<T> {
     signal.throwIfAborted();
     const result: T = await this.#pool.run({ ...task, ...this.#shared(keys) }, { name });
-    if (task.bytes.buffer.byteLength === rangeBufferBytes) this.#ranges.give(new Uint8Array(task.bytes.buffer));
+    this.giveBack(task.bytes);
     signal.throwIfAborted();
     return result;
   }

@@ -70,6 +70,8 @@ export class S3Bucket {
       this.seen = true;
       return result;
     } catch (error) {
+      // A store may answer before it has read a body: what still sends or receives must not outlive the call, or meet memory used anew.
+      controller.abort(error);
       signal.throwIfAborted();
       throw s3Error(error, { subject, doing, region: this.#region });
     } finally {

@@ -1,3 +1,5 @@
+import type { Readable } from 'node:stream';
+
 import {
   GetObjectCommand,
   HeadBucketCommand,
@@ -76,13 +78,15 @@ async function putIfAbsent(
     },
     { step: 'build', name: 'suppliedPayloadHash' },
   );
+  const paced: { body: Readable | null } = { body: null };
   try {
     const send = (abortSignal: AbortSignal, pace: Pace | undefined) => {
-      if (pace !== undefined && bytes.length > 0) command.input.Body = pacedBody(bytes, pace);
+      if (pace !== undefined && bytes.length > 0) command.input.Body = paced.body = pacedBody(bytes, pace);
       return bucket.client.send(command, { abortSignal });
     };
     await bucket.request('putting', name, signal, send, options.pace);
   } catch (error) {
+    paced.body?.destroy();
     throw options.retainUntil ? lockUnsupported(error) : error;
   }
 }

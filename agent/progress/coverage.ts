@@ -132,7 +132,11 @@ function observedDisk(source: BlockSource, seen: DiskCoverage): BlockSource {
     },
     get direct(): DirectReads | null {
       const { direct } = source;
-      return direct && { fd: direct.fd, noteRead: (offset, bytes) => seen.read(offset + bytes) };
+      const noteRead = (offset: number, bytes: number): void => {
+        direct?.noteRead(offset, bytes);
+        seen.read(offset + bytes);
+      };
+      return direct && { fd: direct.fd, noteRead };
     },
   };
 }

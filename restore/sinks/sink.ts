@@ -21,6 +21,6 @@ export interface DirectWrites {
   readonly fd: number;
   /** What the system's refusal of a write means. */
   refusal(error: Error): unknown;
-  /** Everything that is wanted up to here was written, or is being written: for whoever watches. */
+  /** How far into the disk a write has come. Ranges come in the order of their segments, so less may be there. */
   noteWritten(end: number): void;
 }

@@ -3,7 +3,7 @@ import type { DiskState } from '../../replica/manifest.ts';
 import type { OpenRepository } from '../../replica/open-repository.ts';
 import { SegmentReader } from '../../replica/segment-reader.ts';
 import { OpenReplica } from '../../restore/open-point.ts';
-import { restoreDisk } from '../../restore/restore-disk.ts';
+import { type RestoreProgress, restoreDisk } from '../../restore/restore-disk.ts';
 import type { RestoreWorkers } from '../../restore/restore-workers.ts';
 import type { RestoreSink } from '../../restore/sinks/sink.ts';
 import { MemorySink } from './memory-sink.ts';
@@ -40,11 +40,12 @@ export class RigReader implements Disposable {
     return sink.bytes;
   }
 
-  async restoreInto(disk: DiskState, sink: RestoreSink): Promise<void> {
+  async restoreInto(disk: DiskState, sink: RestoreSink): Promise<RestoreProgress> {
     const progress = { capacityBytes: 0, fetchedBytes: 0, writtenBytes: 0, keptBytes: 0 };
     const tools = { reader: this.segments, keys: this.replica.keys, workers: this.#workers, rangesInFlightMax: 4 };
     await restoreDisk(disk, sink, { ...tools, progress }, this.#signal);
     await sink.complete(this.#signal);
+    return progress;
   }
 
   [Symbol.dispose](): void {
