@@ -1,3 +1,4 @@
+import { type BigIntStats, statSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import type { Bandwidth } from '../storage-targets/bandwidth.ts';
 import type { Config } from './config/config-schema.ts';
@@ -31,6 +32,7 @@ export class LimitsWatch implements Disposable {
   readonly #options: LimitsWatchOptions;
   #timer: NodeJS.Timeout | null = null;
   #ended = false;
+  /** Null: what the file held when the command began may have changed before the first look. */
   #known: string | null = null;
   /** As it was when it was last looked at: a file that still changes may be half written. */
   #seen: string | null = null;
@@ -50,7 +52,6 @@ export class LimitsWatch implements Disposable {
     const state = await stateOf(this.#options.file);
     const settled = state === this.#seen;
     this.#seen = state;
-    this.#known ??= state;
     if (state === this.#known || !settled) return;
     this.#known = state;
     this.#takeOver(false);
@@ -58,7 +59,8 @@ export class LimitsWatch implements Disposable {
 
   /** Because somebody asks for it, who also wants to hear that nothing changed. */
   reread(): void {
-    this.#known = null;
+    // What comes while it is read, or right after, is another state, and is taken over by the next look.
+    this.#known = stateNow(this.#options.file);
     this.#takeOver(true);
   }
 
@@ -86,12 +88,23 @@ export class LimitsWatch implements Disposable {
 
 /** Differs after every change; also tells that there is no file. */
 async function stateOf(file: string): Promise<string> {
+  return await stat(file, { bigint: true }).then(stateFrom, stateWithout);
+}
+
+function stateNow(file: string): string {
   try {
-    const { mtimeNs, ctimeNs, size, ino, dev } = await stat(file, { bigint: true });
-    return [mtimeNs, ctimeNs, size, ino, dev].join(' ');
+    return stateFrom(statSync(file, { bigint: true }));
   } catch (error) {
-    return codeOf(error) ?? 'unreadable';
+    return stateWithout(error);
   }
+}
+
+function stateFrom({ mtimeNs, ctimeNs, size, ino, dev }: BigIntStats): string {
+  return [mtimeNs, ctimeNs, size, ino, dev].join(' ');
+}
+
+function stateWithout(error: unknown): string {
+  return codeOf(error) ?? 'unreadable';
 }
 
 function describe({ upload, download, read }: RunningLimits): string {

@@ -7,6 +7,8 @@ import { StateBusy, StateDiskFull, StateUnusable } from './errors.ts';
 
 const schemaVersion = 1;
 const cacheKibibytes = 4096;
+const durableWrites = 'PRAGMA synchronous = FULL';
+const quickWrites = 'PRAGMA synchronous = NORMAL';
 const sqliteErrors = {
   busy: 5,
   locked: 6,
@@ -48,7 +50,7 @@ export class StateDatabase implements Disposable {
     this.#database = this.#guard(() => new DatabaseSync(file));
     try {
       this.#guard(() => {
-        this.#database.exec(`PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+        this.#database.exec(`PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; ${durableWrites};
           PRAGMA cache_size = -${cacheKibibytes}; BEGIN IMMEDIATE; ${schema} COMMIT;`);
       });
       this.#checkVersion();
@@ -80,11 +82,11 @@ export class StateDatabase implements Disposable {
 
   /** All or nothing, and durable with the next durable transaction: a power cut may take the newest of these back, in order. */
   quickTransaction(work: () => void): void {
-    this.#guard(() => this.#database.exec('PRAGMA synchronous = NORMAL'));
+    this.#guard(() => this.#database.exec(quickWrites));
     try {
       this.#transact(work);
     } finally {
-      this.#guard(() => this.#database.exec('PRAGMA synchronous = FULL'));
+      this.#guard(() => this.#database.exec(durableWrites));
     }
   }
 

@@ -83,7 +83,7 @@ describe.skipIf(needs !== null)(`the limits of a running command${needs === null
   }
 
   async function followsChanges(process: FailkitProcess, setting: string, count: () => number): Promise<void> {
-    await moves(count);
+    await Promise.race([moves(count), process.ended.then(endedTooEarly)]);
     process.kill('SIGHUP');
     for (const mbit of rates) {
       await configure({ [setting]: mbit });
@@ -135,6 +135,10 @@ async function endedAfter(process: FailkitProcess, test: Promise<void>): Promise
     process.kill('SIGKILL');
     await process.ended;
   }
+}
+
+function endedTooEarly({ exitCode, stderr }: { readonly exitCode: number | null; readonly stderr: string }): never {
+  throw new Error(`ended with ${exitCode} before anything moved: ${stderr.slice(-1000)}`);
 }
 
 /** Waits until segments are on their way: opening a repository takes a few kilobytes. */

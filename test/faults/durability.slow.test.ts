@@ -16,8 +16,8 @@ const withoutSync: readonly (SourcePatch & { readonly what: string; readonly fou
   {
     what: "an object's bytes are not synced",
     file: 'storage-targets/filesystem.ts',
-    from: 'await writeAll(handle, bytes);\n    await handle.sync();',
-    to: 'await writeAll(handle, bytes);',
+    from: 'await writeAll(handle, bytes, pace);\n    await handle.sync();',
+    to: 'await writeAll(handle, bytes, pace);',
     found: /lost /,
   },
   {

@@ -115,6 +115,12 @@ async function wrapFileHandle(): Promise<void> {
   for (const name of changing) if (name in prototype) wrap(prototype, name, 'promise', `handle.${name}`);
 }
 
+/** Threads write what they restore. A signal ends the process from there, too; each thread counts for itself. */
+if (!isMainThread && injection.match === 'writeSync') {
+  wrap(fs, 'writeSync', 'sync');
+  syncBuiltinESMExports();
+}
+
 if (isMainThread && process.env.FAILKIT_INJECT !== undefined) {
   const writeFileSync = fs.writeFileSync;
   await wrapFileHandle();

@@ -14,7 +14,7 @@ describe('an interrupted restore', { timeout: 300_000 }, () => {
     const killed = world.start(['restore', 'm', '--disk', 'root', '--to', to], {
       at: 8,
       moment: 'after',
-      match: 'handle.write',
+      match: 'writeSync',
       signal: 'SIGKILL',
     });
     expect((await killed.ended).signal).toBe('SIGKILL');
