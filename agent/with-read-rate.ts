@@ -1,29 +1,13 @@
-import type { BlockSource, HypervisorConnection, MachineSnapshot } from '../hypervisors/hypervisor.ts';
+import type { BlockSource, HypervisorConnection } from '../hypervisors/hypervisor.ts';
 import type { Bandwidth } from '../storage-targets/bandwidth.ts';
+import { withDisks } from './with-disks.ts';
 
 /** Reads are cut at multiples of it, for disks that want whole sectors. */
 const unitBytes = 64 * 1024;
 
 /** Reads of a machine's disks wait for their turn, so that those who use the same storage do not suffer. */
 export function withReadRate(connection: HypervisorConnection, rate: Bandwidth): HypervisorConnection {
-  return {
-    listMachines: (signal) => connection.listMachines(signal),
-    async snapshot(machine, options, signal) {
-      return limited(await connection.snapshot(machine, options, signal), rate);
-    },
-    [Symbol.asyncDispose]: () => connection[Symbol.asyncDispose](),
-  };
-}
-
-function limited(snapshot: MachineSnapshot, rate: Bandwidth): MachineSnapshot {
-  return {
-    takenAt: snapshot.takenAt,
-    disks: snapshot.disks.map((disk) => limitedDisk(disk, rate)),
-    excluded: snapshot.excluded,
-    attachments: snapshot.attachments,
-    settleConsistency: (signal) => snapshot.settleConsistency(signal),
-    [Symbol.asyncDispose]: () => snapshot[Symbol.asyncDispose](),
-  };
+  return withDisks(connection, (disks) => disks.map((disk) => limitedDisk(disk, rate)));
 }
 
 function limitedDisk(disk: BlockSource, rate: Bandwidth): BlockSource {

@@ -1,10 +1,5 @@
-import type {
-  BlockSource,
-  DirectReads,
-  Extent,
-  HypervisorConnection,
-  MachineSnapshot,
-} from '../../hypervisors/hypervisor.ts';
+import type { BlockSource, DirectReads, Extent, HypervisorConnection } from '../../hypervisors/hypervisor.ts';
+import { withDisks } from '../with-disks.ts';
 
 /** How much of a machine's disks a run has dealt with, seen from outside: by what it asks the source for. */
 export class Coverage {
@@ -90,26 +85,11 @@ class DiskCoverage {
 }
 
 export function withCoverage(connection: HypervisorConnection, coverage: Coverage): HypervisorConnection {
-  return {
-    listMachines: (signal) => connection.listMachines(signal),
-    async snapshot(machine, options, signal) {
-      return observed(await connection.snapshot(machine, options, signal), coverage);
-    },
-    [Symbol.asyncDispose]: () => connection[Symbol.asyncDispose](),
-  };
-}
-
-function observed(snapshot: MachineSnapshot, coverage: Coverage): MachineSnapshot {
-  const disks = snapshot.disks.map((source) => ({ source, seen: new DiskCoverage(source.capacityBytes) }));
-  coverage.begin(disks.map(({ seen }) => seen));
-  return {
-    takenAt: snapshot.takenAt,
-    disks: disks.map(({ source, seen }) => observedDisk(source, seen)),
-    excluded: snapshot.excluded,
-    attachments: snapshot.attachments,
-    settleConsistency: (signal) => snapshot.settleConsistency(signal),
-    [Symbol.asyncDispose]: () => snapshot[Symbol.asyncDispose](),
-  };
+  return withDisks(connection, (sources) => {
+    const disks = sources.map((source) => ({ source, seen: new DiskCoverage(source.capacityBytes) }));
+    coverage.begin(disks.map(({ seen }) => seen));
+    return disks.map(({ source, seen }) => observedDisk(source, seen));
+  });
 }
 
 function observedDisk(source: BlockSource, seen: DiskCoverage): BlockSource {

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { expect, it } from 'vitest';
+import { withDisks } from '../../agent/with-disks.ts';
 import { withReadRate } from '../../agent/with-read-rate.ts';
 import { Bandwidth } from '../../storage-targets/bandwidth.ts';
 import { describeHypervisorContract } from '../contract/hypervisor.ts';
@@ -47,4 +48,18 @@ it('all disks of a machine together are read no faster than the rate', async () 
   // Ten reads of half a second each; the last piece is still to be paid for.
   expect(nowMs).toBeGreaterThanOrEqual(4900);
   expect(nowMs).toBeLessThanOrEqual(5000);
+});
+
+it('nobody reads a disk past the rate, and a rate that comes or goes is kept from then on', async () => {
+  const rate = new Bandwidth(null);
+  const direct = { fd: 3, noteRead: () => undefined };
+  const readable = withDisks(twoDisks(), (disks) => disks.map((disk) => ({ ...disk, direct })));
+  const options = { quiesce: 'prefer', whenChanging: 'refuse' } as const;
+  await using taken = await withReadRate(readable, rate).snapshot({ name: 'machine' }, options, never);
+  const seen = (): unknown[] => taken.disks.map((disk) => disk.direct);
+  expect(seen()).toEqual([direct, direct]);
+  rate.set(kibibyte);
+  expect(seen()).toEqual([null, null]);
+  rate.set(null);
+  expect(seen()).toEqual([direct, direct]);
 });

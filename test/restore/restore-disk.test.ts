@@ -28,37 +28,35 @@ async function protectedDisk() {
   const { point } = await rig.protect(machine, { segmentBytes: mebibyte });
   const expected = new Uint8Array(capacityBytes);
   disk.content.read(0, expected);
-  return { rig, point, expected };
+  const reader = await rig.open();
+  const [state] = (await reader.replica.openPoint(point, rig.signal)).manifest.disks;
+  if (state === undefined) throw new Error('no disk');
+  const path = join(rig.folder, 'restored');
+  const sink = await openRawSink({ path, capacityBytes, force: false, contentName: 'x' });
+  const opened = new AsyncDisposableStack();
+  opened.use(rig);
+  opened.use(reader);
+  opened.use(sink);
+  const close = (): Promise<void> => opened.disposeAsync();
+  return { reader, disk: state, sink, path, expected, [Symbol.asyncDispose]: close };
 }
 
 describe('restoring into a file, by the threads that open', () => {
   it('gives the disk to the last byte, and counts what it wrote to the last byte', async () => {
-    const { rig, point, expected } = await protectedDisk();
-    await using _ = rig;
-    using reader = await rig.open();
-    const [disk] = (await reader.replica.openPoint(point, rig.signal)).manifest.disks;
-    if (disk === undefined) throw new Error('no disk');
-    const path = join(rig.folder, 'restored');
-    await using sink = await openRawSink({ path, capacityBytes, force: false, contentName: 'x' });
-    expect(sink.direct).not.toBeNull();
-    const { writtenBytes } = await reader.restoreInto(disk, sink);
-    expect(Buffer.compare(readFileSync(path), expected)).toBe(0);
+    await using lab = await protectedDisk();
+    expect(lab.sink.direct).not.toBeNull();
+    const { writtenBytes } = await lab.reader.restoreInto(lab.disk, lab.sink);
+    expect(Buffer.compare(readFileSync(lab.path), lab.expected)).toBe(0);
     expect(writtenBytes).toBe(capacityBytes - 5 * mebibyte);
     expect(writtenBytes % blockSize).toBe(1000);
   });
 
   it('says what the system has against the output', async () => {
-    const { rig, point } = await protectedDisk();
-    await using _ = rig;
-    using reader = await rig.open();
-    const [disk] = (await reader.replica.openPoint(point, rig.signal)).manifest.disks;
-    if (disk === undefined) throw new Error('no disk');
-    const path = join(rig.folder, 'restored');
-    await using sink = await openRawSink({ path, capacityBytes, force: false, contentName: 'x' });
-    const { direct } = sink;
+    await using lab = await protectedDisk();
+    const { direct } = lab.sink;
     if (direct === null) throw new Error('a file is written directly');
-    const full = { ...sink, direct: { ...direct, fd: openSync('/dev/full', 'w') } };
-    const outcome = await reader.restoreInto(disk, full).then(
+    const full = { ...lab.sink, direct: { ...direct, fd: openSync('/dev/full', 'w') } };
+    const outcome = await lab.reader.restoreInto(lab.disk, full).then(
       () => null,
       (error: Error & { code?: string }) => error,
     );

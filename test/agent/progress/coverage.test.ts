@@ -1,5 +1,6 @@
 import { expect, it } from 'vitest';
 import { Coverage, withCoverage } from '../../../agent/progress/coverage.ts';
+import { withDisks } from '../../../agent/with-disks.ts';
 import type { BlockSource, Extent, HypervisorConnection } from '../../../hypervisors/hypervisor.ts';
 
 const never = new AbortController().signal;
@@ -97,4 +98,17 @@ it('disks add up, and an empty one is done when it was listed', async () => {
   expect([coverage.coveredBytes, coverage.capacityBytes]).toEqual([100, 400]);
   await list(second, null);
   expect(coverage.coveredBytes).toBe(400);
+});
+
+it('what threads read by themselves counts, and whoever watches below hears of it, too', async () => {
+  const coverage = new Coverage();
+  const heard: number[][] = [];
+  const direct = { fd: 3, noteRead: (...read: number[]) => void heard.push(read) };
+  const machine = machineOf({ capacityBytes: 1_000, extents: [{ offset: 0, length: 1_000, zero: false }] });
+  const readable = withDisks(machine, (disks) => disks.map((disk) => ({ ...disk, direct })));
+  const [disk] = await disksOf(readable, coverage);
+  await list(disk, null);
+  disk?.direct?.noteRead(0, 600);
+  expect(coverage.coveredBytes).toBe(600);
+  expect(heard).toEqual([[0, 600]]);
 });
