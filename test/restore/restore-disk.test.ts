@@ -1,7 +1,17 @@
-import { openSync, readFileSync } from 'node:fs';
+import { existsSync, openSync, readFileSync } from 'node:fs';
+import { type FileHandle, open } from 'node:fs/promises';
 import { join } from 'node:path';
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { openRawSink } from '../../restore/sinks/raw-sink.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { KeyRefused } from '../../crypto/errors.ts';
+import { rootFingerprint } from '../../crypto/root-fingerprint.ts';
+import { BlockMap } from '../../replica/block-map.ts';
+import { openRepository } from '../../replica/open-repository.ts';
+import { SegmentReader } from '../../replica/segment-reader.ts';
+import { fetchRange, RecordPlan, rangeBytesMax } from '../../restore/fetch-range.ts';
+import { wholeRun } from '../../restore/open-range.ts';
+import { OutputUnusable, openRawSink } from '../../restore/sinks/raw-sink.ts';
+import type { RestoreSink } from '../../restore/sinks/sink.ts';
 import { ModelMachine } from '../fakes/model-machine.ts';
 import { filled } from '../law/guest.ts';
 import { ReplicaRig } from '../rig/replica-rig.ts';
@@ -38,7 +48,7 @@ async function protectedDisk() {
   opened.use(reader);
   opened.use(sink);
   const close = (): Promise<void> => opened.disposeAsync();
-  return { reader, disk: state, sink, path, expected, [Symbol.asyncDispose]: close };
+  return { rig, reader, disk: state, sink, path, expected, [Symbol.asyncDispose]: close };
 }
 
 describe('restoring into a file, by the threads that open', () => {
@@ -62,5 +72,69 @@ describe('restoring into a file, by the threads that open', () => {
     );
     expect(outcome?.code).toBe('OUTPUT_UNUSABLE');
     expect(outcome?.message).toMatch(/restored.*no space left/);
+  });
+
+  it('is durable before it has its name', async () => {
+    await using lab = await protectedDisk();
+    const handle = await open(lab.path.replace('restored', 'another'), 'w');
+    const prototype: FileHandle = Object.getPrototypeOf(handle);
+    await handle.close();
+    const { sync } = prototype;
+    const named: boolean[] = [];
+    using _ = vi.spyOn(prototype, 'sync').mockImplementation(async function (this: FileHandle) {
+      named.push(existsSync(lab.path));
+      await Reflect.apply(sync, this, []);
+    });
+    await lab.reader.restoreInto(lab.disk, lab.sink);
+    // The file before, its folder after.
+    expect(named).toEqual([false, true]);
+  });
+});
+
+describe('a restore whose output fails', () => {
+  it('does not go on to clear the rest of it', async () => {
+    await using lab = await protectedDisk();
+    let reads = 0;
+    const failing: RestoreSink = {
+      ...{ description: 'an output', startsZeroed: false, mayHoldContent: false, direct: null },
+      write: () => Promise.reject(new OutputUnusable('out of order')),
+      read: async (_offset, _into, signal) => {
+        reads++;
+        // As long as a device takes.
+        await sleep(5, undefined, { signal });
+      },
+      complete: () => Promise.resolve(),
+      [Symbol.asyncDispose]: () => Promise.resolve(),
+    };
+    // A map of the same height covers twelve times as much.
+    const disk = { ...lab.disk, capacityBytes: 250 * mebibyte };
+    const outcome = lab.reader.restoreInto(disk, failing);
+    await expect(outcome).rejects.toThrow(new OutputUnusable('out of order'));
+    expect(reads).toBeLessThan(100);
+  });
+});
+
+describe('a range whose key is refused', () => {
+  class Refused extends SegmentReader {
+    override async keysOf(): Promise<never> {
+      throw new KeyRefused('not for this host');
+    }
+  }
+
+  it('gives its buffer back: a verify meets thousands of them', async () => {
+    await using lab = await protectedDisk();
+    const { rig, disk, reader } = lab;
+    const repo = await openRepository(rig.target, rootFingerprint(rig.root.publicKey), rig.signal);
+    using segments = new Refused(repo, rig.machineId, reader.replica.keys);
+    const plan = new RecordPlan();
+    for await (const run of new BlockMap(disk, disk.root, reader.segments).runs(rig.signal))
+      plan.add(run, [wholeRun(run)]);
+    const [range] = plan.ranges(rangeBytesMax);
+    if (range === undefined) throw new Error('nothing to fetch');
+    const free = workers.restore.rangeBuffer(1);
+    workers.restore.giveBack(free);
+    const fetching = fetchRange(disk, range, { reader: segments, workers: workers.restore }, rig.signal);
+    await expect(fetching).rejects.toThrow(KeyRefused);
+    expect(workers.restore.rangeBuffer(1).buffer).toBe(free.buffer);
   });
 });
