@@ -1,5 +1,4 @@
-import { randomBytes } from 'node:crypto';
-import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
@@ -7,6 +6,7 @@ import { Interrupted } from '../../agent/interrupt.ts';
 import { keepingRunRecord } from '../../agent/keep-run-record.ts';
 import { MachineState } from '../../agent/state/machine-state.ts';
 import { noRuns, withBegun } from '../../agent/state/run-record.ts';
+import { writeImageMachines } from './image-machines.ts';
 import { failkitHere } from './in-process.ts';
 
 /** What `failkit status` knows of runs after they are over, whatever became of them. */
@@ -34,17 +34,7 @@ interface Shown {
 }
 
 beforeAll(async () => {
-  for (const name of ['web', 'db']) writeDisk(name);
-  writeFileSync(
-    join(folder, 'failkit.yaml'),
-    `repository: { target: filesystem, directory: bucket }
-keys: { provider: local-key, file: local.key }
-state: state
-machines:
-  - { name: web, source: { type: image, disks: [{ label: root, path: web.raw }] } }
-  - { name: db, source: { type: image, disks: [{ label: root, path: db.raw }] } }
-`,
-  );
+  writeImageMachines(folder, ['web', 'db']);
   for (const command of [['init', '--kit', join(folder, 'kit')], ['seed']])
     expect((await failkit(...command)).exitCode, command.join(' ')).toBe(0);
 });
@@ -177,12 +167,4 @@ async function status(...args: string[]): Promise<Shown> {
 function withState(work: (own: MachineState) => void): void {
   using own = new MachineState(state, 'web');
   work(own);
-}
-
-/** Old enough not to be taken for one that is being written. */
-function writeDisk(name: string): void {
-  const file = join(folder, `${name}.raw`);
-  writeFileSync(file, randomBytes(300_000));
-  const longAgo = new Date(Date.now() - 3_600_000);
-  utimesSync(file, longAgo, longAgo);
 }

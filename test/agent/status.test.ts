@@ -1,11 +1,11 @@
-import { randomBytes } from 'node:crypto';
-import { cpSync, mkdtempSync, readdirSync, renameSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdtempSync, readdirSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { parseDuration } from '../../agent/quantities.ts';
 import { MachineState } from '../../agent/state/machine-state.ts';
+import { writeImageMachines } from './image-machines.ts';
 import { failkitHere } from './in-process.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'failkit-status-'));
@@ -29,17 +29,7 @@ interface MachineDocument {
 }
 
 beforeAll(async () => {
-  for (const name of ['web', 'spare']) writeDisk(name);
-  writeFileSync(
-    join(folder, 'failkit.yaml'),
-    `repository: { target: filesystem, directory: bucket }
-keys: { provider: local-key, file: local.key }
-state: state
-machines:
-  - { name: web, source: { type: image, disks: [{ label: root, path: web.raw }] } }
-  - { name: spare, source: { type: image, disks: [{ label: root, path: spare.raw }] } }
-`,
-  );
+  writeImageMachines(folder, ['web', 'spare']);
   for (const command of [
     ['init', '--kit', join(folder, 'kit')],
     ['seed', 'web'],
@@ -185,12 +175,4 @@ function machinesIn(stdout: string): readonly MachineDocument[] {
 async function withState(change: (own: MachineState) => void): Promise<void> {
   using own = new MachineState(state, 'web');
   change(own);
-}
-
-/** Old enough not to be taken for one that is being written. */
-function writeDisk(name: string): void {
-  const file = join(folder, `${name}.raw`);
-  writeFileSync(file, randomBytes(300_000));
-  const longAgo = new Date(Date.now() - 3_600_000);
-  utimesSync(file, longAgo, longAgo);
 }
