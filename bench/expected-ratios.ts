@@ -7,7 +7,8 @@ import type { Ratio } from './ratios.ts';
 export interface ExpectedRatios {
   /** Of the machine: with more of them other parts are the slowest. */
   readonly cores: number;
-  readonly versions: readonly string[];
+  /** What each program says of itself, by name. */
+  readonly versions: Readonly<Record<string, string>>;
   readonly ratios: readonly Ratio[];
 }
 
@@ -19,7 +20,7 @@ export function expectedRatios(): ExpectedRatios {
   return expected;
 }
 
-export function recordRatios(ratios: readonly Ratio[], versions: readonly string[]): void {
+export function recordRatios(ratios: readonly Ratio[], versions: ExpectedRatios['versions']): void {
   const rounded = ratios.map(({ wall, cpu, ...rest }) => ({
     ...rest,
     wall: wall === null ? null : round(wall),

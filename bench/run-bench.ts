@@ -75,7 +75,8 @@ async function race(arena: Arena): Promise<readonly string[]> {
   const race: RaceOptions = { contestants: present, compressions, steps: chosenSteps };
   for (let round = 1; round <= roundsMax; round++) raw.race.push(...(await raceRound(arena, race, round)));
   const versions = await Promise.all(present.map((contestant) => contestant.version()));
-  if (record) writeDown(ratiosOf(raw.race), versions, arena);
+  const named = Object.fromEntries(present.map(({ name }, i) => [name, versions[i] ?? '']));
+  if (record) writeDown(ratiosOf(raw.race), named, arena);
   const absent = missing.map((reason) => `not measured: ${reason}`);
   return [
     ...raceTable(raw.race),
@@ -84,7 +85,7 @@ async function race(arena: Arena): Promise<readonly string[]> {
   ];
 }
 
-function writeDown(ratios: readonly Ratio[], versions: readonly string[], arena: Arena): void {
+function writeDown(ratios: readonly Ratio[], versions: Readonly<Record<string, string>>, arena: Arena): void {
   recordRatios(ratios, versions);
   const unknown = disturbed(ratios, ratios);
   if (unknown.length > 0) arena.say(`others were busy: recorded without the wall times of ${unknown.join(', ')}`);
