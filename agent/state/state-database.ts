@@ -77,27 +77,24 @@ export class StateDatabase implements Disposable {
 
   /** All or nothing, and durable once it returns. */
   transaction(work: () => void): void {
-    this.#transact(work);
+    try {
+      this.#guard(() => this.#database.exec('BEGIN IMMEDIATE'));
+      work();
+      this.#guard(() => this.#database.exec('COMMIT'));
+    } catch (error) {
+      // Also where it has begun and its answer was an error: it would be in the way of the next one.
+      if (this.#database.isTransaction) this.#database.exec('ROLLBACK');
+      throw error;
+    }
   }
 
   /** All or nothing, and durable with the next durable transaction: a power cut may take the newest of these back, in order. */
   quickTransaction(work: () => void): void {
     this.#guard(() => this.#database.exec(quickWrites));
     try {
-      this.#transact(work);
+      this.transaction(work);
     } finally {
       this.#guard(() => this.#database.exec(durableWrites));
-    }
-  }
-
-  #transact(work: () => void): void {
-    this.#guard(() => this.#database.exec('BEGIN IMMEDIATE'));
-    try {
-      work();
-      this.#guard(() => this.#database.exec('COMMIT'));
-    } catch (error) {
-      if (this.#database.isTransaction) this.#database.exec('ROLLBACK');
-      throw error;
     }
   }
 
