@@ -22,7 +22,8 @@ export interface KmsPeer extends AsyncDisposable {
 
 const accessKeyId = 'test';
 const region = 'eu-central-1';
-const readyAttemptsMax = 600;
+const readyTimeoutMs = 120_000;
+const answerTimeoutMs = 10_000;
 
 export const kmsNeeds = () => peerNeeds('localemu');
 
@@ -45,9 +46,10 @@ export async function startKms(options: { readonly enforceIam?: boolean } = {}):
   const endpoint = `http://127.0.0.1:${server.port}`;
   try {
     await healthy(endpoint);
-  } catch (error) {
+  } catch (cause) {
+    const log = server.logTail();
     await server.stop();
-    throw error;
+    throw new Error(`the KMS server at ${endpoint} never became ready:\n${log}`, { cause });
   }
   return peerAt(endpoint, server.stop);
 }
@@ -90,10 +92,13 @@ async function askIam(endpoint: string, action: string, parameters: Readonly<Rec
 
 /** It accepts connections a little before it can answer. */
 async function healthy(endpoint: string): Promise<void> {
-  for (let attempt = 1; attempt <= readyAttemptsMax; attempt++) {
-    const answer = await fetch(`${endpoint}/_localemu/health`).catch(() => null);
-    if (answer?.ok) return;
+  const until = performance.now() + readyTimeoutMs;
+  for (;;) {
+    const answer = await fetch(`${endpoint}/_localemu/health`, { signal: AbortSignal.timeout(answerTimeoutMs) }).catch(
+      (error: unknown) => error,
+    );
+    if (answer instanceof Response && answer.ok) return;
+    if (performance.now() > until) throw answer instanceof Response ? new Error(`it answers ${answer.status}`) : answer;
     await sleep(100);
   }
-  throw new Error(`the KMS server at ${endpoint} never became ready`);
 }

@@ -1,6 +1,6 @@
 /** What every peer needs: installed where install.sh puts it, started on a free loopback port, stopped for sure. */
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
-import { createHash } from 'node:crypto';
+import { createHash, randomInt } from 'node:crypto';
 import { once } from 'node:events';
 import { existsSync, openSync, readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -13,6 +13,7 @@ import { promisify } from 'node:util';
 const installTimeoutMs = 1_800_000;
 const startTimeoutMs = 60_000;
 const logTailChars = 2_000;
+const freePortAttemptsMax = 100;
 
 /** Installs a peer if it is missing. Returns what is needed, as the text of a skipped test, or null when it is there. */
 export async function peerNeeds(name: string): Promise<string | null> {
@@ -38,6 +39,8 @@ export interface ServerProcess {
   readonly folder: string;
   readonly port: number;
   readonly pid: number;
+  /** The end of what it printed. */
+  logTail(): string;
   /** Kills it at once, as a power cut would. */
   stop(): Promise<void>;
 }
@@ -70,7 +73,7 @@ export async function startServer(options: ServerOptions): Promise<ServerProcess
     await stop();
     throw error;
   }
-  return { folder, port, pid: server.pid ?? -1, stop };
+  return { folder, port, pid: server.pid ?? -1, logTail: () => logTail(join(folder, 'log')), stop };
 }
 
 function launch(options: ServerOptions, folder: string, port: number): ChildProcess {
@@ -88,10 +91,14 @@ async function accepting(name: string, server: ChildProcess, port: number, log: 
   const until = performance.now() + startTimeoutMs;
   while (!(await accepts(port))) {
     if (server.exitCode !== null || performance.now() > until) {
-      throw new Error(`${name} did not start:\n${readFileSync(log, 'utf8').slice(-logTailChars)}`);
+      throw new Error(`${name} did not start:\n${logTail(log)}`);
     }
     await sleep(50);
   }
+}
+
+function logTail(log: string): string {
+  return readFileSync(log, 'utf8').slice(-logTailChars);
 }
 
 async function accepts(port: number): Promise<boolean> {
@@ -104,12 +111,25 @@ async function accepts(port: number): Promise<boolean> {
   return accepted;
 }
 
+/**
+ * Below what Linux gives to clients and to those who ask for any port: a server that takes seconds until it listens
+ * finds its port still free.
+ */
+const firstPort = 10_000;
+const endPort = 32_000;
+
 export async function freePort(): Promise<number> {
-  const probe = createServer().listen(0, '127.0.0.1');
-  await once(probe, 'listening');
-  const address = probe.address();
-  probe.close();
-  await once(probe, 'close');
-  if (address === null || typeof address === 'string') throw new Error('no free port');
-  return address.port;
+  for (let attempt = 1; attempt <= freePortAttemptsMax; attempt++) {
+    const port = randomInt(firstPort, endPort);
+    const probe = createServer().listen(port, '127.0.0.1');
+    const free = await once(probe, 'listening').then(
+      () => true,
+      () => false,
+    );
+    if (!free) continue;
+    probe.close();
+    await once(probe, 'close');
+    return port;
+  }
+  throw new Error('no free port');
 }
