@@ -14,7 +14,7 @@ import { Coverage, withCoverage } from '../progress/coverage.ts';
 import { runProgress } from '../progress/run-progress.ts';
 import { watchProgress } from '../progress/watch-progress.ts';
 import { type PublishedPoint, protectMachine } from '../protect/protect-machine.ts';
-import type { RunProgress } from '../protect/replicate-snapshot.ts';
+import { noProgress, type RunProgress } from '../protect/replicate-snapshot.ts';
 import { stretchBytes } from '../protect/stretch.ts';
 import { formatBytes, formatDuration, plural } from '../quantities.ts';
 import { type ExitCode, exitCodes } from '../remedy.ts';
@@ -112,7 +112,7 @@ async function protectOne(
   context: CommandContext,
 ): Promise<Outcome> {
   const started = performance.now();
-  const progress: RunProgress = { readBytes: 0, changedBytes: 0, skippedBytes: 0, capacityBytes: 0, uploadedBytes: 0 };
+  const progress = noProgress();
   const coverage = new Coverage();
   using _watching = watchProgress(
     context.output,
@@ -197,6 +197,8 @@ async function publishFrom(
         compression: config.compression.level,
         workers: workersOf(config),
         segmentsInFlightMax: segmentsInFlightMax(config),
+        spotCheck: machine.spotCheck,
+        changeAlarm: machine.changeAlarm,
       },
     },
     context.signal,

@@ -12,6 +12,9 @@ import { SegmentReader } from '../../replica/segment-reader.ts';
 import { type HeadMark, Tenure } from '../../replica/tenure.ts';
 import { AgentNotTrusted, signerOf } from '../../replica/trust.ts';
 import type { MachineState } from '../state/machine-state.ts';
+import type { ChangeLimits } from '../vigilance/change-alarm.ts';
+import { type Alarm, type TrackRecord, withDoubt, withPoint } from '../vigilance/track-record.ts';
+import { judgeRun } from './judge-run.ts';
 import { newestManifest } from './newest-manifest.ts';
 import { checkOwnership } from './ownership.ts';
 import { cachedPages } from './page-cache.ts';
@@ -25,6 +28,7 @@ import {
 } from './replicate-snapshot.ts';
 import { openRunKeys } from './run-keys.ts';
 import { SharedKeys } from './shared-keys.ts';
+import type { SpotCheckLimits } from './spot-check.ts';
 
 /** snapshot → changed blocks → segments → publish: one run of one machine. */
 
@@ -41,6 +45,8 @@ export interface ProtectOptions {
   readonly compression: number | 'auto';
   readonly workers: number;
   readonly segmentsInFlightMax: number;
+  readonly spotCheck: SpotCheckLimits;
+  readonly changeAlarm: ChangeLimits;
 }
 
 export interface ProtectContext {
@@ -71,6 +77,8 @@ export interface PublishedPoint {
   readonly adopted: boolean;
   /** What was damaged of the point before and was stored again; null where no damage was known or met. */
   readonly repair: Repair | null;
+  /** What a person should look at: tracking that a spot check found wrong, changes that are not this machine's usual ones. */
+  readonly alarms: readonly Alarm[];
 }
 
 export interface Repair extends RepairedSnapshot {
@@ -101,7 +109,7 @@ export async function protectMachine(context: ProtectContext, signal: AbortSigna
 
   if (lost !== null) state.clearJournal();
   const adopt = prepareJournal(chain, state);
-  const staging: Staging = { manifest: null, droppedPages: [] };
+  const staging: Staging = { manifest: null, track: null, droppedPages: [] };
   const mark = markOf(state, staging);
   const tenure = await Tenure.begin(
     repo,
@@ -126,12 +134,15 @@ export async function protectMachine(context: ProtectContext, signal: AbortSigna
     lost,
     options,
     progress: context.progress,
+    laps: new Map(state.trackRecord.laps.map((lap) => [lap.diskId, lap])),
+    onMismatch: (disk, what) =>
+      state.keepTrackRecord(withDoubt(state.trackRecord, disk, what, snapshot.takenAt.getTime())),
   };
   const replicated = await replicateSnapshot(snapshot, previous, tools, signal);
 
-  staging.manifest = describe(context, snapshot, replicated);
-  staging.droppedPages = replicated.units.droppedPages;
-  const manifest = staging.manifest;
+  const described = describe(context, snapshot, replicated);
+  const { manifest, track } = judgeRun(described, previous, replicated, state.trackRecord, options);
+  Object.assign(staging, { manifest, track, droppedPages: replicated.units.droppedPages });
   const entry = await tenure.publish(
     {
       epoch: keys.context.epoch,
@@ -146,12 +157,14 @@ export async function protectMachine(context: ProtectContext, signal: AbortSigna
   const publishedMs = context.now();
   const rpoMs = previous === null ? null : publishedMs - previous.snapshotTimeMs;
   const repair = describeRepair(tenure.state, replicated.repaired, entry.seq, lost !== null);
-  return { point: entry.seq, head: tenure.head, manifest, publishedMs, rpoMs, adopted: adopt, repair };
+  const alarms = state.trackRecord.alarms.filter(({ point }) => point === entry.seq);
+  return { point: entry.seq, head: tenure.head, manifest, publishedMs, rpoMs, adopted: adopt, repair, alarms };
 }
 
 /** What the next point will have made of the state, once its entry exists. */
 interface Staging {
   manifest: Manifest | null;
+  track: TrackRecord | null;
   droppedPages: readonly Uint8Array[];
 }
 
@@ -159,7 +172,7 @@ function markOf(state: MachineState, staging: Staging): HeadMark {
   return {
     pending(head: ChainHead): void {
       if (staging.manifest !== null) {
-        state.stageManifest(head.digest, staging.manifest);
+        state.stagePoint(head.digest, staging.manifest, staging.track && withPoint(staging.track, head.seq));
         state.stageRepair();
       }
       state.addPendingHead(head);
