@@ -100,7 +100,8 @@ function describe(sample: ChangeSample, history: readonly ChangeSample[]): strin
 
 function percent(share: number): string {
   const value = share * 100;
-  return `${value.toFixed(value < 0.95 ? 2 : value < 9.5 ? 1 : 0)} %`;
+  if (value > 0 && value < 0.005) return '< 0.01 %';
+  return `${value.toFixed(value === 0 || value >= 9.5 ? 0 : value < 0.095 ? 2 : 1)} %`;
 }
 
 function ratio(share: number | null): string {
