@@ -134,9 +134,7 @@ export async function protectMachine(context: ProtectContext, signal: AbortSigna
     lost,
     options,
     progress: context.progress,
-    laps: new Map(state.trackRecord.laps.map((lap) => [lap.diskId, lap])),
-    onMismatch: (disk, what) =>
-      state.keepTrackRecord(withDoubt(state.trackRecord, disk, what, snapshot.takenAt.getTime())),
+    ...knownTracking(state, snapshot),
   };
   const replicated = await replicateSnapshot(snapshot, previous, tools, signal);
 
@@ -159,6 +157,14 @@ export async function protectMachine(context: ProtectContext, signal: AbortSigna
   const repair = describeRepair(tenure.state, replicated.repaired, entry.seq, lost !== null);
   const alarms = state.trackRecord.alarms.filter(({ point }) => point === entry.seq);
   return { point: entry.seq, head: tenure.head, manifest, publishedMs, rpoMs, adopted: adopt, repair, alarms };
+}
+
+/** A mismatch is kept at once: the run may fail before it publishes what it then reads. */
+function knownTracking(state: MachineState, { takenAt }: MachineSnapshot): Pick<ReplicateTools, 'laps' | 'onMismatch'> {
+  return {
+    laps: new Map(state.trackRecord.laps.map((lap) => [lap.diskId, lap])),
+    onMismatch: (disk, what) => state.keepTrackRecord(withDoubt(state.trackRecord, disk, what, takenAt.getTime())),
+  };
 }
 
 /** What the next point will have made of the state, once its entry exists. */

@@ -204,6 +204,7 @@ async function replicateAgainst(
       signal,
     );
     const results: DiskResult[] = [];
+    const parts = { level, data, pages, isDamaged, resent, nowMs: snapshot.takenAt.getTime() };
     for (const source of snapshot.disks) {
       const before = previous?.disks.find(({ label }) => label === source.label) ?? null;
       const decision = decideDisk(source, before, {
@@ -213,7 +214,6 @@ async function replicateAgainst(
       });
       generations.set(toHex(decision.geometry.diskId), decision.generation);
       const settled = doubted(settle(decision, baseline, tools.pages), tools);
-      const parts = { level, data, pages, isDamaged, resent, nowMs: snapshot.takenAt.getTime() };
       results.push(await protectOrResync(settled, parts, tools, signal));
     }
     const consistency = await snapshot.settleConsistency(signal);
@@ -226,9 +226,8 @@ async function replicateAgainst(
     await dropWhatIsGone(baseline, results, tools, units, signal);
     requireDurable(units);
     const repaired = describeRepair(baseline, attachments, results, resent.blocks);
-    const laps = results.map(({ lap }) => lap).filter((lap) => lap !== null);
-    const found = results.map(foundBy);
-    return { disks, attachments, consistency, units, uploadedBytes: uploader.uploadedBytes, repaired, laps, found };
+    const { uploadedBytes } = uploader;
+    return { disks, attachments, consistency, units, uploadedBytes, repaired, ...learned(results) };
   } finally {
     await uploader.settle();
   }
@@ -244,8 +243,15 @@ interface DiskParts {
   readonly nowMs: number;
 }
 
-function foundBy({ decision, changes }: DiskResult): FoundChanges {
-  return { ...changes, mode: decision.mode, capacityBytes: decision.geometry.capacityBytes };
+function learned(results: readonly DiskResult[]): Pick<ReplicatedSnapshot, 'laps' | 'found'> {
+  return {
+    laps: results.map(({ lap }) => lap).filter((lap) => lap !== null),
+    found: results.map(({ decision: { mode, geometry }, changes }) => ({
+      ...changes,
+      mode,
+      capacityBytes: geometry.capacityBytes,
+    })),
+  };
 }
 
 /** An earlier run found tracking wrong, and did not come to publish what it then read. */

@@ -234,11 +234,12 @@ export class MachineState implements Disposable {
   /** Those that are kept, with the digests of their publish entries: the newest point's, and one whose publishing was not confirmed. */
   manifests(): readonly KeptManifest[] {
     const kept: KeptManifest[] = [];
-    for (const name of ['manifest', 'staged-manifest']) {
+    for (const name of ['manifest', 'staged-manifest'] as const) {
       const value = this.#sealedFact(name);
       if (value === null) continue;
       const manifest = parseManifest(value.subarray(digestBytes), `local ${name}`);
-      kept.push({ entryDigest: value.slice(0, digestBytes), manifest });
+      const track = this.#trackRecord(name === 'manifest' ? 'track-record' : 'staged-track-record');
+      kept.push({ entryDigest: value.slice(0, digestBytes), manifest, track: track ?? this.trackRecord });
     }
     return kept;
   }
@@ -394,6 +395,8 @@ export class MachineState implements Disposable {
 export interface KeptManifest {
   readonly entryDigest: Uint8Array;
   readonly manifest: Manifest;
+  /** What is known of the machine where that point is the newest. */
+  readonly track: TrackRecord;
 }
 
 export interface JournalLeaf {
