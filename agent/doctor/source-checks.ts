@@ -31,11 +31,20 @@ export async function checkMachine(machine: MachineConfig, signal: AbortSignal):
   const written = changing ? 'changes just now' : await writtenLately(machine);
   if (misread.length > 0)
     return { verdict: doubtful(misread.join('; '), 'set format of that disk to what it is: qcow2, vmdk, …'), value };
+  if (written === null && trustsBlindly(machine))
+    return {
+      verdict: doubtful(`${disks}: its change tracking is never checked`, 'set spotCheck.everyDays: 30'),
+      value,
+    };
   const verdict =
     written === null
       ? good(`${disks}: can be read, not in use`)
       : doubtful(`${disks}: ${written}: is it in use?`, 'protect it while it is off or from a storage snapshot');
   return { verdict, value };
+}
+
+function trustsBlindly({ source, spotCheck }: MachineConfig): boolean {
+  return spotCheck.everyMs === 0 && source.disks.some((disk) => 'path' in disk && disk.tracking === 'bitmap');
 }
 
 /** A guest that writes now and then is not caught in the moment that this takes. */

@@ -4,13 +4,14 @@ import type { HypervisorConnection, MachineSnapshot, SnapshotOptions } from '../
 import { type Chain, type ChainHead, openChain } from '../../replica/chain.ts';
 import type { ChainState } from '../../replica/chain-state.ts';
 import { toHex } from '../../replica/encoding.ts';
-import { KeyRing } from '../../replica/key-ring.ts';
+import { type EpochKeys, KeyRing } from '../../replica/key-ring.ts';
 import { type Manifest, sealManifest } from '../../replica/manifest.ts';
 import { segmentKey } from '../../replica/names.ts';
 import type { OpenRepository } from '../../replica/open-repository.ts';
 import { SegmentReader } from '../../replica/segment-reader.ts';
-import { type HeadMark, Tenure } from '../../replica/tenure.ts';
+import { type HeadMark, type PublishFields, Tenure } from '../../replica/tenure.ts';
 import { AgentNotTrusted, signerOf } from '../../replica/trust.ts';
+import type { UnitCount } from '../../replica/unit-count.ts';
 import type { MachineState } from '../state/machine-state.ts';
 import type { ChangeLimits } from '../vigilance/change-alarm.ts';
 import { type Alarm, type TrackRecord, withDoubt, withPoint } from '../vigilance/track-record.ts';
@@ -141,22 +142,23 @@ export async function protectMachine(context: ProtectContext, signal: AbortSigna
   const described = describe(context, snapshot, replicated);
   const { manifest, track } = judgeRun(described, previous, replicated, state.trackRecord, options);
   Object.assign(staging, { manifest, track, droppedPages: replicated.units.droppedPages });
-  const entry = await tenure.publish(
-    {
-      epoch: keys.context.epoch,
-      births: replicated.units.births(),
-      deaths: replicated.units.deaths(),
-      immutableUntilMs: 0,
-      sealManifest: (seq, id) =>
-        sealManifest(keys.key, keys.machineKeys.saltKey, { context: keys.context, seq, tenure: id }, manifest),
-    },
-    signal,
-  );
+  const entry = await tenure.publish(publishFields(keys, manifest, replicated.units), signal);
   const publishedMs = context.now();
   const rpoMs = previous === null ? null : publishedMs - previous.snapshotTimeMs;
   const repair = describeRepair(tenure.state, replicated.repaired, entry.seq, lost !== null);
   const alarms = state.trackRecord.alarms.filter(({ point }) => point === entry.seq);
   return { point: entry.seq, head: tenure.head, manifest, publishedMs, rpoMs, adopted: adopt, repair, alarms };
+}
+
+function publishFields(keys: EpochKeys, manifest: Manifest, units: UnitCount): PublishFields {
+  const { key, machineKeys, context } = keys;
+  return {
+    epoch: context.epoch,
+    births: units.births(),
+    deaths: units.deaths(),
+    immutableUntilMs: 0,
+    sealManifest: (seq, tenure) => sealManifest(key, machineKeys.saltKey, { context, seq, tenure }, manifest),
+  };
 }
 
 /** A mismatch is kept at once: the run may fail before it publishes what it then reads. */

@@ -1,6 +1,6 @@
 import { KeyRefused } from '../../crypto/errors.ts';
 import { ChangeTrackingLost } from '../../hypervisors/errors.ts';
-import type { Consistency, MachineSnapshot } from '../../hypervisors/hypervisor.ts';
+import type { BlockSource, Consistency, MachineSnapshot } from '../../hypervisors/hypervisor.ts';
 import { BlockMap, type PageSource, type WalkGuide } from '../../replica/block-map.ts';
 import { isDamage } from '../../replica/damage.ts';
 import { sameBytes, toHex } from '../../replica/encoding.ts';
@@ -206,15 +206,9 @@ async function replicateAgainst(
     const results: DiskResult[] = [];
     const parts = { level, data, pages, isDamaged, resent, nowMs: snapshot.takenAt.getTime() };
     for (const source of snapshot.disks) {
-      const before = previous?.disks.find(({ label }) => label === source.label) ?? null;
-      const decision = decideDisk(source, before, {
-        ...tools.options,
-        pages: tools.pages,
-        newDiskId: (label) => tools.state.newDiskId(label),
-      });
+      const decision = decide(source, baseline, tools);
       generations.set(toHex(decision.geometry.diskId), decision.generation);
-      const settled = doubted(settle(decision, baseline, tools.pages), tools);
-      results.push(await protectOrResync(settled, parts, tools, signal));
+      results.push(await protectOrResync(decision, parts, tools, signal));
     }
     const consistency = await snapshot.settleConsistency(signal);
     await pages.flush();
@@ -252,6 +246,16 @@ function learned(results: readonly DiskResult[]): Pick<ReplicatedSnapshot, 'laps
       capacityBytes: geometry.capacityBytes,
     })),
   };
+}
+
+function decide(source: BlockSource, baseline: Baseline, tools: ReplicateTools): DiskDecision {
+  const before = baseline.previous?.disks.find(({ label }) => label === source.label) ?? null;
+  const decision = decideDisk(source, before, {
+    ...tools.options,
+    pages: tools.pages,
+    newDiskId: (label) => tools.state.newDiskId(label),
+  });
+  return doubted(settle(decision, baseline, tools.pages), tools);
 }
 
 /** An earlier run found tracking wrong, and did not come to publish what it then read. */
