@@ -17,7 +17,7 @@ import type { PipelineWorkers } from './pipeline-workers.ts';
 import type { SegmentPacker } from './segment-packer.ts';
 import type { SharedKeys } from './shared-keys.ts';
 import { SpotCheckMismatch } from './spot-check.ts';
-import { outcome, type Squeezed, type SqueezedRecord, type SqueezeTask } from './squeeze.ts';
+import { outcome, type Squeezed, type SqueezedRecord, type SqueezeTask, squeeze } from './squeeze.ts';
 import { blockKind, isToRead, type Stretch, stretchBytes, stretches, withChecks } from './stretch.ts';
 
 /** changed extents → blocks → digest, compare → runs → compress → segments, and the disk's next map. */
@@ -235,9 +235,17 @@ async function squeezeRead(
 ): Promise<Squeezed> {
   await readBlocks(stretch, plan, task.bytes, signal);
   progress.readBytes += bytesToRead(stretch, plan.geometry);
-  const squeezed = await workers.squeeze({ ...task, file: null }, signal);
+  const whole = { ...task, file: null };
+  const squeezed = isTrifle(stretch, plan) ? squeeze(whole) : await workers.squeeze(whole, signal);
   if (squeezed === null) throw new Error('a worker could not read what it was given');
   return squeezed;
+}
+
+/** A sync that checks a few blocks, and nothing else, is over before a thread has started: milliseconds of digests are not worth one. */
+function isTrifle({ kinds }: Stretch, { checks, geometry }: DiskPlan): boolean {
+  const blocks = checks.reduce((sum, { first, end }) => sum + end - first, 0);
+  const isSmall = blocks > 0 && blocks * geometry.blockSize <= stretchBytes;
+  return isSmall && kinds.every((kind) => kind !== blockKind.read);
 }
 
 function bytesToRead({ firstBlock, kinds }: Stretch, { blockSize, capacityBytes }: MapGeometry): number {
