@@ -44,6 +44,15 @@ const remedies: Readonly<Record<string, Remedy>> = {
   ),
   QUIESCE_UNAVAILABLE: stop('source', 'set quiesce to prefer, or make the guest agent work'),
 
+  QMP_UNREACHABLE: retry('source', "start the machine, or correct the path of QEMU's monitor"),
+  QMP_REFUSED: stop('source', 'see what QEMU says; failkit doctor looks at the machine'),
+  QMP_LOST: retry('source', 'see whether QEMU still runs; the next run cleans up what this one left in it'),
+  SNAPSHOT_LOST: retry('source', "see who ended QEMU's jobs, then run again"),
+  SCRATCH_FULL: retry('source', 'make room in the scratch folder, or name a larger one'),
+  MACHINE_BUSY: retry('source', "wait for the other job on the machine's disks, or end it"),
+  GUEST_AGENT_FAILED: retry('source', 'see whether qemu-guest-agent runs in the guest'),
+  GUEST_STILL_FROZEN: stop('source', 'thaw the guest by hand (guest-fsfreeze-thaw), or reset the machine'),
+
   QEMU_TOOL_FAILED: stop('source', 'install qemu-utils (qemu-nbd, qemu-img), or see what it says of the image'),
   NBD_URI_INVALID: stop('usage', 'correct the NBD URI'),
   NBD_UNREACHABLE: retry('source', 'check the address of the NBD server, and that it runs'),
@@ -52,6 +61,7 @@ const remedies: Readonly<Record<string, Remedy>> = {
   NBD_UNSUPPORTED: stop('source', 'serve the disk so that the NBD server can do it, or ask for less'),
   NBD_CONNECTION_LOST: retry('source', 'check the NBD server, its log and the network'),
   NBD_TIMED_OUT: retry('source', 'check the NBD server and the storage behind it'),
+  NBD_LISTEN_FAILED: stop('usage', 'name another socket or address for the NBD server, or give it a certificate'),
   NBD_REQUEST_FAILED: retry('source', "see the NBD server's log: its storage refused"),
   NBD_PROTOCOL_VIOLATION: stop('source', 'update the NBD server, or report this with its version'),
 

@@ -184,7 +184,7 @@ async function publishFrom(
   }
   const agent = await openAgentKey(config);
   const machineId = await claimReplica(verb, machine.name, options, state, session, context.signal);
-  await using connection = withCoverage(connectSource(machine, session.readRate), coverage);
+  await using connection = withCoverage(connectSource(config, machine, session.readRate), coverage);
   return await protectMachine(
     {
       repo,
@@ -301,9 +301,10 @@ function notesOn({ published, failure }: Outcome, { colours }: Output): readonly
     const { message = '', hint = null } = failure?.document.error ?? {};
     return [message, ...(hint === null ? [] : [`${bold('what to do:')} ${hint}`])];
   }
-  const { manifest, adopted, repair, alarms } = published;
+  const { manifest, frozenMs, adopted, repair, alarms } = published;
   return [
     ...alarms.map(({ kind, what }) => yellow(alarmNote(kind, what))),
+    ...(frozenMs === null ? [] : [`${manifest.consistency}: the guest stood still for ${Math.ceil(frozenMs)} ms`]),
     ...manifest.disks
       .filter((disk) => disk.fullReadReason.startsWith('resync'))
       .map((disk) => `${disk.label}: ${disk.fullReadReason}`),
@@ -332,7 +333,7 @@ function repairNotes(repair: PublishedPoint['repair']): readonly string[] {
 
 function documentOf({ machine, published, failure, progress, durationMs }: Outcome): object {
   if (published === null) return { machine, durationMs, error: failure?.document.error };
-  const { manifest, head, point, rpoMs, adopted, repair, alarms } = published;
+  const { manifest, head, point, rpoMs, frozenMs, adopted, repair, alarms } = published;
   return {
     machine,
     point,
@@ -341,6 +342,7 @@ function documentOf({ machine, published, failure, progress, durationMs }: Outco
     publishedTime: new Date(published.publishedMs).toISOString(),
     rpoMs,
     consistency: manifest.consistency,
+    frozenMs,
     partial: manifest.excluded.length > 0,
     adopted,
     flag: flagOf(manifest),

@@ -74,6 +74,8 @@ export interface PublishedPoint {
   readonly publishedMs: number;
   /** Time between this point's publish and the previous point's snapshot; null for the first. */
   readonly rpoMs: number | null;
+  /** How long the guest stood still for the snapshot; null where nothing froze it. */
+  readonly frozenMs: number | null;
   /** Blocks that an interrupted run had sent already. */
   readonly adopted: boolean;
   /** What was damaged of the point before and was stored again; null where no damage was known or met. */
@@ -147,7 +149,9 @@ export async function protectMachine(context: ProtectContext, signal: AbortSigna
   const rpoMs = previous === null ? null : publishedMs - previous.snapshotTimeMs;
   const repair = describeRepair(tenure.state, replicated.repaired, entry.seq, lost !== null);
   const alarms = state.trackRecord.alarms.filter(({ point }) => point === entry.seq);
-  return { point: entry.seq, head: tenure.head, manifest, publishedMs, rpoMs, adopted: adopt, repair, alarms };
+  const { frozenMs } = snapshot;
+  const when = { publishedMs, rpoMs, frozenMs };
+  return { point: entry.seq, head: tenure.head, manifest, ...when, adopted: adopt, repair, alarms };
 }
 
 function publishFields(keys: EpochKeys, manifest: Manifest, units: UnitCount): PublishFields {
