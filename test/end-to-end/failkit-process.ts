@@ -6,7 +6,7 @@ import type { Readable } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { recordOutput } from '../canary.ts';
 
-const launcher = join(import.meta.dirname, '../../bin/failkit');
+const ownLauncher = join(import.meta.dirname, '../../bin/failkit');
 
 export interface Outcome {
   readonly exitCode: number;
@@ -20,6 +20,8 @@ export interface ProcessOptions {
   readonly folder: string;
   /** Besides PATH and HOME. */
   readonly environment?: Readonly<Record<string, string>>;
+  /** Of an agent that is installed elsewhere. */
+  readonly launcher?: string;
 }
 
 export interface FailkitProcess {
@@ -31,7 +33,10 @@ export interface FailkitProcess {
   kill(signal: 'SIGINT' | 'SIGTERM' | 'SIGKILL' | 'SIGHUP'): void;
 }
 
-export function startFailkit(args: readonly string[], { folder, environment = {} }: ProcessOptions): FailkitProcess {
+export function startFailkit(
+  args: readonly string[],
+  { folder, environment = {}, launcher = ownLauncher }: ProcessOptions,
+): FailkitProcess {
   const env = { PATH: process.env.PATH, HOME: folder, AWS_EC2_METADATA_DISABLED: 'true', ...environment };
   const child = spawn(launcher, args, { cwd: folder, env, stdio: ['ignore', 'pipe', 'pipe'] });
   const firstLine = lineOf(child.stdout);
