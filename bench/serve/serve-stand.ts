@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { open, rmdir } from 'node:fs/promises';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { access, open, rmdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { NbdDisk } from '../../hypervisors/nbd/nbd-disk.ts';
@@ -111,7 +111,8 @@ export async function openMounted(folder: string, mountOf: (at: string) => Mount
     stdio: 'ignore',
   });
   try {
-    for (const until = performance.now() + readyTimeoutMs; !existsSync(image); await sleep(pollMs))
+    // Not by a call that blocks: what the mounted program fetches passes through this process.
+    for (const until = performance.now() + readyTimeoutMs; !(await isThere(image)); await sleep(pollMs))
       if (child.exitCode !== null || performance.now() > until)
         throw new Error(`${program.command} mount shows nothing at ${image}`);
     const file = await openFile(image);
@@ -126,6 +127,13 @@ export async function openMounted(folder: string, mountOf: (at: string) => Mount
     await unmount(child, at);
     throw error;
   }
+}
+
+function isThere(path: string): Promise<boolean> {
+  return access(path).then(
+    () => true,
+    () => false,
+  );
 }
 
 async function unmount(child: ChildProcess, at: string): Promise<void> {

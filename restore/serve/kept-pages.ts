@@ -43,11 +43,12 @@ export class KeptPages implements PageSource {
   }
 
   async prefetch(geometry: MapGeometry, pages: readonly PrefetchedPage[], signal: AbortSignal): Promise<void> {
-    const missing = pages.filter(({ ref }) => !this.#has(ref));
+    const missing = pages.filter(({ ref }) => !this.has(ref));
     await this.#bucket.prefetch(geometry, missing, signal);
   }
 
-  #has({ digest }: PageRef): boolean {
+  /** Or it is on its way. */
+  has({ digest }: PageRef): boolean {
     const key = toHex(digest);
     return this.#pages.has(key) || this.#onTheirWay.has(key);
   }

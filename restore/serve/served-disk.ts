@@ -3,7 +3,9 @@ import type { NbdExportHandler, ServedExtent } from '../../hypervisors/nbd/serve
 import { BlockMap, blockCountOf } from '../../replica/block-map.ts';
 import { isDamage } from '../../replica/damage.ts';
 import type { DiskState } from '../../replica/manifest.ts';
+import { segmentKey } from '../../replica/names.ts';
 import { leafBlocks, pageSpan, type Run } from '../../replica/page.ts';
+import type { RecordAddress } from '../../replica/segment.ts';
 import type { PlannedRecord } from '../fetch-range.ts';
 import type { OpenedPiece } from '../open-range.ts';
 import type { BlockCache } from './block-cache.ts';
@@ -18,6 +20,9 @@ const readAheadBytesMax = 8 * 2 ** 20;
 const readAheadShareOfCache = 0.25;
 /** A status question about a large disk is answered in parts, each after so many leaves at most. */
 const leavesPerQuestionMax = 256;
+/** Leaves of one request: a leaf has 1 to 4 KiB, so that these map a hundred MiB of disk. */
+const leavesBytesMax = 64 * 1024;
+const leafGapBytesMax = 1024;
 const preferredBlockBytesMax = 64 * 1024;
 
 export interface ServedDiskTools {
@@ -47,6 +52,7 @@ export class ServedDisk implements NbdExportHandler {
   readonly #tools: ServedDiskTools;
   readonly #map: BlockMap;
   readonly #ahead: ReadAhead;
+  readonly #leavesComing = new Map<string, Promise<void>>();
 
   /** `index`: the cache's number for this disk. */
   constructor(disk: DiskState, index: number, description: string, tools: ServedDiskTools) {
@@ -147,6 +153,7 @@ export class ServedDisk implements NbdExportHandler {
   async #leafRuns(leaf: number, signal: AbortSignal): Promise<readonly Run[]> {
     try {
       // Others may wait for the same page, so that it is read for the service and not for one client.
+      await this.#fetchNeighbours(leaf);
       return await this.#map.leafRuns(leaf, this.#tools.signal);
     } catch (error) {
       signal.throwIfAborted();
@@ -190,6 +197,24 @@ export class ServedDisk implements NbdExportHandler {
     }
   }
 
+  /** The leaf with those that lie beside it in its segment: they map the disk nearby, and cost no further request. */
+  async #fetchNeighbours(leaf: number): Promise<void> {
+    const { pages, signal } = this.#tools;
+    const parent = (await this.#map.pathTo(leaf, signal, 1)).at(-1);
+    if (parent === undefined || 'runs' in parent.page || parent.page.level !== 1) return;
+    const { firstBlock, page } = parent;
+    const wanted = page.children.find(({ child }) => firstBlock + child * leafBlocks === leaf * leafBlocks);
+    if (wanted === undefined || pages.has(wanted)) return;
+    const group = neighboursOf(page.children, wanted);
+    const key = `${segmentKey(wanted)} ${group[0]?.offset}`;
+    const coming = this.#leavesComing.get(key);
+    if (coming !== undefined) return await coming;
+    const leaves = group.map((ref) => ({ ref, level: 0, firstBlock: firstBlock + ref.child * leafBlocks }));
+    const fetching = pages.prefetch(this.#disk, leaves, signal).finally(() => this.#leavesComing.delete(key));
+    this.#leavesComing.set(key, fetching);
+    await fetching;
+  }
+
   /** Whoever asks for the allocation mostly asks for all of it: the leaves of one page come together. */
   async #prefetchLeaves(leaf: number): Promise<void> {
     const { pages, signal } = this.#tools;
@@ -208,6 +233,7 @@ export class ServedDisk implements NbdExportHandler {
     const firstBlock = Math.floor(offset / blockSize);
     try {
       for (let leaf = Math.floor(firstBlock / leafBlocks); leaf * leafBlocks <= lastBlock; leaf += 1) {
+        await this.#fetchNeighbours(leaf);
         const runs = await this.#map.leafRuns(leaf, this.#tools.signal);
         const near = runs.filter(({ first, count }) => first <= lastBlock && first + count > firstBlock);
         for (const run of near.filter((each) => !this.#isCached(each)))
@@ -222,6 +248,23 @@ export class ServedDisk implements NbdExportHandler {
     const { cache } = this.#tools;
     return cache.has(this.#index, (first * this.#disk.blockSize) / cache.unitBytes);
   }
+}
+
+/** In the order in which they lie, without gaps worth mentioning. */
+function neighboursOf<Child extends RecordAddress>(children: readonly Child[], wanted: Child): readonly Child[] {
+  const beside = children
+    .filter((child) => segmentKey(child) === segmentKey(wanted))
+    .sort((a, b) => a.offset - b.offset);
+  let [first, last] = [beside.indexOf(wanted), beside.indexOf(wanted)];
+  const spanOf = (from: number, to: number) => endOf(beside[to] ?? wanted) - (beside[from] ?? wanted).offset;
+  const touches = (at: number) => (beside[at + 1]?.offset ?? 0) - endOf(beside[at] ?? wanted) <= leafGapBytesMax;
+  while (first > 0 && touches(first - 1) && spanOf(first - 1, last) <= leavesBytesMax / 2) first -= 1;
+  while (last < beside.length - 1 && touches(last) && spanOf(first, last + 1) <= leavesBytesMax) last += 1;
+  return beside.slice(first, last + 1);
+}
+
+function endOf({ offset, length }: RecordAddress): number {
+  return offset + length;
 }
 
 function runOf(runs: readonly Run[], block: number): Run | undefined {
