@@ -6,6 +6,7 @@ import { type Command, InvalidArgumentError, Option } from 'commander';
 import { formatNbdUri } from '../../hypervisors/nbd/nbd-uri.ts';
 import { NbdListenFailed, type NbdListenPlace } from '../../hypervisors/nbd/server/listen.ts';
 import type { NbdServerTls } from '../../hypervisors/nbd/server/server-tls.ts';
+import { ReplicaNotFound } from '../../replica/chain.ts';
 import { isDamage } from '../../replica/damage.ts';
 import type { DiskState } from '../../replica/manifest.ts';
 import { SegmentReader } from '../../replica/segment-reader.ts';
@@ -82,6 +83,7 @@ async function serve(machine: string, flags: ServeFlags, context: CommandContext
   const freshness = await describeFreshness(replica, knownHead(session, machineId, flags.expectHead), signal);
   const point = await replica.openPoint(choosePoint(replica, flags.point), signal);
   const disks = chooseDisks(point, flags.disk);
+  if (disks.length === 0) throw new ReplicaNotFound(`point ${point.point} has no disks`);
   using reader = new SegmentReader(session.repo, machineId, replica.keys);
   await using workers = new RestoreWorkers(workersOf(session.config));
   await using place = await openPlace(flags);

@@ -6,6 +6,7 @@ import { type CoalescedRange, coalesce, type SegmentReader } from '../../replica
 import { fetchRange, type PlannedRecord, splitByPlaintext } from '../fetch-range.ts';
 import { errorOf, type OpenedPiece, wholeRun } from '../open-range.ts';
 import type { RestoreWorkers } from '../restore-workers.ts';
+import { untilAborted } from './until-aborted.ts';
 
 /** Cheaper to fetch along than to ask twice; small, for what a guest reads at boot lies scattered. */
 const gapBytesMax = 32 * 1024;
@@ -62,14 +63,9 @@ export class RecordFetcher {
   async fetch(disk: DiskState, record: PlannedRecord, take: Take, signal: AbortSignal): Promise<void> {
     const wanted = this.#want(disk, record, false);
     wanted.takers.add(take);
-    const { promise: aborted, reject } = Promise.withResolvers<never>();
-    const abort = () => reject(signal.reason);
-    signal.addEventListener('abort', abort, { once: true });
     try {
-      signal.throwIfAborted();
-      await Promise.race([wanted.done.promise, aborted]);
+      await untilAborted(wanted.done.promise, signal);
     } finally {
-      signal.removeEventListener('abort', abort);
       wanted.takers.delete(take);
     }
   }

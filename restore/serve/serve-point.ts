@@ -112,8 +112,10 @@ export class PointServer implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    // Clients are gone before what is fetched for them is: nobody is told of a failure that is none.
+    const closing = this.server[Symbol.asyncDispose]();
     this.#stop.abort(new Error('the service ends'));
-    await this.server[Symbol.asyncDispose]();
+    await closing;
     this.cache[Symbol.dispose]();
   }
 }

@@ -1,17 +1,16 @@
 import { NbdRequestFailed } from '../../hypervisors/nbd/nbd-errors.ts';
 import type { NbdExportHandler, ServedExtent } from '../../hypervisors/nbd/server/nbd-export-handler.ts';
-import { BlockMap, blockCountOf } from '../../replica/block-map.ts';
 import { isDamage } from '../../replica/damage.ts';
 import type { DiskState } from '../../replica/manifest.ts';
-import { segmentKey } from '../../replica/names.ts';
-import { leafBlocks, pageSpan, type Run } from '../../replica/page.ts';
-import type { RecordAddress } from '../../replica/segment.ts';
+import { leafBlocks, type Run } from '../../replica/page.ts';
 import type { PlannedRecord } from '../fetch-range.ts';
 import type { OpenedPiece } from '../open-range.ts';
 import type { BlockCache } from './block-cache.ts';
+import { DiskMap } from './disk-map.ts';
 import type { KeptPages } from './kept-pages.ts';
 import { ReadAhead } from './read-ahead.ts';
 import { type RecordFetcher, recordOf } from './record-fetcher.ts';
+import { untilAborted } from './until-aborted.ts';
 
 /** One disk of a recovery point, as whoever reads it sees it. */
 
@@ -20,9 +19,6 @@ const readAheadBytesMax = 8 * 2 ** 20;
 const readAheadShareOfCache = 0.25;
 /** A status question about a large disk is answered in parts, each after so many leaves at most. */
 const leavesPerQuestionMax = 256;
-/** Leaves of one request: a leaf has 1 to 4 KiB, so that these map a hundred MiB of disk. */
-const leavesBytesMax = 64 * 1024;
-const leafGapBytesMax = 1024;
 const preferredBlockBytesMax = 64 * 1024;
 
 export interface ServedDiskTools {
@@ -50,9 +46,8 @@ export class ServedDisk implements NbdExportHandler {
   readonly #disk: DiskState;
   readonly #index: number;
   readonly #tools: ServedDiskTools;
-  readonly #map: BlockMap;
+  readonly #map: DiskMap;
   readonly #ahead: ReadAhead;
-  readonly #leavesComing = new Map<string, Promise<void>>();
 
   /** `index`: the cache's number for this disk. */
   constructor(disk: DiskState, index: number, description: string, tools: ServedDiskTools) {
@@ -63,7 +58,7 @@ export class ServedDisk implements NbdExportHandler {
     this.#disk = disk;
     this.#index = index;
     this.#tools = tools;
-    this.#map = new BlockMap(disk, disk.root, tools.pages);
+    this.#map = new DiskMap(disk, tools.pages, tools.signal);
     this.#ahead = new ReadAhead(Math.min(readAheadBytesMax, tools.cache.bytesMax * readAheadShareOfCache));
   }
 
@@ -82,7 +77,9 @@ export class ServedDisk implements NbdExportHandler {
     const end = Math.min(offset + length, this.capacityBytes);
     let leaves = 0;
     for (let at = offset; at < end && leaves < leavesPerQuestionMax; leaves += 1) {
-      const { runs, endBlock } = await this.#allocationAt(Math.floor(at / blockSize), signal);
+      const block = Math.floor(at / blockSize);
+      const leaf = Math.floor(block / leafBlocks);
+      const { runs, endBlock } = await this.#mapped(leaf, this.#map.allocationAt(block), signal);
       const stop = Math.min(end, endBlock * blockSize);
       for (const run of runs) {
         const [start, runEnd] = [run.first * blockSize, Math.min((run.first + run.count) * blockSize, stop)];
@@ -150,11 +147,14 @@ export class ServedDisk implements NbdExportHandler {
     if (from < to) into.set(bytes.subarray(from - start, to - start), from - offset);
   }
 
-  async #leafRuns(leaf: number, signal: AbortSignal): Promise<readonly Run[]> {
+  #leafRuns(leaf: number, signal: AbortSignal): Promise<readonly Run[]> {
+    return this.#mapped(leaf, this.#map.leafRuns(leaf), signal);
+  }
+
+  /** Others may wait for the same page, so that it is read for the service and not for one client. */
+  async #mapped<T>(leaf: number, reading: Promise<T>, signal: AbortSignal): Promise<T> {
     try {
-      // Others may wait for the same page, so that it is read for the service and not for one client.
-      await this.#fetchNeighbours(leaf);
-      return await this.#map.leafRuns(leaf, this.#tools.signal);
+      return await untilAborted(reading, signal);
     } catch (error) {
       signal.throwIfAborted();
       const blocks = { first: leaf * leafBlocks, count: leafBlocks };
@@ -170,62 +170,6 @@ export class ServedDisk implements NbdExportHandler {
     return new NbdRequestFailed(words, 'EIO', { cause: error });
   }
 
-  /** The runs around a block up to `endBlock`, or none up to there. */
-  async #allocationAt(
-    block: number,
-    signal: AbortSignal,
-  ): Promise<{ readonly runs: readonly Run[]; readonly endBlock: number }> {
-    const leaf = Math.floor(block / leafBlocks);
-    const path = await this.#pathTo(leaf, signal);
-    const last = path.at(-1);
-    if (last === undefined) return { runs: [], endBlock: blockCountOf(this.#disk) };
-    if ('runs' in last.page) return { runs: last.page.runs, endBlock: (leaf + 1) * leafBlocks };
-    // The path ends where a page has no child: nothing below it is mapped.
-    const span = pageSpan(last.page.level - 1);
-    return { runs: [], endBlock: (Math.floor(block / span) + 1) * span };
-  }
-
-  async #pathTo(leaf: number, signal: AbortSignal) {
-    const blocks = { first: leaf * leafBlocks, count: leafBlocks };
-    try {
-      if (leaf % leafBlocks === 0) await this.#prefetchLeaves(leaf);
-      return await this.#map.pathTo(leaf, this.#tools.signal);
-    } catch (error) {
-      signal.throwIfAborted();
-      if (isDamage(error)) this.#tools.damaged(this.#disk, blocks, error);
-      throw this.#refusal(blocks, error);
-    }
-  }
-
-  /** The leaf with those that lie beside it in its segment: they map the disk nearby, and cost no further request. */
-  async #fetchNeighbours(leaf: number): Promise<void> {
-    const { pages, signal } = this.#tools;
-    const parent = (await this.#map.pathTo(leaf, signal, 1)).at(-1);
-    if (parent === undefined || 'runs' in parent.page || parent.page.level !== 1) return;
-    const { firstBlock, page } = parent;
-    const wanted = page.children.find(({ child }) => firstBlock + child * leafBlocks === leaf * leafBlocks);
-    if (wanted === undefined || pages.has(wanted)) return;
-    const group = neighboursOf(page.children, wanted);
-    const key = `${segmentKey(wanted)} ${group[0]?.offset}`;
-    const coming = this.#leavesComing.get(key);
-    if (coming !== undefined) return await coming;
-    const leaves = group.map((ref) => ({ ref, level: 0, firstBlock: firstBlock + ref.child * leafBlocks }));
-    const fetching = pages.prefetch(this.#disk, leaves, signal).finally(() => this.#leavesComing.delete(key));
-    this.#leavesComing.set(key, fetching);
-    await fetching;
-  }
-
-  /** Whoever asks for the allocation mostly asks for all of it: the leaves of one page come together. */
-  async #prefetchLeaves(leaf: number): Promise<void> {
-    const { pages, signal } = this.#tools;
-    const path = await this.#map.pathTo(leaf, signal);
-    const parent = path.findLast(({ page }) => !('runs' in page));
-    if (parent === undefined || 'runs' in parent.page || parent.page.level !== 1) return;
-    const { firstBlock, page } = parent;
-    const leaves = page.children.map((ref) => ({ ref, level: 0, firstBlock: firstBlock + ref.child * leafBlocks }));
-    await pages.prefetch(this.#disk, leaves, signal);
-  }
-
   /** Never rejects: whoever reads there for himself hears what is wrong. */
   async #readAhead({ offset, end }: { readonly offset: number; readonly end: number }): Promise<void> {
     const { blockSize, capacityBytes } = this.#disk;
@@ -233,8 +177,7 @@ export class ServedDisk implements NbdExportHandler {
     const firstBlock = Math.floor(offset / blockSize);
     try {
       for (let leaf = Math.floor(firstBlock / leafBlocks); leaf * leafBlocks <= lastBlock; leaf += 1) {
-        await this.#fetchNeighbours(leaf);
-        const runs = await this.#map.leafRuns(leaf, this.#tools.signal);
+        const runs = await this.#map.leafRuns(leaf);
         const near = runs.filter(({ first, count }) => first <= lastBlock && first + count > firstBlock);
         for (const run of near.filter((each) => !this.#isCached(each)))
           this.#tools.fetcher.fetchAhead(this.#disk, recordOf(run, runs));
@@ -248,23 +191,6 @@ export class ServedDisk implements NbdExportHandler {
     const { cache } = this.#tools;
     return cache.has(this.#index, (first * this.#disk.blockSize) / cache.unitBytes);
   }
-}
-
-/** In the order in which they lie, without gaps worth mentioning. */
-function neighboursOf<Child extends RecordAddress>(children: readonly Child[], wanted: Child): readonly Child[] {
-  const beside = children
-    .filter((child) => segmentKey(child) === segmentKey(wanted))
-    .sort((a, b) => a.offset - b.offset);
-  let [first, last] = [beside.indexOf(wanted), beside.indexOf(wanted)];
-  const spanOf = (from: number, to: number) => endOf(beside[to] ?? wanted) - (beside[from] ?? wanted).offset;
-  const touches = (at: number) => (beside[at + 1]?.offset ?? 0) - endOf(beside[at] ?? wanted) <= leafGapBytesMax;
-  while (first > 0 && touches(first - 1) && spanOf(first - 1, last) <= leavesBytesMax / 2) first -= 1;
-  while (last < beside.length - 1 && touches(last) && spanOf(first, last + 1) <= leavesBytesMax) last += 1;
-  return beside.slice(first, last + 1);
-}
-
-function endOf({ offset, length }: RecordAddress): number {
-  return offset + length;
 }
 
 function runOf(runs: readonly Run[], block: number): Run | undefined {

@@ -232,6 +232,46 @@ describe('a served recovery point', () => {
     expect(served.damage).toEqual([]);
   });
 
+  it('leaves of the map that lie together cost one request', async () => {
+    let requests = 0;
+    const target = withFaults(rig.target, (operation) => {
+      if (operation === 'get') requests += 1;
+      return null;
+    });
+    await using served = await servePointOf(rig, life.first, { target });
+    await using disk = await served.open('system');
+    const before = requests;
+    // Five leaves of 4 MiB, the second of which maps nothing.
+    for (const mib of [1, 9, 13, 17]) await readRange(disk, mib * mebibyte, 4096);
+    const { ranges } = served.server.served;
+    // The root, the leaves, and of each segment its first bytes.
+    expect(requests - before - ranges).toBeLessThanOrEqual(2 + ranges);
+    const afterwards = requests;
+    await collect(disk.extents(baseAllocation, 0, systemBytes, never));
+    expect(requests).toBe(afterwards);
+  });
+
+  it('a client that leaves while the store is silent is gone at once', async () => {
+    const answer = Promise.withResolvers<void>();
+    let silent = false;
+    const silentTarget = {
+      ...rig.target,
+      get: async (...args: Parameters<typeof rig.target.get>) => {
+        if (silent) await answer.promise;
+        return rig.target.get(...args);
+      },
+    };
+    await using served = await servePointOf(rig, life.first, { target: silentTarget });
+    const disk = await served.open('system');
+    silent = true;
+    const read = readRange(disk, 15 * mebibyte, 4096).catch((error: unknown) => error);
+    await disk[Symbol.asyncDispose]();
+    expect(await read).toMatchObject({ code: 'NBD_CONNECTION_LOST' });
+    await expect.poll(() => served.server.server.connections).toBe(0);
+    expect(served.server.server.heldBytes).toBe(0);
+    answer.resolve();
+  });
+
   it('a client that leaves in the middle takes nobody along', async () => {
     await using served = await servePointOf(rig, life.first);
     const leaver = await served.open('system');
