@@ -115,7 +115,7 @@ async function sync(arena: Arena): Promise<readonly string[]> {
 }
 
 async function serve(arena: Arena): Promise<readonly string[]> {
-  const { lines, ...measured } = await serveRounds(arena, roundsMax);
+  const { lines, ...measured } = await serveRounds(arena, roundsMax, options.without);
   raw.serve.push(measured);
   return lines;
 }

@@ -15,6 +15,7 @@ const roundTripsMs = [0, 20];
 export async function serveRounds(
   arena: Arena,
   rounds: number,
+  without: readonly string[],
 ): Promise<{
   readonly reads: readonly ReadRow[];
   readonly boots: readonly BootRow[];
@@ -26,7 +27,9 @@ export async function serveRounds(
   const needs = await nbdNeeds();
   if (needs === null) {
     const mounts = await peerNeeds('bench/fuse');
-    const { present, missing } = await gather(mounts === null ? readers : [failkit]);
+    const { present, missing } = await gather(
+      (mounts === null ? readers : [failkit]).filter(({ name }) => !without.includes(name)),
+    );
     for (let round = 1; round <= rounds; round++) reads.push(...(await readRound(arena, round, roundTripsMs, present)));
     lines.push(
       ...readTable(reads),

@@ -4,13 +4,15 @@ import { segmentKey } from '../../replica/names.ts';
 import type { Run } from '../../replica/page.ts';
 import { type CoalescedRange, coalesce, type SegmentReader } from '../../replica/segment-reader.ts';
 import { fetchRange, type PlannedRecord, splitByPlaintext } from '../fetch-range.ts';
-import { errorOf, type OpenedPiece, wholeRun } from '../open-range.ts';
+import { errorOf, type OpenedPiece, openRange, type RecordFailure, wholeRun } from '../open-range.ts';
 import type { RestoreWorkers } from '../restore-workers.ts';
 import { untilAborted } from './until-aborted.ts';
 
 /** Cheaper to fetch along than to ask twice; small, for what a guest reads at boot lies scattered. */
 const gapBytesMax = 32 * 1024;
 const rangeBytesMax = 2 * 2 ** 20;
+/** One record of the usual size keeps this thread for a millisecond; more is for the worker threads. */
+const openedHereBytesMax = 256 * 1024;
 
 export interface FetcherTools {
   readonly reader: SegmentReader;
@@ -145,23 +147,35 @@ export class RecordFetcher {
     const disk = range.members[0]?.disk;
     if (disk === undefined) return;
     const { keys, task } = await fetchRange(disk, range, this.#tools, this.#signal);
+    this.#signal.throwIfAborted();
     this.fetchedBytes += task.bytes.length;
     this.ranges += 1;
     const byBlock = new Map(
       range.members.flatMap((member) => blocksOf(member).map((block) => [block, member] as const)),
     );
+    const give = (piece: OpenedPiece) => {
+      keep(disk, piece);
+      for (const take of byBlock.get(piece.firstBlock)?.takers ?? []) take(piece);
+    };
+    if (isSmall(range)) {
+      const bare = { ...task, dataKey: keys.key.bytes, digestKey: keys.machineKeys.digestKey };
+      this.#conclude(range, openRange(bare, give));
+      workers.giveBack(task.bytes);
+      return;
+    }
     await workers.openSome(keys, task, this.#signal, async (pieces, failures) => {
-      for (const piece of pieces) {
-        keep(disk, piece);
-        for (const take of byBlock.get(piece.firstBlock)?.takers ?? []) take(piece);
-      }
-      const failed = new Map(failures.map((failure) => [failure.record, failure]));
-      for (const member of range.members) {
-        const failure = failed.get(member.record);
-        if (failure === undefined) this.#settle(member);
-        else this.#fail(member, errorOf(failure));
-      }
+      for (const piece of pieces) give(piece);
+      this.#conclude(range, failures);
     });
+  }
+
+  #conclude({ members }: CoalescedRange<Wanted>, failures: readonly RecordFailure[]): void {
+    const failed = new Map(failures.map((failure) => [failure.record, failure]));
+    for (const member of members) {
+      const failure = failed.get(member.record);
+      if (failure === undefined) this.#settle(member);
+      else this.#fail(member, errorOf(failure));
+    }
   }
 
   #settle(wanted: Wanted): void {
@@ -179,6 +193,14 @@ export class RecordFetcher {
 /** Of the wanted pieces; a block that is in use belongs to one record alone. */
 function blocksOf({ run, pieces }: PlannedRecord): readonly number[] {
   return pieces.map(({ inside }) => run.first - run.inside + inside);
+}
+
+/** Opened sooner than a thread would hear of it. */
+function isSmall({ members }: CoalescedRange<Wanted>): boolean {
+  const [only] = members;
+  return (
+    members.length === 1 && only !== undefined && only.run.recordBlocks * only.disk.blockSize <= openedHereBytesMax
+  );
 }
 
 function alone(member: Wanted): CoalescedRange<Wanted> {
