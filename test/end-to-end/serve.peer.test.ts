@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createCipheriv, createHash, randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { chmod, mkdir, mkdtemp, open, readdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, mkdtemp, open, readdir, readFile, readlink, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -93,15 +93,15 @@ machines: [{ name: web-1, source: { type: image, disks: [${list.join(', ')}] } }
 
   it('clients that are killed leave nothing behind', async () => {
     const { failkit, uri } = await start();
-    const before = await openFiles(failkit.pid);
+    const before = await openSockets(failkit.pid);
     for (let i = 0; i < 5; i++) {
       const client = spawn(join(peerFolder('nbd'), 'nbdcopy'), ['--connections=3', uri('system'), 'null:'], {
         stdio: 'ignore',
       });
-      await expect.poll(() => openFiles(failkit.pid), { timeout: 20_000, interval: 2 }).toBeGreaterThan(before);
+      await expect.poll(() => openSockets(failkit.pid), { timeout: 20_000, interval: 2 }).toBeGreaterThan(before);
       await kill(client);
     }
-    await expect.poll(() => openFiles(failkit.pid), { timeout: 20_000 }).toBeLessThanOrEqual(before);
+    await expect.poll(() => openSockets(failkit.pid), { timeout: 20_000 }).toBeLessThanOrEqual(before);
     await runNbdTool('qemu-img', ['compare', '-f', 'raw', '-F', 'raw', at('my data'), uri('my data')]);
     failkit.kill('SIGINT');
     expect((await failkit.ended).exitCode).toBe(0);
@@ -218,8 +218,11 @@ async function peakOf(pid: number): Promise<number> {
   return Number(/^VmHWM:\s+(\d+) kB$/m.exec(await readFile(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0) * 1024;
 }
 
-async function openFiles(pid: number): Promise<number> {
-  return (await readdir(`/proc/${pid}/fd`)).length;
+/** Not all of its files: threads that start meanwhile have some of their own. */
+async function openSockets(pid: number): Promise<number> {
+  const files = await readdir(`/proc/${pid}/fd`);
+  const links = await Promise.all(files.map((file) => readlink(`/proc/${pid}/fd/${file}`).catch(() => '')));
+  return links.filter((link) => link.startsWith('socket:')).length;
 }
 
 async function kill(child: ChildProcess): Promise<void> {
