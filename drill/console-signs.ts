@@ -3,7 +3,8 @@ import type { DrillFinding, FindingCode } from './drill.ts';
 /** What firmwares, boot loaders, kernels and initial memory disks print when something goes well, or does not. */
 
 /** The firmware gives the machine to what is on the disk. */
-export const bootLoaderStarted = /Booting from [0-9A-Fa-f]{4}:[0-9A-Fa-f]{4}|BdsDxe: starting Boot|\[Bds\]Booting/;
+export const bootLoaderStarted =
+  /Booting from [0-9A-Fa-f]{4}:[0-9A-Fa-f]{4}|BdsDxe: starting Boot\w+ "(?!EFI Internal Shell)|\[Bds\]Booting/;
 
 export const kernelStarted = /Linux version \d\S*|Copyright \(c\) [^\n]*The FreeBSD Project|OpenBSD \d+\.\d+ \(/;
 

@@ -15,6 +15,8 @@ export class Console implements AsyncDisposable {
   readonly #file: WriteStream;
   readonly #clients = new Set<Socket>();
   #keptBytes = 0;
+  /** With its escape sequences, which may come in two parts. */
+  #raw = '';
   #tail = '';
   /** Called with the newest text, as far as it may matter, each time that some came. */
   onText: (tail: string) => void = () => undefined;
@@ -58,7 +60,8 @@ export class Console implements AsyncDisposable {
       this.#file.write(bytes);
       if (this.#keptBytes >= fileBytesMax) this.#file.write(cutHere);
     }
-    this.#tail = (this.#tail + withoutEscapes(bytes.toString('latin1'))).slice(-tailCharsMax);
+    this.#raw = (this.#raw + bytes.toString('latin1')).slice(-tailCharsMax);
+    this.#tail = withoutEscapes(this.#raw);
     this.onText(this.#tail);
   }
 

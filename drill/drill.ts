@@ -30,8 +30,8 @@ export interface BackingDisk extends AsyncDisposable {
   readonly place: string;
   /** Fills `into` exactly. */
   read(offset: number, into: Uint8Array, signal: AbortSignal): Promise<void>;
-  /** What was written to it since it was opened, in words; null: nothing. */
-  changed(signal: AbortSignal): Promise<string | null>;
+  /** What is wrong with it by now: it was written to, or parts of it could not be had. */
+  findings(signal: AbortSignal): Promise<readonly DrillFinding[]>;
   /** Bytes that were fetched from the store for it so far. */
   readonly fetchedBytes: number;
 }
@@ -88,6 +88,8 @@ export const findingCodes = [
   'NO_SCREENSHOT',
   'PORT_CLOSED',
   'COMMAND_FAILED',
+  'POINT_DAMAGED',
+  'STORE_FAILED',
   'SOURCE_WRITTEN',
   'LEFT_BEHIND',
 ] as const;

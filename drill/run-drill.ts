@@ -90,10 +90,7 @@ async function drillOne(
 async function stopAndLook(drilled: readonly Drilled[], signal: AbortSignal): Promise<void> {
   for (const { booted } of drilled) await booted?.qemu.stop();
   for (const { booted, findings } of drilled) {
-    for (const disk of booted?.disks ?? []) {
-      const changed = await disk.changed(signal);
-      if (changed !== null) findings.push({ code: 'SOURCE_WRITTEN', what: changed });
-    }
+    for (const disk of booted?.disks ?? []) findings.push(...(await disk.findings(signal)));
   }
 }
 

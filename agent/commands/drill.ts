@@ -1,4 +1,4 @@
-import { readdir } from 'node:fs/promises';
+import { chmod, readdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
@@ -26,11 +26,11 @@ import {
   parseCheck,
   wholeNumber,
 } from '../drill/drill-options.ts';
-import { openDrillMachine } from '../drill/open-drill-machine.ts';
+import { type DrillWanted, type OpenedMachine, openDrillMachine } from '../drill/open-drill-machine.ts';
 import { listReplicas } from '../find-machine.ts';
-import { workersOf } from '../memory-budget.ts';
+import { servedCacheBytes, workersOf } from '../memory-budget.ts';
 import { watchProgress } from '../progress/watch-progress.ts';
-import { formatDuration } from '../quantities.ts';
+import { formatBytes, formatDuration } from '../quantities.ts';
 import { exitCodes, remedyFor } from '../remedy.ts';
 import { openSession, type Session } from '../session.ts';
 import { agentVersion } from '../version.ts';
@@ -45,6 +45,7 @@ interface DrillFlags {
   readonly order?: string;
   readonly check?: readonly CheckWanted[];
   readonly reach: Reach;
+  readonly from: DrillWanted['from'];
   readonly network: DrillOptions['network'];
   readonly firmware: DrillOptions['firmware'];
   readonly accel: 'auto' | 'kvm' | 'tcg';
@@ -56,6 +57,7 @@ interface DrillFlags {
 }
 
 const defaultTimeoutMs = 300_000;
+const cacheBytesMin = 16 * 2 ** 20;
 
 export function register(program: Command, run: RunCommand): void {
   program
@@ -68,6 +70,11 @@ export function register(program: Command, run: RunCommand): void {
     .option('--order <names>', 'who boots first, separated by commas; each waits until the one before is usable')
     .option('--check <check>', 'port=22 or command=…, MACHINE: in front for one machine; may be repeated', parseCheck)
     .addOption(new Option('--reach <milestone>', 'how far a machine has to get').choices(reaches).default('agent'))
+    .addOption(
+      new Option('--from <how>', 'served: blocks are fetched when they are read; restored: every disk first')
+        .choices(['served', 'restored'])
+        .default('served'),
+    )
     .addOption(
       new Option('--network <network>', 'isolated: among these machines, leading nowhere else')
         .choices(['none', 'isolated'])
@@ -107,9 +114,11 @@ async function drill(names: readonly string[], flags: DrillFlags, context: Comma
   const chosen = inOrder(await chooseNames(names, session, signal), flags.order);
   await using workers = new RestoreWorkers(workersOf(session.config));
   using stack = new DisposableStack();
-  const opened = [];
+  // Most machines have one disk or two, and their memory is far larger than what is kept here.
+  const cacheBytes = Math.max(cacheBytesMin, Math.floor(servedCacheBytes(session.config) / (2 * chosen.length)));
+  const opened: OpenedMachine[] = [];
   for (const name of chosen) {
-    const wanted = { point: flags.point, checks: checksFor(name, checks, chosen) };
+    const wanted = { point: flags.point, checks: checksFor(name, checks, chosen), from: flags.from, cacheBytes };
     opened.push(await openDrillMachine(name, wanted, session, workers, stack, signal));
   }
   const options = { ...optionsOf(flags), evidenceFolder: await evidenceFolder(flags.evidence) };
@@ -159,6 +168,8 @@ async function evidenceFolder(wanted: string | undefined): Promise<string> {
   await makeOutputFolder(folder);
   if ((await readdir(folder)).length > 0)
     throw new OutputExists(`${folder} holds something already: name a new folder with --evidence`);
+  // What a machine shows on its consoles is nobody else's business.
+  await chmod(folder, 0o700);
   return folder;
 }
 
@@ -220,7 +231,9 @@ function machineLines(
     ...machine.findings.map(({ code, what }) => `   ${red(code)}  ${what}`),
     ...machine.excludedDisks.map((label) => yellow(`   disk ${label} is not in this point`)),
     `   ${machine.checks.map(({ check, outcome }) => `${check} ${colourOf[outcome](outcome)}`).join(', ')}`,
-    dim(`   ${machine.phases.map(({ phase, tookMs }) => `${phase} ${formatDuration(tookMs)}`).join(', ')}`),
+    dim(
+      `   ${machine.phases.map(({ phase, tookMs }) => `${phase} ${formatDuration(tookMs)}`).join(', ')}; ${formatBytes(machine.fetchedBytes)} fetched`,
+    ),
     dim(`   ${freshness}`),
   ];
 }

@@ -13,9 +13,18 @@ import { rangesInFlightMax } from '../memory-budget.ts';
 import type { Session } from '../session.ts';
 import { DrillOptionInvalid } from './drill-options.ts';
 import { restoredDisk } from './restored-disk.ts';
+import { servedDisk } from './served-disk.ts';
 
 /** Of UEFI variables; nothing larger is one. */
 const variablesBytesMax = 4 * 2 ** 20;
+
+export interface DrillWanted {
+  readonly point: string | undefined;
+  readonly checks: readonly DrillCheck[];
+  readonly from: 'served' | 'restored';
+  /** For opened blocks of each served disk. */
+  readonly cacheBytes: number;
+}
 
 export interface OpenedMachine {
   readonly machine: DrillMachine;
@@ -25,7 +34,7 @@ export interface OpenedMachine {
 /** Its point, ready to be booted; what that needs open lives as long as `stack`. */
 export async function openDrillMachine(
   name: string,
-  wanted: { readonly point: string | undefined; readonly checks: readonly DrillCheck[] },
+  wanted: DrillWanted,
   session: Session,
   workers: RestoreWorkers,
   stack: DisposableStack,
@@ -48,7 +57,11 @@ export async function openDrillMachine(
     consistency: manifest.consistency,
     excluded: manifest.excluded.map(({ label }) => label),
     openMs: performance.now() - startedMs,
-    disks: manifest.disks.map((disk) => restoredDisk(disk, tools)),
+    disks: manifest.disks.map((disk) =>
+      wanted.from === 'served'
+        ? servedDisk(disk, { ...tools, cacheBytes: wanted.cacheBytes })
+        : restoredDisk(disk, tools),
+    ),
     uefiVariables,
     checks: wanted.checks,
   };

@@ -39,10 +39,10 @@ async function openRestored(
       const { bytesRead } = await file.read(into, 0, into.length, offset);
       if (bytesRead !== into.length) throw new OutputUnusable(`${path} ends before ${offset + into.length}`);
     },
-    changed: async () =>
-      (await signatureOf(path)) === before
-        ? null
-        : `the disk ${disk.label} that was restored for the drill was written to`,
+    async findings() {
+      if ((await signatureOf(path)) === before) return [];
+      return [{ code: 'SOURCE_WRITTEN', what: `disk ${disk.label}, restored for the drill, was written to` }];
+    },
     [Symbol.asyncDispose]: () => file.close(),
   };
 }
