@@ -35,7 +35,11 @@ const serialSigns: readonly Sign[] = [
     seen: /Unable to mount root fs|Failed to mount \S+ as root file system|ALERT!\s+\S+ does not exist|dracut-initqueue[^\n]*timeout|Gave up waiting for root|\(initramfs\)/,
     what: 'the kernel started, and the root file system could not be mounted',
   },
-  { code: 'KERNEL_PANIC', seen: /Kernel panic - not syncing[^\n]*/, what: 'the kernel panicked' },
+  {
+    code: 'KERNEL_PANIC',
+    seen: /Kernel panic - not syncing(?!: VFS: Unable to mount root)/,
+    what: 'the kernel panicked',
+  },
   {
     code: 'EMERGENCY_MODE',
     seen: /You are in (?:emergency|rescue) mode|Give root password for maintenance|Entering emergency mode|Cannot open access to console, the root account is locked/,

@@ -21,7 +21,7 @@ export async function writeEvidence(folder: string, result: DrillResult, version
 }
 
 /** Plain sentences, for whoever has to sign that the drill took place. */
-export function summaryOf(result: DrillResult, version: string): readonly string[] {
+function summaryOf(result: DrillResult, version: string): readonly string[] {
   const passed = result.machines.filter(({ outcome }) => outcome === 'passed').length;
   return [
     `Drill of ${result.machines.length === 1 ? 'one machine' : `${result.machines.length} machines`}: ${result.outcome.toUpperCase()} (${passed} of ${result.machines.length} passed).`,

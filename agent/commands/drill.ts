@@ -1,9 +1,10 @@
-import { chmod, readdir } from 'node:fs/promises';
+import { chmod, readdir, rmdir } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import {
   type DiskBus,
+  type DrillMachine,
   type DrillOptions,
   type DrillResult,
   diskBuses,
@@ -122,16 +123,29 @@ async function drill(names: readonly string[], flags: DrillFlags, context: Comma
     opened.push(await openDrillMachine(name, wanted, session, workers, stack, signal));
   }
   const options = { ...optionsOf(flags), evidenceFolder: await evidenceFolder(flags.evidence) };
-  const shown = new ShownProgress();
-  using _watching = watchProgress(context.output, () => shown.progress);
-  const result = await runDrill(
-    opened.map(({ machine }) => machine),
-    options,
-    { onProgress: (machine, doing) => shown.set(machine, doing), explain: whyUnusable },
-    signal,
-  );
+  const machines = opened.map(({ machine }) => machine);
+  const result = await runWatched(machines, options, context).catch(async (error: unknown) => {
+    // A folder in which there is nothing is no evidence; one with something stays.
+    await rmdir(options.evidenceFolder).catch(() => undefined);
+    throw error;
+  });
   await writeEvidence(options.evidenceFolder, result, agentVersion());
   return answer(result, opened, options.evidenceFolder, context);
+}
+
+async function runWatched(
+  machines: readonly DrillMachine[],
+  options: DrillOptions,
+  { output, signal }: CommandContext,
+): Promise<DrillResult> {
+  await makeOutputFolder(options.workFolder);
+  const shown = new ShownProgress();
+  using _watching = watchProgress(output, () => shown.progress);
+  const tools = {
+    onProgress: (machine: string, doing: string) => shown.set(machine, doing),
+    explain: whyUnusable,
+  };
+  return await runDrill(machines, options, tools, signal);
 }
 
 /** What is written on the command line, else what is configured, else all that there is: a host for recovery configures none. */

@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { mkdir, open, readdir, readFile, stat } from 'node:fs/promises';
+import { chmod, mkdir, open, readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
@@ -170,9 +170,10 @@ describe.skipIf(needs !== null)(`failkit drill --local${described}`, () => {
     const running = drill(['good', '--from', 'restored']);
     const disk = await appears(work, /\.raw$/);
     await appears(work, /^overlay/);
-    const file = await open(disk, 'r+').catch(() => null);
-    await file?.write(Buffer.of(1), 0, 1, 95 * 2 ** 20);
-    await file?.close();
+    await chmod(disk, 0o600);
+    const file = await open(disk, 'r+');
+    await file.write(Buffer.of(1), 0, 1, 95 * 2 ** 20);
+    await file.close();
     const { exitCode, result } = await running;
     expect(result.machines[0]?.findings.map(({ code }) => code)).toEqual(['SOURCE_WRITTEN']);
     expect(result.sourceUntouched).toBe(false);
