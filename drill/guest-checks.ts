@@ -6,7 +6,7 @@ import type { CheckResult, DrillCheck, DrillFinding } from './drill.ts';
 
 const answerTimeoutMs = 10_000;
 const retryMs = 500;
-const retryForMs = 60_000;
+const retryForMs = 30_000;
 const fileChunkBytes = 65_536;
 const fileBytesMax = 4 * 1024 * 1024;
 const listening = '0A';

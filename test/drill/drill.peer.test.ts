@@ -103,7 +103,7 @@ describe.skipIf(needs !== null)(`failkit drill --local${described}`, () => {
     expect(summary).toMatch(/untouched[\s\S]*is gone/);
     expect((await stat(evidence)).mode & 0o077).toBe(0);
     const { stdout } = await promisify(execFile)('sha256sum', ['-c', 'SHA256SUMS'], { cwd: evidence });
-    expect(stdout.split('\n').filter((line) => line.endsWith(': OK')).length).toBe(7);
+    expect(stdout.split('\n').filter((line) => line.endsWith(': OK')).length).toBe(8);
   });
 
   test('restored disks serve as well, and stay what they are', async () => {
@@ -138,7 +138,7 @@ describe.skipIf(needs !== null)(`failkit drill --local${described}`, () => {
   });
 
   test('UEFI that finds nothing to start says so', async () => {
-    const { exitCode, one } = await drillOne('no-boot-sector', '--firmware', 'uefi', '--timeout', '120');
+    const { exitCode, one } = await drillOne('no-boot-sector', '--firmware', 'uefi', '--timeout', '300');
     expect(one.findings.map(({ code }) => code)).toEqual(['NO_BOOTABLE_DEVICE']);
     expect(exitCode).toBe(9);
   });

@@ -22,6 +22,8 @@ export async function drillNeeds(): Promise<string | null> {
 /** What was done to the disk of each machine. */
 const damages = {
   good: async () => undefined,
+  /** The whole Debian with systemd. */
+  debian: async () => undefined,
   second: async () => undefined,
   'no-boot-sector': (disk: string) => overwrite(disk, 0, Buffer.alloc(512)),
   'no-root': (disk: string) => overwrite(disk, rootAt, Buffer.alloc(20 * mebibyte)),
@@ -56,7 +58,7 @@ export async function openDrillSite(machines: readonly DrilledMachine[]): Promis
   const longAgo = new Date(Date.now() - 3_600_000);
   for (const machine of machines) {
     const disk = join(folder, `${machine}.raw`);
-    await copyFile(join(peerFolder('guest'), 'guest.raw'), disk);
+    await copyFile(machine === 'debian' ? debianImage() : join(peerFolder('guest'), 'guest.raw'), disk);
     await damages[machine](disk);
     await utimes(disk, longAgo, longAgo);
   }
@@ -71,6 +73,10 @@ export async function openDrillSite(machines: readonly DrilledMachine[]): Promis
     if (exitCode !== 0) throw new Error(`failkit ${args.join(' ')}: ${stderr}`);
   }
   return site;
+}
+
+function debianImage(): string {
+  return join(peerFolder('debian-guest'), 'debian.raw');
 }
 
 async function overwrite(path: string, offset: number, bytes: Uint8Array): Promise<void> {
