@@ -27,7 +27,7 @@ import {
   parseCheck,
   wholeNumber,
 } from '../drill/drill-options.ts';
-import { type DrillWanted, type OpenedMachine, openDrillMachine } from '../drill/open-drill-machine.ts';
+import { type DrillWanted, type OpenedMachine, openDrillMachine, SharedCache } from '../drill/open-drill-machine.ts';
 import { listReplicas } from '../find-machine.ts';
 import { servedCacheBytes, workersOf } from '../memory-budget.ts';
 import { watchProgress } from '../progress/watch-progress.ts';
@@ -58,7 +58,6 @@ interface DrillFlags {
 }
 
 const defaultTimeoutMs = 300_000;
-const cacheBytesMin = 16 * 2 ** 20;
 
 export function register(program: Command, run: RunCommand): void {
   program
@@ -94,11 +93,10 @@ export function register(program: Command, run: RunCommand): void {
     .addOption(new Option('--disk-bus <bus>', 'what the machine has a driver for').choices(diskBuses).default('virtio'))
     .option('--memory-mib <number>', 'of each machine', wholeNumber(64, 1_048_576), 2048)
     .option('--cpus <number>', 'of each machine', wholeNumber(1, 64), 2)
-    .option(
-      '--timeout <duration>',
-      'for each machine, from its power-on: 300, 90s, 10min',
-      durationOption,
-      defaultTimeoutMs,
+    .addOption(
+      new Option('--timeout <duration>', 'for each machine, from its power-on: 300, 90s, 10min')
+        .argParser(durationOption)
+        .default(defaultTimeoutMs, '5min'),
     )
     .option('--work <folder>', 'for restored disks and overlays (default: the folder for temporary files)')
     .action((names: string[], flags: DrillFlags, command: Command) =>
@@ -115,12 +113,12 @@ async function drill(names: readonly string[], flags: DrillFlags, context: Comma
   const chosen = inOrder(await chooseNames(names, session, signal), flags.order);
   await using workers = new RestoreWorkers(workersOf(session.config));
   using stack = new DisposableStack();
-  // Most machines have one disk or two, and their memory is far larger than what is kept here.
-  const cacheBytes = Math.max(cacheBytesMin, Math.floor(servedCacheBytes(session.config) / (2 * chosen.length)));
+  const cache = new SharedCache(servedCacheBytes(session.config));
   const opened: OpenedMachine[] = [];
   for (const name of chosen) {
-    const wanted = { point: flags.point, checks: checksFor(name, checks, chosen), from: flags.from, cacheBytes };
+    const wanted = { point: flags.point, checks: checksFor(name, checks, chosen), from: flags.from, cache };
     opened.push(await openDrillMachine(name, wanted, session, workers, stack, signal));
+    refuseTwice(name, opened);
   }
   const options = { ...optionsOf(flags), evidenceFolder: await evidenceFolder(flags.evidence) };
   const machines = opened.map(({ machine }) => machine);
@@ -131,6 +129,12 @@ async function drill(names: readonly string[], flags: DrillFlags, context: Comma
   });
   await writeEvidence(options.evidenceFolder, result, agentVersion());
   return answer(result, opened, options.evidenceFolder, context);
+}
+
+/** By its name and by its id, say. */
+function refuseTwice(name: string, opened: readonly OpenedMachine[]): void {
+  const ids = opened.map(({ machine }) => machine.machineId);
+  if (new Set(ids).size < ids.length) throw new DrillOptionInvalid(`${name} is named twice, once in another way`);
 }
 
 async function runWatched(

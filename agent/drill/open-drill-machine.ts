@@ -17,13 +17,32 @@ import { servedDisk } from './served-disk.ts';
 
 /** Of UEFI variables; nothing larger is one. */
 const variablesBytesMax = 4 * 2 ** 20;
+const cacheBytesMin = 8 * 2 ** 20;
+
+/** Known once every machine is open: how many disks share it. */
+export class SharedCache {
+  readonly #bytes: number;
+  #disks = 0;
+
+  constructor(bytes: number) {
+    this.#bytes = bytes;
+  }
+
+  add(disks: number): void {
+    this.#disks += disks;
+  }
+
+  get bytesOfOne(): number {
+    return Math.max(cacheBytesMin, Math.floor(this.#bytes / Math.max(1, this.#disks)));
+  }
+}
 
 export interface DrillWanted {
   readonly point: string | undefined;
   readonly checks: readonly DrillCheck[];
   readonly from: 'served' | 'restored';
-  /** For opened blocks of each served disk. */
-  readonly cacheBytes: number;
+  /** For opened blocks of all served disks together. */
+  readonly cache: SharedCache;
 }
 
 export interface OpenedMachine {
@@ -46,6 +65,7 @@ export async function openDrillMachine(
   const freshness = await describeFreshness(replica, knownHead(session, machineId, undefined), signal);
   const { point, manifest } = await replica.openPoint(choosePoint(replica, wanted.point), signal);
   if (manifest.disks.length === 0) throw new DrillOptionInvalid(`point ${point} of ${name} has no disk to boot from`);
+  wanted.cache.add(manifest.disks.length);
   const reader = stack.use(new SegmentReader(session.repo, machineId, replica.keys));
   const tools = { reader, workers, rangesInFlightMax: rangesInFlightMax(session.config) };
   const uefiVariables = await uefiVariablesOf(manifest.attachments, reader, signal);
@@ -58,9 +78,7 @@ export async function openDrillMachine(
     excluded: manifest.excluded.map(({ label }) => label),
     openMs: performance.now() - startedMs,
     disks: manifest.disks.map((disk) =>
-      wanted.from === 'served'
-        ? servedDisk(disk, { ...tools, cacheBytes: wanted.cacheBytes })
-        : restoredDisk(disk, tools),
+      wanted.from === 'served' ? servedDisk(disk, tools, wanted.cache) : restoredDisk(disk, tools),
     ),
     uefiVariables,
     checks: wanted.checks,

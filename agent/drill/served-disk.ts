@@ -13,11 +13,15 @@ const findingsMax = 20;
  * A disk of a recovery point for a drill, served: the machine boots at once, and only what it reads is fetched. Such an
  * export has nothing that could be written to.
  */
-export function servedDisk(disk: DiskState, tools: ServeTools): DrillDisk {
+export function servedDisk(
+  disk: DiskState,
+  tools: Omit<ServeTools, 'cacheBytes'>,
+  cache: { readonly bytesOfOne: number },
+): DrillDisk {
   return {
     label: disk.label,
     capacityBytes: disk.capacityBytes,
-    open: (folder) => openServed(disk, tools, folder),
+    open: (folder) => openServed(disk, { ...tools, cacheBytes: cache.bytesOfOne }, folder),
   };
 }
 

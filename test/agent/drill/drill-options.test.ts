@@ -64,6 +64,13 @@ describe('wrong input', () => {
     await rm(folder, { recursive: true });
   });
 
+  test('a machine by its name and by its id is refused', async () => {
+    const { stdout } = await failkitHere(['verify', 'web', '--json']);
+    const [{ machineId }] = JSON.parse(stdout).machines;
+    const outcome = await failkitHere(['drill', '--local', 'web', machineId]);
+    expect(outcome).toMatchObject({ exitCode: 2, stderr: expect.stringContaining('is named twice') });
+  });
+
   test.for([
     [[], 2, "required option '--local' not specified"],
     [['--local', '--memory-mib', '0'], 2, 'from 64 to'],
