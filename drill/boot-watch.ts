@@ -4,6 +4,7 @@ import type { QmpEvent } from '../hypervisors/kvm/qmp-client.ts';
 import { bootLoaderStarted, failureIn, kernelStarted } from './console-signs.ts';
 import type { DrillFinding, PhaseName, Reach } from './drill.ts';
 import type { DrillQemu } from './drill-qemu.ts';
+import { agentPortId } from './qemu-arguments.ts';
 
 /** Follows a machine from its power-on to where it has to get, or to where it fails. */
 
@@ -21,6 +22,9 @@ export class BootWatch implements Disposable {
   readonly #over = new AbortController();
   readonly #end = Promise.withResolvers<DrillFinding | null>();
   readonly #listening: Disposable;
+  /** The agent opened its port; nobody answers there before. */
+  readonly #agentListens: Promise<void>;
+  #agentIsThere: () => void = () => undefined;
   /** What has to be explained once it has said its last words. */
   #ending: DrillFinding | null = null;
   #firmwareSpoke = false;
@@ -28,6 +32,9 @@ export class BootWatch implements Disposable {
   constructor(qemu: DrillQemu, reach: Reach) {
     this.#qemu = qemu;
     this.#reach = reach;
+    this.#agentListens = new Promise((resolve) => {
+      this.#agentIsThere = resolve;
+    });
     qemu.firmware.onText = (tail) => this.#onFirmware(tail);
     qemu.serial.onText = (tail) => this.#onSerial(tail);
     this.#listening = qemu.qmp.listen((event) => this.#onEvent(event));
@@ -49,7 +56,7 @@ export class BootWatch implements Disposable {
   /** Null: it got there. Otherwise why it did not. */
   async wait(timeoutMs: number, signal: AbortSignal): Promise<DrillFinding | null> {
     const stopped = AbortSignal.any([signal, this.#over.signal]);
-    if (this.#reach === 'agent') void this.#pingUntil(stopped);
+    if (this.#reach === 'agent') void this.#agentListens.then(() => this.#pingUntil(stopped));
     const late = sleep(timeoutMs, null, { signal: stopped })
       .then(() => this.#lateBy(timeoutMs))
       .catch(() => null);
@@ -84,6 +91,7 @@ export class BootWatch implements Disposable {
   }
 
   #onEvent({ event, data }: QmpEvent): void {
+    if (event === 'VSERPORT_CHANGE' && data.id === agentPortId && data.open === true) this.#agentIsThere();
     if (event === 'GUEST_PANICKED') this.#failSoon({ code: 'KERNEL_PANIC', what: 'the kernel panicked' });
     if (event === 'SHUTDOWN' && data.guest === true)
       this.#failSoon({

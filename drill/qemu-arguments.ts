@@ -20,6 +20,9 @@ export interface QemuPlan {
   readonly macAddress: string;
 }
 
+/** Named in the event that tells when the guest agent opens its port; a port without an id has no such event. */
+export const agentPortId = 'agent0';
+
 /** What the process may not do is refused by the kernel (seccomp), should a guest ever take QEMU over. */
 const sandbox = 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny';
 /** x86-64-v2, which current distributions are built for; `max` takes twice the time to boot without hardware support. */
@@ -40,7 +43,7 @@ export function qemuArguments({ name, options, firmware, overlays, sockets, macA
     ...['-chardev', `socket,id=firmware,path=${quoted(sockets.firmware)}`],
     ...['-device', 'isa-debugcon,iobase=0x402,chardev=firmware'],
     ...['-device', 'virtio-serial-pci', '-chardev', `socket,id=agent,path=${quoted(sockets.agent)},server=on,wait=off`],
-    ...['-device', 'virtserialport,id=agent0,chardev=agent,name=org.qemu.guest_agent.0'],
+    ...['-device', `virtserialport,id=${agentPortId},chardev=agent,name=org.qemu.guest_agent.0`],
     ...['-qmp', `unix:${quoted(sockets.qmp)},server=on,wait=off`],
     ...(sockets.network === null ? ['-nic', 'none'] : network(sockets.network, macAddress)),
   ];
