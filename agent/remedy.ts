@@ -134,7 +134,7 @@ const remedies: Readonly<Record<string, Remedy>> = {
   OUTPUT_UNUSABLE: stop('source', 'make room or correct the path; the same restore goes on where it stopped'),
   DISK_TOO_LARGE: stop('source', 'spread its content over smaller disks, or leave the disk out'),
 
-  DRILL_HOST_UNFIT: stop('source', 'install qemu-system-x86 and qemu-utils, and ovmf for machines with UEFI'),
+  DRILL_HOST_UNFIT: stop('source', 'a drill needs qemu-system-x86 and qemu-utils, ovmf for UEFI, and room in --work'),
   DRILL_OPTION_INVALID: stop('usage', 'correct the options; failkit drill --help shows them all'),
 
   OBJECT_EXISTS: stop('overwrite', 'run the command again; nothing in a replica is ever overwritten'),

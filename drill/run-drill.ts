@@ -1,12 +1,17 @@
 import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
+import { QmpLost } from '../hypervisors/kvm/kvm-errors.ts';
 import { type BootedMachine, bootMachine } from './boot-machine.ts';
 import type { DrillFinding, DrillMachine, DrillOptions, DrillResult, MachineResult } from './drill.ts';
+import { DrillHostUnfit } from './drill-errors.ts';
 import { qemuVersion } from './drill-qemu.ts';
 import { IsolatedNetwork } from './isolated-network.ts';
 
 /** boot each machine, in order → look inside → stop all → is the source untouched, is everything gone? */
+
+/** The name of a unix socket has 107 at most; what is added here is a part of that. */
+const workFolderBytesMax = 64;
 
 export interface DrillTools {
   /** What the machine does now, for a person. */
@@ -32,7 +37,7 @@ export async function runDrill(
   const startedAt = new Date();
   const startedMs = performance.now();
   const qemu = await qemuVersion(signal);
-  const work = await mkdtemp(join(options.workFolder, 'failkit-drill-'));
+  const work = await makeWorkFolder(options.workFolder);
   const drilled: Drilled[] = [];
   let passedMs = startedMs;
   try {
@@ -69,6 +74,19 @@ export async function runDrill(
   };
 }
 
+async function makeWorkFolder(parent: string): Promise<string> {
+  if (Buffer.byteLength(parent) > workFolderBytesMax)
+    throw new DrillHostUnfit(`${parent}: too long for sockets in it: name another folder with --work`);
+  try {
+    return await mkdtemp(join(parent, 'failkit-drill-'));
+  } catch (cause) {
+    const code = cause instanceof Error && 'code' in cause ? String(cause.code) : String(cause);
+    throw new DrillHostUnfit(`${parent}: no work folder can be made there (${code}): name another with --work`, {
+      cause,
+    });
+  }
+}
+
 async function drillOne(
   machine: DrillMachine,
   place: Parameters<typeof bootMachine>[1],
@@ -88,9 +106,25 @@ async function drillOne(
 
 /** While the disks are still open, and nobody writes any more. */
 async function stopAndLook(drilled: readonly Drilled[], signal: AbortSignal): Promise<void> {
+  for (const { booted, findings } of drilled)
+    if (booted !== null && findings.length === 0 && !(await isStillUp(booted, signal)))
+      findings.push({
+        code: 'MACHINE_ENDED',
+        what: 'it got there, but was not running any more at the end of the drill',
+      });
   for (const { booted } of drilled) await booted?.qemu.stop();
   for (const { booted, findings } of drilled) {
     for (const disk of booted?.disks ?? []) findings.push(...(await disk.findings(signal)));
+  }
+}
+
+async function isStillUp({ qemu }: BootedMachine, signal: AbortSignal): Promise<boolean> {
+  try {
+    const status = await qemu.qmp.run('query-status', {}, signal);
+    return typeof status === 'object' && status !== null && 'running' in status && status.running === true;
+  } catch (error) {
+    if (error instanceof QmpLost) return false;
+    throw error;
   }
 }
 

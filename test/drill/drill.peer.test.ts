@@ -166,6 +166,18 @@ describe.skipIf(needs !== null)(`failkit drill --local${described}`, () => {
     expect(exitCode).toBe(0);
   });
 
+  test('a machine that ends after it had got there fails the drill', async () => {
+    const soon = '(sleep 4; poweroff -f) >/dev/null 2>&1 &';
+    const { exitCode, result } = await drill([
+      ...['good', 'second', '--order', 'second,good', '--check', `second:command=${soon}`],
+    ]);
+    expect(result.machines.map(({ machine, findings }) => [machine, ...findings.map(({ code }) => code)])).toEqual([
+      ['second', 'MACHINE_ENDED'],
+      ['good'],
+    ]);
+    expect(exitCode).toBe(9);
+  });
+
   test('a restored disk that somebody writes to during the drill is noticed', async () => {
     const running = drill(['good', '--from', 'restored']);
     const disk = await appears(work, /\.raw$/);
