@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { NbdRequestFailed } from '../hypervisors/nbd/nbd-errors.ts';
 import { runQemuImg } from '../hypervisors/nbd/qemu-nbd.ts';
 import { BootWatch } from './boot-watch.ts';
 import type {
@@ -112,7 +113,13 @@ async function chooseFirmware(
   if (firmware !== 'auto') return firmware;
   if (machine.uefiVariables !== null) return 'uefi';
   const [first] = disks;
-  return first === undefined ? 'bios' : await firmwareOf(first, machine.disks[0]?.capacityBytes ?? 0, signal);
+  try {
+    return first === undefined ? 'bios' : await firmwareOf(first, machine.disks[0]?.capacityBytes ?? 0, signal);
+  } catch (error) {
+    // Damaged where it is needed most: the boot shows it, and the disk tells why.
+    if (error instanceof NbdRequestFailed) return 'bios';
+    throw error;
+  }
 }
 
 async function makeOverlays(

@@ -114,7 +114,8 @@ async function stopAndLook(drilled: readonly Drilled[], signal: AbortSignal): Pr
       });
   for (const { booted } of drilled) await booted?.qemu.stop();
   for (const { booted, findings } of drilled) {
-    for (const disk of booted?.disks ?? []) findings.push(...(await disk.findings(signal)));
+    // First, for it is the reason of others.
+    for (const disk of booted?.disks ?? []) findings.unshift(...(await disk.findings(signal)));
   }
 }
 

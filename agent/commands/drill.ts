@@ -248,7 +248,9 @@ function machineLines(
     `${isPassed ? green('ok') : red('failed')} ${bold(machine.machine)} as of ${machine.snapshotTime} (point ${machine.point}, ${machine.consistency})${machine.rtoMs === null ? '' : `, usable in ${formatDuration(machine.rtoMs)}`}`,
     ...machine.findings.map(({ code, what }) => `   ${red(code)}  ${what}`),
     ...machine.excludedDisks.map((label) => yellow(`   disk ${label} is not in this point`)),
-    `   ${machine.checks.map(({ check, outcome }) => `${check} ${colourOf[outcome](outcome)}`).join(', ')}`,
+    ...(machine.checks.length === 0
+      ? []
+      : [`   ${machine.checks.map(({ check, outcome }) => `${check} ${colourOf[outcome](outcome)}`).join(', ')}`]),
     dim(
       `   ${machine.phases.map(({ phase, tookMs }) => `${phase} ${formatDuration(tookMs)}`).join(', ')}; ${formatBytes(machine.fetchedBytes)} fetched`,
     ),

@@ -192,6 +192,18 @@ describe.skipIf(needs !== null)(`failkit drill --local${described}`, () => {
     expect(exitCode).toBe(9);
   });
 
+  test('damage that the boot meets is named', async () => {
+    await site.damage('second');
+    const served = await drillOne('second', '--timeout', '60');
+    expect(served.one.findings[0]).toEqual({
+      code: 'POINT_DAMAGED',
+      what: expect.stringMatching(/^disk root: blocks/),
+    });
+    const restored = await drillOne('second', '--from', 'restored');
+    expect(restored.one.findings.map(({ code }) => code)).toEqual(['POINT_UNUSABLE']);
+    expect([served.exitCode, restored.exitCode]).toEqual([9, 9]);
+  });
+
   test.for(['SIGINT', 'SIGKILL'] as const)('%s in the middle leaves no machine running', async (signal) => {
     const evidence = join(site.folder, `evidence-${++drills}`);
     const options = ['--local', 'hangs', '--work', work, '--evidence', evidence, '--timeout', '600'];

@@ -2,7 +2,7 @@
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { existsSync } from 'node:fs';
-import { copyFile, mkdtemp, open, readdir, readFile, rm, utimes, writeFile } from 'node:fs/promises';
+import { chmod, copyFile, mkdtemp, open, readdir, readFile, rm, utimes, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -44,6 +44,8 @@ export interface DrillSite extends AsyncDisposable {
   readonly folder: string;
   failkit(...args: string[]): Promise<Outcome>;
   start(...args: string[]): ReturnType<typeof startFailkit>;
+  /** Flips bits in most records of its first segment, which has the beginning of the disk. */
+  damage(machine: DrilledMachine): Promise<void>;
 }
 
 /** A folder with a configuration, a bucket and a point of each machine. */
@@ -53,6 +55,13 @@ export async function openDrillSite(machines: readonly DrilledMachine[]): Promis
     folder,
     failkit: (...args) => runFailkit(args, { folder }),
     start: (...args) => startFailkit(args, { folder }),
+    damage: async (machine) => {
+      const verified = await runFailkit(['verify', '--level', 'present', machine, '--json'], { folder });
+      const [found] = verified.json<{ machines: { machineId: string }[] }>().machines;
+      await damageSegment(
+        join(folder, 'bucket/machines', found?.machineId ?? '', 'segments', '0000000000000001', '0000000001'),
+      );
+    },
     [Symbol.asyncDispose]: () => rm(folder, { recursive: true, force: true }),
   };
   const longAgo = new Date(Date.now() - 3_600_000);
@@ -83,6 +92,13 @@ async function overwrite(path: string, offset: number, bytes: Uint8Array): Promi
   const file = await open(path, 'r+');
   await file.write(bytes, 0, bytes.length, offset);
   await file.close();
+}
+
+async function damageSegment(path: string): Promise<void> {
+  const bytes = await readFile(path);
+  for (let at = 1000; at < bytes.length - 100_000; at += 65_536) bytes[at] = (bytes[at] ?? 0) ^ 1;
+  await chmod(path, 0o600);
+  await writeFile(path, bytes);
 }
 
 async function replaceInit(disk: string, script: string): Promise<void> {
