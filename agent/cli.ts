@@ -1,4 +1,5 @@
 import { Command, CommanderError, Option } from 'commander';
+import { register as registerAcknowledge } from './commands/acknowledge.ts';
 import { register as registerCache } from './commands/cache.ts';
 import type { CommandContext, RegisterCommand, RunCommand } from './commands/command.ts';
 import { register as registerCompletion } from './commands/completion.ts';
@@ -30,6 +31,7 @@ const commands: readonly RegisterCommand[] = [
   registerInit,
   registerProtect,
   registerStatus,
+  registerAcknowledge,
   registerPoints,
   registerRestore,
   registerServe,
