@@ -121,13 +121,13 @@ describe.skipIf(needs !== null)(`failkit drill --local${described}`, () => {
   });
 
   test.for([
-    ['no-boot-sector', 'NO_BOOTABLE_DEVICE', /No bootable device/, 'power'],
-    ['no-root', 'ROOT_NOT_MOUNTED', /Failed to mount \/dev\/vda2/, 'kernel'],
-    ['garbage-kernel', 'KERNEL_SILENT', /neither a kernel/, 'firmware'],
-    ['panics', 'KERNEL_PANIC', /Attempted to kill init/, 'kernel'],
-    ['hangs', 'AGENT_SILENT', /the boot hangs/, 'kernel'],
-  ] as const)('%s fails the drill: %s', async ([machine, code, what, reached]) => {
-    const { exitCode, one, evidence } = await drillOne(machine, '--timeout', '60');
+    ['no-boot-sector', 'NO_BOOTABLE_DEVICE', /No bootable device/, 'power', 300],
+    ['no-root', 'ROOT_NOT_MOUNTED', /Failed to mount \/dev\/vda2/, 'kernel', 300],
+    ['garbage-kernel', 'KERNEL_SILENT', /neither a kernel/, 'firmware', 45],
+    ['panics', 'KERNEL_PANIC', /Attempted to kill init/, 'kernel', 300],
+    ['hangs', 'AGENT_SILENT', /the boot hangs/, 'kernel', 90],
+  ] as const)('%s fails the drill: %s', async ([machine, code, what, reached, timeout]) => {
+    const { exitCode, one, evidence } = await drillOne(machine, '--timeout', `${timeout}`);
     expect(one.findings).toEqual([{ code, what: expect.stringMatching(what) }]);
     expect(exitCode).toBe(9);
     expect(one.rtoMs).toBeNull();
