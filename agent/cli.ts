@@ -5,6 +5,7 @@ import type { CommandContext, RegisterCommand, RunCommand } from './commands/com
 import { register as registerCompletion } from './commands/completion.ts';
 import { register as registerConfig } from './commands/config.ts';
 import { register as registerDoctor } from './commands/doctor.ts';
+import { register as registerDrill } from './commands/drill.ts';
 import { register as registerInit } from './commands/init.ts';
 import { register as registerPoints } from './commands/points.ts';
 import { register as registerProtect } from './commands/protect.ts';
@@ -35,6 +36,7 @@ const commands: readonly RegisterCommand[] = [
   registerRestore,
   registerServe,
   registerVerify,
+  registerDrill,
   registerRoot,
   registerCache,
   registerConfig,

@@ -9,6 +9,7 @@ export const exitCodes = {
   replica: 6,
   damage: 7,
   overwrite: 8,
+  drill: 9,
   interrupted: 130,
 } as const;
 export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];
@@ -136,6 +137,9 @@ const remedies: Readonly<Record<string, Remedy>> = {
   OUTPUT_EXISTS: stop('overwrite', 'name another output, or say --force where the command has it'),
   OUTPUT_UNUSABLE: stop('source', 'make room or correct the path; the same restore goes on where it stopped'),
   DISK_TOO_LARGE: stop('source', 'spread its content over smaller disks, or leave the disk out'),
+
+  DRILL_HOST_UNFIT: stop('source', 'a drill needs qemu-system-x86 and qemu-utils, ovmf for UEFI, and room in --work'),
+  DRILL_OPTION_INVALID: stop('usage', 'correct the options; failkit drill --help shows them all'),
 
   OBJECT_EXISTS: stop('overwrite', 'run the command again; nothing in a replica is ever overwritten'),
   NAME_INVALID: stop('unexpected', 'this is a defect of failkit: please report it'),

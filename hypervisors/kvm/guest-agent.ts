@@ -56,12 +56,13 @@ export async function thawGuest(socket: string): Promise<void> {
   }
 }
 
-/** One command on a connection of its own: others use the agent, too. */
-async function askGuest(
+/** One command on a connection of its own: others use the agent, too. Throws GuestAgentFailed, or the signal's reason. */
+export async function askGuest(
   path: string,
   execute: string,
   timeoutMs: number,
   signal: AbortSignal,
+  args?: Readonly<Record<string, unknown>>,
 ): Promise<{ readonly askedAt: number; readonly answer: unknown }> {
   signal.throwIfAborted();
   const socket = createConnection({ path });
@@ -73,7 +74,7 @@ async function askGuest(
     socket.write(JSON.stringify({ execute: 'guest-sync-delimited', arguments: { id } }));
     await talk.answer((message) => message.return === id);
     const askedAt = performance.now();
-    socket.write(`${JSON.stringify({ execute })}\n`);
+    socket.write(`${JSON.stringify({ execute, arguments: args })}\n`);
     const message = await talk.answer(() => true);
     if (!('error' in message)) return { askedAt, answer: message.return };
     throw new GuestAgentFailed(`the guest agent at ${path} refused ${execute}: ${JSON.stringify(message.error)}`);

@@ -20,9 +20,9 @@ const errorsShownChars = 2_000;
 
 export type DiskFormat = 'raw' | 'qcow2';
 
-/** What is missing, or null. */
-export async function guestNeeds(): Promise<string | null> {
-  for (const peer of ['qemu', 'guest']) {
+/** What is missing, or null. `debian-guest`: a whole Debian with systemd, instead of the small guest. */
+export async function guestNeeds(kind: 'guest' | 'debian-guest' = 'guest'): Promise<string | null> {
+  for (const peer of ['qemu', kind]) {
     let needs = await peerNeeds(peer);
     if (needs === null && peer === 'qemu' && !existsSync(qemuTool('qemu-system-x86_64'))) {
       // The packages are gone from the system since: install them again.

@@ -1,0 +1,1 @@
+../guest/boot-disk.bash
