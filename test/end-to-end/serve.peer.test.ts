@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { makeNbdCertificates } from '../hypervisors/nbd/nbd-certificates.ts';
 import { nbdNeeds, runNbdTool } from '../peers/nbd.ts';
 import { peerFolder } from '../peers/server-process.ts';
-import { startFailkit } from './failkit-process.ts';
+import { type FailkitProcess, startFailkit } from './failkit-process.ts';
 
 const needs = await nbdNeeds();
 const mebibyte = 2 ** 20;
@@ -43,10 +43,16 @@ machines: [{ name: web-1, source: { type: image, disks: [${list.join(', ')}] } }
       expect([exitCode, exitCode === 0 ? '' : stderr]).toEqual([0, '']);
     }
   });
-  afterAll(() => rm(folder, { recursive: true, force: true }));
+  const started: FailkitProcess[] = [];
+  afterAll(async () => {
+    // Those whose test failed before it ended them.
+    for (const failkit of started) failkit.kill('SIGKILL');
+    await rm(folder, { recursive: true, force: true });
+  });
 
   const start = async (...args: string[]) => {
     const failkit = startFailkit(['serve', 'web-1', '--json', ...args], { folder });
+    started.push(failkit);
     const announced: Announced = JSON.parse(await failkit.firstLine);
     return { failkit, announced, uri: (label: Label) => uriOf(announced, label) };
   };
