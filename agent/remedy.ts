@@ -40,6 +40,15 @@ const remedies: Readonly<Record<string, Remedy>> = {
   CHANGE_TRACKING_LOST: resync('source', 'nothing to do: the next run reads the whole disk again'),
   QUIESCE_UNAVAILABLE: stop('source', 'set quiesce to prefer, or make the guest agent work'),
 
+  QMP_UNREACHABLE: retry('source', "start the machine, or correct the path of QEMU's monitor"),
+  QMP_REFUSED: stop('source', 'see what QEMU says; failkit doctor looks at the machine'),
+  QMP_LOST: retry('source', 'see whether QEMU still runs; the next run cleans up what this one left in it'),
+  SNAPSHOT_LOST: retry('source', "see who ended QEMU's jobs, then run again"),
+  SCRATCH_FULL: retry('source', 'make room in the scratch folder, or name a larger one'),
+  MACHINE_BUSY: retry('source', "wait for the other job on the machine's disks, or end it"),
+  GUEST_AGENT_FAILED: retry('source', 'see whether qemu-guest-agent runs in the guest'),
+  GUEST_STILL_FROZEN: stop('source', 'thaw the guest by hand (guest-fsfreeze-thaw), or reset the machine'),
+
   QEMU_TOOL_FAILED: stop('source', 'install qemu-utils (qemu-nbd, qemu-img), or see what it says of the image'),
   NBD_URI_INVALID: stop('usage', 'correct the NBD URI'),
   NBD_UNREACHABLE: retry('source', 'check the address of the NBD server, and that it runs'),

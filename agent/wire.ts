@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { Agent as HttpsAgent } from 'node:https';
@@ -14,6 +15,8 @@ import { createSigningKeyFile, loadSigningKeyFile } from '../crypto/signing-key-
 import { withKeyRetry } from '../crypto/with-key-retry.ts';
 import type { HypervisorConnection } from '../hypervisors/hypervisor.ts';
 import { connectImages } from '../hypervisors/image/image-connection.ts';
+import { connectKvm } from '../hypervisors/kvm/kvm-connection.ts';
+import type { KvmMachine } from '../hypervisors/kvm/kvm-machine.ts';
 import type { OpenRepository } from '../replica/open-repository.ts';
 import type { Bandwidth } from '../storage-targets/bandwidth.ts';
 import { openFilesystemTarget } from '../storage-targets/filesystem.ts';
@@ -24,6 +27,7 @@ import type {
   AwsCredentialsConfig,
   Config,
   KeysConfig,
+  KvmSourceConfig,
   MachineConfig,
   S3RepositoryConfig,
 } from './config/config-schema.ts';
@@ -136,8 +140,45 @@ async function privateAgent(caFile: string | null, proxy: Secret | null): Promis
 }
 
 /** `readRate`: of all its disks together. */
-export function connectSource(machine: MachineConfig, readRate: Bandwidth): HypervisorConnection {
-  return withReadRate(connectImages([{ name: machine.name, ...machine.source }]), readRate);
+export function connectSource(config: Config, machine: MachineConfig, readRate: Bandwidth): HypervisorConnection {
+  return withReadRate(connectHypervisor(config, machine), readRate);
+}
+
+function connectHypervisor(config: Config, { name, source }: MachineConfig): HypervisorConnection {
+  switch (source.type) {
+    case 'image':
+      return connectImages([{ name, ...source }]);
+    case 'kvm':
+      return connectKvm([kvmMachine(config, name, source)]);
+  }
+}
+
+export function kvmMachine(config: Config, name: string, source: KvmSourceConfig): KvmMachine {
+  const { libvirt, qmp, guestAgent, domain } = source;
+  return {
+    name,
+    control:
+      qmp === undefined
+        ? { kind: 'libvirt', uri: libvirt ?? '', domain: domain ?? name }
+        : { kind: 'qmp', socket: qmp, guestAgentSocket: guestAgent },
+    scratchFolder: source.scratch,
+    scratchFreeBytesMin: source.scratchFreeBytesMin,
+    excludedDisks: source.exclude,
+    attachments: source.attachments,
+    tag: trackingTag(config, name),
+  };
+}
+
+/** Two repositories may protect the same machine from the same host: each has its own marks in the hypervisor. */
+function trackingTag({ repository }: Config, machineName: string): string {
+  const place =
+    repository.target === 'filesystem'
+      ? ['filesystem', repository.directory]
+      : ['s3', repository.endpoint ?? '', repository.bucket, repository.prefix];
+  return createHash('sha256')
+    .update(JSON.stringify([...place, machineName]))
+    .digest('hex')
+    .slice(0, 8);
 }
 
 /** Opens the repository under the root key that the configuration pins, or that `init` on this host left in the state folder. */

@@ -14,6 +14,7 @@ export function withDisks(
         disks: wrap(taken.disks),
         excluded: taken.excluded,
         attachments: taken.attachments,
+        frozenMs: taken.frozenMs,
         settleConsistency: (settleSignal) => taken.settleConsistency(settleSignal),
         [Symbol.asyncDispose]: () => taken[Symbol.asyncDispose](),
       };

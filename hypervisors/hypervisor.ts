@@ -39,6 +39,8 @@ export interface MachineSnapshot extends AsyncDisposable {
   readonly excluded: readonly { readonly label: string; readonly reason: string }[];
   /** Machine configuration and firmware state (domain XML, UEFI variables, …), captured with the snapshot. */
   readonly attachments: readonly Attachment[];
+  /** How long the guest stood still for the snapshot; null where nothing froze it. */
+  readonly frozenMs: number | null;
   /** Call after the last read: throws SourceChanged, or says what was reached. Before that it is not known. */
   settleConsistency(signal: AbortSignal): Promise<Consistency>;
 }

@@ -18,6 +18,8 @@ export type S3RepositoryConfig = Extract<RepositoryConfig, { target: 's3' }>;
 export type AwsCredentialsConfig = S3RepositoryConfig['credentials'];
 export type KeysConfig = Config['keys'];
 export type MachineConfig = Config['machines'][number];
+export type ImageSourceConfig = Extract<MachineConfig['source'], { type: 'image' }>;
+export type KvmSourceConfig = Extract<MachineConfig['source'], { type: 'kvm' }>;
 export type LoggingConfig = Config['logging'];
 export type LogLevel = LoggingConfig['level'];
 
@@ -190,7 +192,9 @@ function machine(references: References) {
   return z
     .strictObject({
       name: text(200).describe('Shown to people, and encrypted in the replica.'),
-      source: z.discriminatedUnion('type', [imageSource(references)]).describe('Where its disks are read.'),
+      source: z
+        .discriminatedUnion('type', [imageSource(references), kvmSource(references)])
+        .describe('Where its disks are read.'),
       whenChanging: z
         .enum(['refuse', 'mark-inconsistent'])
         .default('refuse')
@@ -229,12 +233,49 @@ function imageSource(references: References) {
   return z.strictObject({
     type: z.literal('image'),
     disks: z.array(disk).min(1).max(256).superRefine(refuseTwins),
-    attachments: z
-      .array(path(references))
-      .max(32)
-      .prefault([])
-      .describe('Files kept with each point: UEFI variables, …'),
+    attachments: attachmentPaths(references),
   });
+}
+
+function kvmSource(references: References) {
+  return z
+    .strictObject({
+      type: z.literal('kvm'),
+      libvirt: text(300).optional().describe('How libvirt is reached: qemu:///system, qemu+ssh://host/system, …'),
+      domain: text(200).nullable().default(null).describe('Name or UUID in libvirt. Empty: the name of the machine.'),
+      qmp: path(references).optional().describe("Instead of libvirt: the unix socket of QEMU's own monitor (QMP)."),
+      guestAgent: path(references)
+        .nullable()
+        .default(null)
+        .describe('With qmp: the unix socket of the guest agent. Empty: the guest is never frozen.'),
+      scratch: path(references)
+        .prefault('/var/lib/failkit/scratch')
+        .describe('Folder for what the guest overwrites during a run. QEMU must be able to write there.'),
+      scratchFreeMiBMin: z
+        .int()
+        .min(1)
+        .default(1024)
+        .describe("A run ends, and the guest goes on, when the scratch folder's file system has less than this free."),
+      exclude: z
+        .array(text(100))
+        .max(256)
+        .prefault([])
+        .describe('Disks that are left out, by label: points are partial.'),
+      attachments: attachmentPaths(references),
+    })
+    .superRefine(({ libvirt, qmp, domain, guestAgent }, context) => {
+      const refuse = (key: string, message: string): void => context.addIssue({ code: 'custom', path: [key], message });
+      if (libvirt === undefined && qmp === undefined) refuse('libvirt', 'is missing: give libvirt, or qmp');
+      if (libvirt !== undefined && qmp !== undefined) refuse('qmp', 'is there besides libvirt: give one of the two');
+      if (qmp !== undefined && domain !== null) refuse('domain', 'is for libvirt');
+      if (libvirt !== undefined && guestAgent !== null)
+        refuse('guestAgent', 'is for qmp: libvirt knows the guest agent');
+    })
+    .transform(({ scratchFreeMiBMin, ...rest }) => ({ ...rest, scratchFreeBytesMin: scratchFreeMiBMin * mebibyte }));
+}
+
+function attachmentPaths(references: References) {
+  return z.array(path(references)).max(32).prefault([]).describe('Files kept with each point: UEFI variables, …');
 }
 
 function nbdTls(references: References) {

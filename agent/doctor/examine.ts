@@ -46,7 +46,7 @@ async function* examineHost(config: Config, signal: AbortSignal): AsyncGenerator
       (yield* attempt(
         `machine ${machine.name}`,
         signal,
-        (either) => checkMachine(machine, either),
+        (either) => checkMachine(config, machine, either),
         exitCodes.source,
       )) ?? 0;
   yield* attemptOnly('state folder', signal, () => checkStateFolder(config, disksBytes));

@@ -1,6 +1,6 @@
-import type { MachineConfig } from '../config/config-schema.ts';
+import type { ImageSourceConfig } from '../config/config-schema.ts';
 
-type ImageDisk = Extract<MachineConfig['source']['disks'][number], { readonly path: string }>;
+type ImageDisk = Extract<ImageSourceConfig['disks'][number], { readonly path: string }>;
 
 /** How image files begin. A guest may write the same onto a raw disk, so that it is a reason to ask and no proof. */
 const beginnings: readonly (readonly [format: NonNullable<ImageDisk['format']>, offset: number, bytes: string])[] = [
@@ -21,6 +21,6 @@ export function formatOf(first: Uint8Array): string | null {
 }
 
 /** Whether its bytes are taken as they are. */
-export function isRaw(disk: MachineConfig['source']['disks'][number]): boolean {
+export function isRaw(disk: ImageSourceConfig['disks'][number]): boolean {
   return 'path' in disk && (disk.format ?? 'raw') === 'raw';
 }

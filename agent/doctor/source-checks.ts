@@ -1,11 +1,12 @@
 import { stat } from 'node:fs/promises';
 import type { BlockSource } from '../../hypervisors/hypervisor.ts';
 import { Bandwidth } from '../../storage-targets/bandwidth.ts';
-import type { MachineConfig } from '../config/config-schema.ts';
+import type { Config, ImageSourceConfig, MachineConfig } from '../config/config-schema.ts';
 import { formatBytes, formatDuration } from '../quantities.ts';
-import { connectSource } from '../wire.ts';
+import { connectSource, kvmMachine } from '../wire.ts';
 import { type Checked, doubtful, good } from './finding.ts';
 import { formatOf, isRaw } from './image-format.ts';
+import { checkKvmMachine } from './kvm-checks.ts';
 
 const sampleBytes = 64 * 1024;
 const latelyMs = 60_000;
@@ -14,21 +15,36 @@ const latelyMs = 60_000;
  * Opens the machine as a run does, reads both ends of each disk, and asks whether anything changed meanwhile. Returns the size of its
  * disks. No source that there is freezes a guest for this.
  */
-export async function checkMachine(machine: MachineConfig, signal: AbortSignal): Promise<Checked<number>> {
-  await using connection = connectSource(withoutTracking(machine), new Bandwidth(null));
+export async function checkMachine(
+  config: Config,
+  machine: MachineConfig,
+  signal: AbortSignal,
+): Promise<Checked<number>> {
+  const { source } = machine;
+  if (source.type === 'kvm') return await checkKvmMachine(kvmMachine(config, machine.name, source), machine, signal);
+  return await checkImages(config, machine, source, signal);
+}
+
+async function checkImages(
+  config: Config,
+  machine: MachineConfig,
+  source: ImageSourceConfig,
+  signal: AbortSignal,
+): Promise<Checked<number>> {
+  await using connection = connectSource(config, withoutTracking(machine, source), new Bandwidth(null));
   const options = { quiesce: machine.quiesce, whenChanging: machine.whenChanging };
   await using snapshot = await connection.snapshot({ name: machine.name }, options, signal);
   const misread: string[] = [];
   for (const disk of snapshot.disks) {
     const format = formatOf(await readBothEnds(disk, signal));
-    const raw = machine.source.disks.some((each) => each.label === disk.label && isRaw(each));
+    const raw = source.disks.some((each) => each.label === disk.label && isRaw(each));
     if (format !== null && raw)
       misread.push(`${disk.label} begins as a ${format} image does, and is taken for raw bytes`);
   }
   const value = snapshot.disks.reduce((sum, { capacityBytes }) => sum + capacityBytes, 0);
   const disks = snapshot.disks.map(({ label, capacityBytes }) => `${label} ${formatBytes(capacityBytes)}`).join(', ');
   const changing = (await snapshot.settleConsistency(signal)) === 'inconsistent';
-  const written = changing ? 'changes just now' : await writtenLately(machine);
+  const written = changing ? 'changes just now' : await writtenLately(source);
   if (misread.length > 0)
     return { verdict: doubtful(misread.join('; '), 'set format of that disk to what it is: qcow2, vmdk, …'), value };
   const verdict =
@@ -39,7 +55,7 @@ export async function checkMachine(machine: MachineConfig, signal: AbortSignal):
 }
 
 /** A guest that writes now and then is not caught in the moment that this takes. */
-async function writtenLately({ source }: MachineConfig): Promise<string | null> {
+async function writtenLately(source: ImageSourceConfig): Promise<string | null> {
   for (const disk of source.disks) {
     if (!('path' in disk)) continue;
     const { mtimeMs } = await stat(disk.path);
@@ -58,7 +74,7 @@ async function readBothEnds({ capacityBytes, read }: BlockSource, signal: AbortS
 }
 
 /** A look adds no bitmap to an image: only a run needs one. */
-function withoutTracking(machine: MachineConfig): MachineConfig {
-  const disks = machine.source.disks.map((disk) => ('path' in disk ? { ...disk, tracking: 'none' as const } : disk));
-  return { ...machine, source: { ...machine.source, disks } };
+function withoutTracking(machine: MachineConfig, source: ImageSourceConfig): MachineConfig {
+  const disks = source.disks.map((disk) => ('path' in disk ? { ...disk, tracking: 'none' as const } : disk));
+  return { ...machine, source: { ...source, disks } };
 }

@@ -69,7 +69,7 @@ export class MemoryDisk {
       direct: null,
     };
     const snapshot: MachineSnapshot = {
-      ...{ takenAt: new Date(), disks: [source], excluded: [], attachments: [] },
+      ...{ takenAt: new Date(), disks: [source], excluded: [], attachments: [], frozenMs: null },
       settleConsistency: async () => 'crash-consistent',
       [Symbol.asyncDispose]: async () => undefined,
     };

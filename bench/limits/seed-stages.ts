@@ -46,8 +46,8 @@ export function* piecesOf({ offset, length }: Pick<Extent, 'offset' | 'length'>)
   }
 }
 
-async function openSnapshot({ machine, signal }: StageContext): Promise<MachineSnapshot> {
-  const connection = connectSource(machine, new Bandwidth(null));
+async function openSnapshot({ config, machine, signal }: StageContext): Promise<MachineSnapshot> {
+  const connection = connectSource(config, machine, new Bandwidth(null));
   const { quiesce, whenChanging } = machine;
   return await connection.snapshot({ name: machine.name }, { quiesce, whenChanging }, signal);
 }

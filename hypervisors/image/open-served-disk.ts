@@ -2,12 +2,12 @@ import { readFile, stat } from 'node:fs/promises';
 import { SourceNotFound } from '../errors.ts';
 import { baseAllocation, NbdDisk } from '../nbd/nbd-disk.ts';
 import type { NbdTls } from '../nbd/nbd-socket.ts';
+import { nbdBlockSource } from '../nbd/nbd-source.ts';
 import { parseNbdUri } from '../nbd/nbd-uri.ts';
 import { serveImage } from '../nbd/qemu-nbd.ts';
 import { type ChangeWatch, watchFile } from './change-watch.ts';
 import { readImageInfo } from './image-info.ts';
 import type { ExportDisk, ImageFormat, PathDisk } from './image-machine.ts';
-import { nbdBlockSource } from './nbd-source.ts';
 import { identityOf, inspect, type OpenDisk } from './open-raw-disk.ts';
 import { startBitmap } from './qcow2-tracking.ts';
 

@@ -36,6 +36,7 @@ export async function snapshotImages(
     disks: disks.map((disk) => disk.source),
     excluded: [],
     attachments: attachments.map((captured) => captured.attachment),
+    frozenMs: null,
     settleConsistency: (settleSignal) => settle(machine.name, watched, options, settleSignal),
     [Symbol.asyncDispose]: () => held.disposeAsync(),
   };

@@ -72,6 +72,7 @@ export class ModelMachine implements HypervisorConnection {
       disks: kept.map((disk) => disk.freeze(this.gate)),
       excluded: left.map(([label, reason]) => ({ label, reason })),
       attachments: [...this.attachments].map(([name, bytes]) => ({ name, bytes })),
+      frozenMs: null,
       settleConsistency: async (signal) => {
         signal.throwIfAborted();
         await this.gate('settle', signal);

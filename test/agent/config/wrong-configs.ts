@@ -70,7 +70,7 @@ export const wrongConfigs: readonly WrongConfig[] = [
   appended(
     'a source that is not there yet',
     '  - { name: web-2, source: { type: hyperx } }',
-    ':7: machines[1].source.type: must be one of image',
+    ':7: machines[1].source.type: must be one of image, kvm',
   ),
   appended(
     'a machine without disks',

@@ -27,6 +27,7 @@ function machineOf(...disks: { capacityBytes: number; extents: readonly Extent[]
       disks: sources,
       excluded: [],
       attachments: [],
+      frozenMs: null,
       settleConsistency: async () => 'crash-consistent' as const,
       [Symbol.asyncDispose]: async () => undefined,
     }),

@@ -28,6 +28,7 @@ export class ScatteredDisk implements HypervisorConnection {
       disks: [source],
       excluded: [],
       attachments: [],
+      frozenMs: null,
       settleConsistency: () => Promise.resolve('crash-consistent' as const),
       [Symbol.asyncDispose]: () => Promise.resolve(),
     });

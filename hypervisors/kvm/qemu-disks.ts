@@ -1,0 +1,107 @@
+import * as z from 'zod';
+import { QmpLost } from './kvm-errors.ts';
+import type { QmpClient } from './qmp-client.ts';
+
+/** The disks that a QEMU shows its guest, as its monitor describes them. */
+
+const dirtyBitmap = z.object({
+  /** An anonymous one belongs to a job. */
+  name: z.string().optional(),
+  recording: z.boolean(),
+  busy: z.boolean(),
+  persistent: z.boolean(),
+  inconsistent: z.boolean().optional(),
+});
+
+const image = z.object({
+  filename: z.string(),
+  'virtual-size': z.int().nonnegative(),
+  snapshots: z.array(z.unknown()).prefault([]),
+  'format-specific': z.object({ data: z.object({ compat: z.string().optional() }).prefault({}) }).optional(),
+});
+
+const device = z.object({
+  device: z.string(),
+  qdev: z.string().optional(),
+  removable: z.boolean(),
+  inserted: z
+    .object({
+      'node-name': z.string(),
+      ro: z.boolean(),
+      drv: z.string(),
+      image,
+      'dirty-bitmaps': z.array(dirtyBitmap).prefault([]),
+    })
+    .optional(),
+});
+
+export interface QemuBitmap {
+  readonly name: string;
+  readonly recording: boolean;
+  /** A job or an export uses it. */
+  readonly busy: boolean;
+  /** Kept in the image when the machine is shut down in order. */
+  readonly persistent: boolean;
+  /** QEMU did not end in order: nobody knows what is missing from it. */
+  readonly inconsistent: boolean;
+}
+
+export interface QemuDisk {
+  /** The id of its device where it has one: it stays the same for as long as the machine's definition does. */
+  readonly label: string;
+  /** The device's path in QEMU's object tree; empty where it has none. */
+  readonly devicePath: string;
+  readonly node: string;
+  /** QEMU's driver of the topmost node: qcow2, raw, or a filter. */
+  readonly format: string;
+  readonly file: string;
+  readonly capacityBytes: number;
+  readonly readOnly: boolean;
+  /** Internal snapshots: going back to one is not recorded by any bitmap. */
+  readonly hasSnapshots: boolean;
+  /** Bitmaps survive the end of QEMU. */
+  readonly canPersist: boolean;
+  readonly bitmaps: readonly QemuBitmap[];
+}
+
+/** All but CD-ROMs, floppies and firmware. */
+export async function listDisks(qmp: QmpClient, signal: AbortSignal): Promise<readonly QemuDisk[]> {
+  const devices = parse(z.array(device), await qmp.run('query-block', {}, signal), 'query-block');
+  return devices.flatMap(({ device: name, qdev = '', removable, inserted }) => {
+    // Firmware is no device of the guest's bus: it has a name or nothing, and no path of its own.
+    if (removable || inserted === undefined || (qdev === '' && name.startsWith('pflash'))) return [];
+    return [
+      {
+        label: labelOf(qdev, name),
+        devicePath: qdev,
+        node: inserted['node-name'],
+        format: inserted.drv,
+        file: inserted.image.filename,
+        capacityBytes: inserted.image['virtual-size'],
+        readOnly: inserted.ro,
+        hasSnapshots: inserted.image.snapshots.length > 0,
+        canPersist: inserted.drv === 'qcow2' && inserted.image['format-specific']?.data.compat !== '0.10',
+        bitmaps: bitmapsOf(inserted['dirty-bitmaps']),
+      },
+    ];
+  });
+}
+
+/** `/machine/peripheral/vda/virtio-backend`: the user called it vda. */
+function labelOf(qdev: string, name: string): string {
+  const given = /^\/machine\/peripheral\/([^/]+)/.exec(qdev)?.[1];
+  return given ?? (name === '' ? qdev.replace(/^.*\//, '') : name);
+}
+
+function bitmapsOf(bitmaps: readonly z.output<typeof dirtyBitmap>[]): readonly QemuBitmap[] {
+  return bitmaps.flatMap(({ name, recording, busy, persistent, inconsistent = false }) =>
+    name === undefined ? [] : [{ name, recording, busy, persistent, inconsistent }],
+  );
+}
+
+/** An answer of the monitor as what it is to be. */
+export function parse<T>(schema: z.ZodType<T>, answer: unknown, command: string): T {
+  const parsed = schema.safeParse(answer);
+  if (parsed.success) return parsed.data;
+  throw new QmpLost(`QEMU answered ${command} in a form that this agent does not know: ${parsed.error.message}`);
+}
