@@ -30,6 +30,11 @@ export interface SnapshotOptions {
   readonly quiesce: 'off' | 'prefer' | 'require';
   /** What to do about a source that changes while it is read, where the source can't be frozen. */
   readonly whenChanging: 'refuse' | 'mark-inconsistent';
+  /**
+   * The reference points that `changedExtents` will be asked by, by label; a disk that is to be read in full is not in it. A hint where it
+   * is missing, for sources that must know before the snapshot.
+   */
+  readonly since?: ReadonlyMap<string, ReferencePoint>;
 }
 
 export interface MachineSnapshot extends AsyncDisposable {

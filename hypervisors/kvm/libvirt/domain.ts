@@ -32,6 +32,8 @@ export interface Domain {
   /** The UEFI variables' own file. */
   readonly nvram: string | null;
   readonly hasTpm: boolean;
+  /** The user and group that its QEMU runs as, where libvirt tells. */
+  readonly runsAs: { readonly uid: number; readonly gid: number } | null;
 }
 
 /** Without CD-ROMs and floppies. */
@@ -49,7 +51,8 @@ export async function describeDomain(virsh: Virsh, uuid: string, signal: AbortSi
     disks,
     guestAgent: agent === undefined ? 'missing' : agentState(agent),
     nvram: textOf(childOf(root, 'os', 'nvram')),
-    hasTpm: childOf(devices, 'tpm', 'backend')?.getAttribute('type') === 'emulator',
+    hasTpm: attributeOf(childOf(devices, 'tpm', 'backend'), 'type') === 'emulator',
+    runsAs: ownerOf(root),
   };
 }
 
@@ -92,6 +95,13 @@ export async function sizesOf(
   if (!Number.isSafeInteger(capacityBytes) || !Number.isSafeInteger(allocatedBytes))
     throw new LibvirtOutputInvalid(`virsh domblkinfo for disk ${label} gave what this agent can't read`);
   return { capacityBytes, allocatedBytes };
+}
+
+/** `+64055:+64055`, as the plainest of libvirt's security drivers labels it. */
+function ownerOf(root: Element): Domain['runsAs'] {
+  const dac = childrenOf(root, 'seclabel').find((label) => attributeOf(label, 'model') === 'dac');
+  const ids = /^\+(\d+):\+(\d+)$/.exec(textOf(childOf(dac ?? null, 'label')) ?? '');
+  return ids === null ? null : { uid: Number(ids[1]), gid: Number(ids[2]) };
 }
 
 function describeDisk(disk: Element, fastControllers: readonly Element[]): LibvirtDisk | null {

@@ -1,10 +1,10 @@
-import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { spawn } from 'node:child_process';
+import { mkdtemp, open, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { SourceNotFound } from '../../errors.ts';
 import type { LibvirtControl } from '../kvm-machine.ts';
-import { LibvirtRefused, LibvirtTimedOut, LibvirtUnreachable, VirshMissing } from './libvirt-errors.ts';
+import { LibvirtOutputInvalid, LibvirtRefused, LibvirtTimedOut, LibvirtUnreachable, VirshMissing } from './libvirt-errors.ts';
 
 /**
  * libvirt through `virsh`, a child process for each question: libvirt's own library would have to be compiled for Node. Arguments never
@@ -13,7 +13,7 @@ import { LibvirtRefused, LibvirtTimedOut, LibvirtUnreachable, VirshMissing } fro
 
 /** libvirt itself waits 30 s for a domain that is at something else. */
 const answerTimeoutMs = 60_000;
-const outputCharsMax = 16 * 1024 * 1024;
+const outputBytesMax = 16 * 1024 * 1024;
 const messageCharsMax = 500;
 /** Of env(1), for a program that there is not. */
 const notFoundStatus = 127;
@@ -107,23 +107,35 @@ export async function findDomain(
 
 async function runTool(uri: string, args: readonly string[], signal: AbortSignal | null): Promise<Ended> {
   signal?.throwIfAborted();
-  // In a session of its own, it does not hear what interrupts us: a guest that it froze is thawed.
-  const child = spawn('env', ['LC_ALL=C', 'virsh', ...args], { stdio: ['ignore', 'pipe', 'pipe'], detached: true });
-  const ended = await outcomeOf(child, uri, signal);
-  signal?.throwIfAborted();
-  if (ended.status === notFoundStatus) throw new VirshMissing('virsh is not installed: install libvirt-clients');
-  return ended;
+  const folder = await mkdtemp(join(tmpdir(), 'failkit-virsh-'));
+  try {
+    const [stdout, stderr] = [join(folder, 'stdout'), join(folder, 'stderr')];
+    const status = await runIntoFiles(uri, args, stdout, stderr, signal);
+    signal?.throwIfAborted();
+    if (status === notFoundStatus) throw new VirshMissing('virsh is not installed: install libvirt-clients');
+    if ((await stat(stdout)).size > outputBytesMax)
+      throw new LibvirtOutputInvalid(`libvirt at ${uri} gave more than ${outputBytesMax} bytes for ${args[0]}`);
+    return { status, stdout: await readFile(stdout, 'utf8'), stderr: await readFile(stderr, 'utf8') };
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
 }
 
-async function outcomeOf(child: ChildProcess, uri: string, signal: AbortSignal | null): Promise<Ended> {
-  let [stdout, stderr] = ['', ''];
-  child.stdout?.setEncoding('utf8').on('data', (text: string) => {
-    stdout = keep(stdout + text);
-  });
-  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
-    stderr = keep(stderr + text);
-  });
-  const over = Promise.withResolvers<Ended>();
+/**
+ * Files and a session of its own: so it neither dies of a pipe that broke when this process was killed, nor hears what interrupts us,
+ * and a guest that it froze is thawed.
+ */
+async function runIntoFiles(
+  uri: string,
+  args: readonly string[],
+  stdout: string,
+  stderr: string,
+  signal: AbortSignal | null,
+): Promise<number | null> {
+  await using out = await open(stdout, 'w');
+  await using err = await open(stderr, 'w');
+  const child = spawn('env', ['LC_ALL=C', 'virsh', ...args], { stdio: ['ignore', out.fd, err.fd], detached: true });
+  const over = Promise.withResolvers<number | null>();
   const kill = (): void => {
     child.kill('SIGKILL');
   };
@@ -132,7 +144,7 @@ async function outcomeOf(child: ChildProcess, uri: string, signal: AbortSignal |
     kill();
   }, answerTimeoutMs);
   child.once('error', (cause) => over.reject(new VirshMissing('virsh could not be run', { cause })));
-  child.once('close', (status) => over.resolve({ status, stdout, stderr }));
+  child.once('exit', (status) => over.resolve(status));
   signal?.addEventListener('abort', kill);
   try {
     return await over.promise;
@@ -142,11 +154,10 @@ async function outcomeOf(child: ChildProcess, uri: string, signal: AbortSignal |
   }
 }
 
-function keep(text: string): string {
-  return text.length > outputCharsMax ? text.slice(0, outputCharsMax) : text;
-}
-
 function wordsOf({ stderr }: Pick<Ended, 'stderr'>): string {
   const lines = stderr.split('\n').map((line) => line.replace(/^error:\s*/, '').trim());
-  return lines.filter((line) => line !== '').join(': ').slice(0, messageCharsMax);
+  return lines
+    .filter((line) => line !== '')
+    .join(': ')
+    .slice(0, messageCharsMax);
 }
