@@ -12,7 +12,7 @@ const config: KnipConfig = {
     'test/storage-targets/wire/paced-traffic.ts',
   ],
   // Of the system: a test that needs one and does not find it is skipped, and says so.
-  ignoreBinaries: ['strace', 'mount', 'umount', 'qemu-nbd', 'cmp', 'unshare', 'script'],
+  ignoreBinaries: ['strace', 'mount', 'umount', 'qemu-nbd', 'cmp', 'unshare', 'script', 'setpriv'],
   project: ['**/*.{ts,mjs}'],
   // A type that a signature in the same file mentions is part of that signature, and so is an error that it throws.
   ignoreExportsUsedInFile: { class: true, interface: true, type: true },

@@ -3,18 +3,19 @@
 #
 #   test/peers/install.sh [peer …]      without names: every recipe in test/peers/recipes/, but none of its subfolders
 #
-# A recipe is one small script: it gets the folder to fill as $into and fails when it cannot. The cache folder's
-# name holds the recipe's hash, so a changed recipe installs anew and an unchanged one costs nothing. What cannot be
-# installed is reported, with its reason left for the tests that are then skipped; it never fails the whole run.
+# A recipe is one small script: it gets the folder to fill as $into, the folder with its further files as $parts, and
+# fails when it cannot. The cache folder's name holds the hash of all that, so a changed recipe installs anew and an
+# unchanged one costs nothing. What cannot be installed is reported, with its reason left for the tests that are then
+# skipped; it never fails the whole run.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${FAILKIT_PEERS:-$HOME/.cache/failkit-peers}
 mkdir -p "$cache"
 
 install_peer() {
-  local name=$1 recipe=$here/recipes/$1.sh into log
+  local name=$1 recipe=$here/recipes/$1.sh parts=$here/recipes/$1 into log
   [ -f "$recipe" ] || { echo "$name: no recipe $recipe" >&2; return 1; }
-  into=$cache/$name-$(sha256sum "$recipe" | cut -c1-12)
+  into=$cache/$name-$(LC_ALL=C; shopt -s nullglob; cat "$recipe" "$parts"/* | sha256sum | cut -c1-12)
   log=$into.log
   mkdir -p "$(dirname "$into")"
   # A kernel lock: it ends with the process that holds it, so a killed install blocks nobody.
@@ -23,7 +24,7 @@ install_peer() {
   if [ -f "$into/.installed" ]; then
     echo "$name: present"
   elif rm -rf "$into" && mkdir -p "$into" &&
-    into=$into timeout 1800 nice bash -euo pipefail "$recipe" >"$log" 2>&1 9>&-; then
+    into=$into parts=$parts timeout 1800 nice bash -euo pipefail "$recipe" >"$log" 2>&1 9>&-; then
     touch "$into/.installed"
     rm -f "$into.failed"
     echo "$name: installed"

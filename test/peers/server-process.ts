@@ -2,7 +2,7 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { createHash, randomInt } from 'node:crypto';
 import { once } from 'node:events';
-import { existsSync, openSync, readFileSync } from 'node:fs';
+import { existsSync, openSync, readdirSync, readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { connect, createServer } from 'node:net';
 import { homedir, tmpdir } from 'node:os';
@@ -27,11 +27,13 @@ export function isPeerPresent(name: string): boolean {
   return existsSync(join(peerFolder(name), '.installed'));
 }
 
-/** The folder that install.sh fills: its name holds the recipe's hash. */
+/** The folder that install.sh fills: its name holds the hash of the recipe and of its parts. */
 export function peerFolder(name: string): string {
   const cache = process.env.FAILKIT_PEERS || join(homedir(), '.cache/failkit-peers');
-  const recipe = readFileSync(join(import.meta.dirname, `recipes/${name}.sh`));
-  return join(cache, `${name}-${createHash('sha256').update(recipe).digest('hex').slice(0, 12)}`);
+  const parts = join(import.meta.dirname, 'recipes', name);
+  const hash = createHash('sha256').update(readFileSync(`${parts}.sh`));
+  if (existsSync(parts)) for (const part of readdirSync(parts).sort()) hash.update(readFileSync(join(parts, part)));
+  return join(cache, `${name}-${hash.digest('hex').slice(0, 12)}`);
 }
 
 export interface ServerProcess {
