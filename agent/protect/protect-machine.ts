@@ -1,6 +1,11 @@
 import type { KeyProvider } from '../../crypto/key-provider.ts';
 import { keyIdOf, type SigningKey } from '../../crypto/signing.ts';
-import type { HypervisorConnection, MachineSnapshot, SnapshotOptions } from '../../hypervisors/hypervisor.ts';
+import type {
+  HypervisorConnection,
+  MachineSnapshot,
+  ReferencePoint,
+  SnapshotOptions,
+} from '../../hypervisors/hypervisor.ts';
 import { type Chain, type ChainHead, openChain } from '../../replica/chain.ts';
 import type { ChainState } from '../../replica/chain-state.ts';
 import { toHex } from '../../replica/encoding.ts';
@@ -87,7 +92,13 @@ export async function protectMachine(context: ProtectContext, signal: AbortSigna
   using ring = new KeyRing(repo, { machineId, state: { epochs: chain?.state.epochs ?? new Map() } }, [
     context.provider,
   ]);
-  await using snapshot = await context.connection.snapshot({ name: context.machineName }, options.snapshot, signal);
+  const previous = chain === null ? null : await newestManifest(repo, chain, ring, state, options.access, signal);
+  const since = referencePointsOf(previous, options.resync || state.damagedSegments.length > 0);
+  await using snapshot = await context.connection.snapshot(
+    { name: context.machineName },
+    { ...options.snapshot, since },
+    signal,
+  );
   const { keys, begin, lost } = await openRunKeys(
     repo,
     chain,
@@ -97,8 +108,6 @@ export async function protectMachine(context: ProtectContext, signal: AbortSigna
     { ...options, ...context },
     signal,
   );
-  const previous = chain === null ? null : await newestManifest(repo, chain, ring, state, options.access, signal);
-
   if (lost !== null) state.clearJournal();
   const adopt = prepareJournal(chain, state);
   const staging: Staging = { manifest: null, droppedPages: [] };
@@ -147,6 +156,12 @@ export async function protectMachine(context: ProtectContext, signal: AbortSigna
   const rpoMs = previous === null ? null : publishedMs - previous.snapshotTimeMs;
   const repair = describeRepair(tenure.state, replicated.repaired, entry.seq, lost !== null);
   return { point: entry.seq, head: tenure.head, manifest, publishedMs, rpoMs, adopted: adopt, repair };
+}
+
+/** What the disks will be asked by: none where they are read in full anyway. */
+function referencePointsOf(previous: Manifest | null, full: boolean): ReadonlyMap<string, ReferencePoint> {
+  const disks = full ? [] : (previous?.disks ?? []);
+  return new Map(disks.map(({ label, referencePoint }) => [label, referencePoint]));
 }
 
 /** What the next point will have made of the state, once its entry exists. */

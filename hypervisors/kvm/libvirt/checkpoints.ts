@@ -18,7 +18,11 @@ export async function listCheckpoints(
   signal: AbortSignal,
 ): Promise<readonly Checkpoint[]> {
   const names = await virsh.run(['checkpoint-list', '--domain', uuid, '--name'], signal);
-  const ours = names.split('\n').map((name) => name.trim()).filter(marks.isReferencePoint).sort();
+  const ours = names
+    .split('\n')
+    .map((name) => name.trim())
+    .filter(marks.isReferencePoint)
+    .sort();
   const found: Checkpoint[] = [];
   for (const name of ours) found.push({ name, dirtyBytes: await dirtyBytesOf(virsh, uuid, name, signal) });
   return found;

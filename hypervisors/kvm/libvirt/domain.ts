@@ -129,7 +129,9 @@ function reasonUnusable(disk: Element, device: string, source: Element | null): 
   if (childOf(disk, 'transient') !== null) return 'it loses its changes when the machine ends';
   const type = attributeOf(disk, 'type') ?? 'file';
   if (source === null) return 'it has no image';
-  return type === 'file' || type === 'block' ? null : `its image is not a file or device of the host but of type ${type}`;
+  return type === 'file' || type === 'block'
+    ? null
+    : `its image is not a file or device of the host but of type ${type}`;
 }
 
 function hasIothread(device: Element): boolean {

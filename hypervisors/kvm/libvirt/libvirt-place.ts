@@ -10,7 +10,9 @@ export function placeOf(uri: string): LibvirtPlace {
   const url = URL.parse(uri);
   const [driver, transport] = (url?.protocol ?? '').replace(/:$/, '').split('+');
   if (url === null || driver !== 'qemu')
-    throw new LibvirtUnreachable(`${uri} is no address of QEMU's libvirt: write qemu:///system or qemu+ssh://host/system`);
+    throw new LibvirtUnreachable(
+      `${uri} is no address of QEMU's libvirt: write qemu:///system or qemu+ssh://host/system`,
+    );
   if (url.hostname === '') return { kind: 'here' };
   if (transport !== 'ssh')
     throw new LibvirtUnreachable(

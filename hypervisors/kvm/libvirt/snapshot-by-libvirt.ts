@@ -9,19 +9,21 @@ import { MachineBusy, ScratchFull, SnapshotLost } from '../kvm-errors.ts';
 import type { KvmMachine, LibvirtControl } from '../kvm-machine.ts';
 import { type Marks, marksOf } from '../marks.ts';
 import { freeBytes, prepareScratch, removeScratch, type ScratchFolder, watchScratch } from '../scratch-images.ts';
-import {
-  type BackupDisk,
-  checkpointDocument,
-  exportedBitmap,
-  pullDocument,
-  pushDocument,
-} from './backup-documents.ts';
+import { type BackupDisk, checkpointDocument, exportedBitmap, pullDocument, pushDocument } from './backup-documents.ts';
 import { endJob, failureOfLastJob, makeWay, waitUntilOver } from './backup-job.ts';
 import { captureDefinition } from './capture-definition.ts';
 import { type Checkpoint, listCheckpoints, removeCheckpoint } from './checkpoints.ts';
 import { checkpointOf, type DiskTracking, identifyImage, trackDisk } from './disk-tracking.ts';
-import { capacityOf, chooseDisks, type Domain, describeDomain, type LibvirtDisk, runStateOf, sizesOf } from './domain.ts';
-import { MachineNotRunning } from './libvirt-errors.ts';
+import {
+  capacityOf,
+  chooseDisks,
+  type Domain,
+  describeDomain,
+  type LibvirtDisk,
+  runStateOf,
+  sizesOf,
+} from './domain.ts';
+import { LibvirtTimedOut, LibvirtUnreachable, MachineNotRunning } from './libvirt-errors.ts';
 import { type LibvirtPlace, placeOf } from './libvirt-place.ts';
 import { openPushedDisk, pushedChangesBytesMax } from './pushed-disk.ts';
 import { SnapshotHealth } from './snapshot-health.ts';
@@ -86,7 +88,7 @@ export async function snapshotByLibvirt(
   const attachments = await captureDefinition(virsh, machine, domain, site.place.kind === 'here', signal);
   const added = marks.newReferencePoint();
   const keeper = new CheckpointKeeper(site, checkpoints, added);
-  opening.defer(() => keeper.leave());
+  opening.defer(() => quietly(keeper.leave()));
   const open = chosen.some(({ hasIothread }) => hasIothread) ? openByPush : openByPull;
   const taken = await open(site, disks, added, options, opening, signal);
   const held = opening.move();
@@ -102,6 +104,15 @@ export async function snapshotByLibvirt(
     },
     [Symbol.asyncDispose]: () => held.disposeAsync(),
   };
+}
+
+/** A libvirt that went away leaves the rest to the next run, which finds it by its names. */
+async function quietly(work: Promise<void>): Promise<void> {
+  try {
+    await work;
+  } catch (error) {
+    if (!(error instanceof LibvirtUnreachable) && !(error instanceof LibvirtTimedOut)) throw error;
+  }
 }
 
 interface OpenSnapshot {
@@ -136,7 +147,9 @@ async function enter(machine: KvmMachine, control: LibvirtControl, signal: Abort
 function refuseBusy(machineName: string, disks: readonly LibvirtDisk[]): void {
   const busy = disks.find(({ isBusy }) => isBusy);
   if (busy !== undefined)
-    throw new MachineBusy(`machine ${machineName}: disk ${busy.label} is being copied or merged: run again when that has ended`);
+    throw new MachineBusy(
+      `machine ${machineName}: disk ${busy.label} is being copied or merged: run again when that has ended`,
+    );
 }
 
 /** A folder that QEMU may write in, and nobody else may look into. */
@@ -201,7 +214,7 @@ async function openByPull(
   const listed = disks.map(({ disk, tracking }) => backupDisk(site, disk, tracking.since));
   const others = othersOf(domain, disks);
   const documents = [pullDocument(socket, listed, others), ...checkpointFor(added, disks, others)];
-  opening.defer(() => endJob(virsh, domain.uuid, marks, new AbortController().signal));
+  opening.defer(() => quietly(endJob(virsh, domain.uuid, marks, new AbortController().signal)));
   const taken = await takePoint(virsh, machine.name, domain, documents, quiesce);
   signal.throwIfAborted();
   const health = opening.use(new SnapshotHealth(virsh, domain.uuid, marks));
@@ -258,7 +271,7 @@ async function openByPush(
   const others = othersOf(domain, disks);
   const listed = pushed.map(({ disk, since }) => backupDisk(site, disk, since));
   const documents = [pushDocument(listed, others), ...checkpointFor(added, disks, others)];
-  opening.defer(() => endJob(virsh, domain.uuid, marks, new AbortController().signal));
+  opening.defer(() => quietly(endJob(virsh, domain.uuid, marks, new AbortController().signal)));
   const taken = await takePoint(virsh, machine.name, domain, documents, quiesce);
   {
     await using health = new SnapshotHealth(virsh, domain.uuid, marks);
@@ -287,7 +300,11 @@ async function openByPush(
 }
 
 /** Throws ScratchFull where the copies would not fit. */
-async function planPush({ virsh, domain: { uuid }, scratch, marks }: Site, disks: readonly TrackedDisk[], signal: AbortSignal) {
+async function planPush(
+  { virsh, domain: { uuid }, scratch, marks }: Site,
+  disks: readonly TrackedDisk[],
+  signal: AbortSignal,
+) {
   const checkpoints = await listCheckpoints(virsh, uuid, marks, signal);
   let neededBytes = 0;
   const planned: (TrackedDisk & { readonly since: string | null })[] = [];

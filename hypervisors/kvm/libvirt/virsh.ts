@@ -4,7 +4,13 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { SourceNotFound } from '../../errors.ts';
 import type { LibvirtControl } from '../kvm-machine.ts';
-import { LibvirtOutputInvalid, LibvirtRefused, LibvirtTimedOut, LibvirtUnreachable, VirshMissing } from './libvirt-errors.ts';
+import {
+  LibvirtOutputInvalid,
+  LibvirtRefused,
+  LibvirtTimedOut,
+  LibvirtUnreachable,
+  VirshMissing,
+} from './libvirt-errors.ts';
 
 /**
  * libvirt through `virsh`, a child process for each question: libvirt's own library would have to be compiled for Node. Arguments never

@@ -1,0 +1,95 @@
+/** A machine of libvirt, replicated while it runs and writes; every point is compared with a copy made by another program. */
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { newestWrite } from '../peers/guest-writer.ts';
+import { libvirtNeeds } from '../peers/libvirt.ts';
+import { differingDisks, type LibvirtSite, observeRun, openLibvirtSite } from './libvirt-site.ts';
+
+const needs = await libvirtNeeds();
+const suffix = needs === null ? '' : ` (${needs})`;
+const modes = [
+  { mode: 'pull', iothread: false },
+  { mode: 'push', iothread: true },
+] as const;
+
+interface Published {
+  readonly point: number;
+  readonly consistency: string;
+  readonly readBytes: number;
+  readonly disks: readonly { readonly label: string; readonly fullReadReason: string }[];
+}
+
+describe.skipIf(needs !== null).for(modes)(
+  `a machine of libvirt that writes, by $mode${suffix}`,
+  ({ mode, iothread }) => {
+    let site: LibvirtSite;
+    beforeAll(async () => {
+      site = await openLibvirtSite({ iothread });
+      await site.boot();
+      await expectOk(site.failkit('init', '--kit', 'kit'));
+    });
+    afterAll(() => site?.[Symbol.asyncDispose]());
+
+    async function observe(verb: string): Promise<Published> {
+      const { outcome, oracle } = await observeRun(site, verb, 'web', '--json');
+      expect([outcome.exitCode, outcome.stderr]).toEqual([0, expect.anything()]);
+      const [published] = outcome.json<{ machines: Published[] }>().machines;
+      if (published === undefined) throw new Error('no point');
+      expect([...oracle.keys()]).toEqual(['vda', 'vdb']);
+      expect(await differingDisks(site, String(published.point), oracle)).toEqual([]);
+      return published;
+    }
+
+    const reasonsOf = ({ disks }: Published) => disks.map(({ fullReadReason }) => fullReadReason);
+
+    async function expectNothingLeft(): Promise<void> {
+      expect(await readdir(join(site.folder, 'scratch'))).toEqual([]);
+      await expect(site.peer.virsh('backup-dumpxml', site.guest.name)).rejects.toThrow();
+      expect((await site.checkpoints()).length).toBeLessThanOrEqual(2);
+    }
+
+    it('gives points that are what its disks held at the instant of the snapshot', async () => {
+      const seed = await observe('seed');
+      expect(reasonsOf(seed)).toEqual(['first full copy of this disk', 'first full copy of this disk']);
+      for (let round = 1; round <= 5; round++) {
+        const sync = await observe('sync');
+        expect(reasonsOf(sync)).toEqual(['', '']);
+        expect(sync.readBytes).toBeLessThan(seed.readBytes);
+        await expectNothingLeft();
+      }
+    });
+
+    it('was read in the way that its disks need, which nobody said', async () => {
+      const job = await site.peer.virsh('domjobinfo', site.guest.name, '--completed', '--rawstats', '--keep-completed');
+      // What a copy by QEMU itself counts, and reading over NBD does not.
+      expect(/^disk_processed: \d+/m.test(job)).toBe(mode === 'push');
+      expect((await site.guest.run('true')).code).toBe(0);
+    });
+
+    it('is application-consistent where its guest agent freezes it, and writes on afterwards', async () => {
+      await site.configure({ machine: { quiesce: 'require' } });
+      const outcome = await expectOk(site.failkit('sync', 'web', '--json'));
+      await site.configure();
+      expect(outcome.json<{ machines: Published[] }>().machines[0]?.consistency).toBe('application-consistent');
+      const before = await newestWrite(site.guest);
+      await site.guest.run('sleep 0.5');
+      expect(await newestWrite(site.guest)).toBeGreaterThan(before);
+    });
+
+    it('is read in full, and says why, after its QEMU was killed', async () => {
+      await site.guest.killQemu();
+      await site.boot();
+      const resync = await observe('sync');
+      for (const reason of reasonsOf(resync)) expect(reason).toMatch(/^resync: .*bitmap .* is missing or broken/);
+      expect(reasonsOf(await observe('sync'))).toEqual(['', '']);
+      await expectNothingLeft();
+    });
+  },
+);
+
+async function expectOk(run: ReturnType<LibvirtSite['failkit']>) {
+  const outcome = await run;
+  expect([outcome.exitCode, outcome.stderr]).toEqual([0, expect.anything()]);
+  return outcome;
+}
