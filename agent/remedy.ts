@@ -140,6 +140,7 @@ const remedies: Readonly<Record<string, Remedy>> = {
   SIGNATURE_INVALID: damagedHistory(),
 
   OUTPUT_EXISTS: stop('overwrite', 'name another output, or say --force where the command has it'),
+  DEFINITION_IMPOSSIBLE: stop('usage', 'restore without it: disks and attachments are whole in any case'),
   OUTPUT_UNUSABLE: stop('source', 'make room or correct the path; the same restore goes on where it stopped'),
   DISK_TOO_LARGE: stop('source', 'spread its content over smaller disks, or leave the disk out'),
 

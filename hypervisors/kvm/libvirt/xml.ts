@@ -55,6 +55,12 @@ export function addChild(parent: Element, tree: XmlTree): Element {
   return element;
 }
 
+/** The child of that name holds this text afterwards, and is made where it is missing. */
+export function setText(parent: Element, name: string, text: string): void {
+  const child = childOf(parent, name) ?? addChild(parent, { name });
+  child.textContent = text;
+}
+
 /** With the blanks that stood before it, so that what remains reads well. */
 export function removeElement(element: Element): void {
   const { previousSibling, parentNode } = element;
