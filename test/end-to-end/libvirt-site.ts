@@ -15,9 +15,15 @@ export interface LibvirtSite extends AsyncDisposable {
   readonly peer: LibvirtPeer;
   readonly guest: LibvirtGuest;
   readonly disks: readonly DomainDisk[];
-  /** What `machine` and `source` name replaces the site's own settings of those names. */
-  configure(settings?: { readonly machine?: object; readonly source?: object }): Promise<void>;
+  /** What `machine`, `source` and `limits` name replaces the site's own settings of those names. */
+  configure(settings?: {
+    readonly machine?: object;
+    readonly source?: object;
+    readonly limits?: object;
+  }): Promise<void>;
   failkit(...args: readonly string[]): Promise<Outcome>;
+  /** With more in its environment. */
+  failkitWith(environment: Readonly<Record<string, string>>, ...args: readonly string[]): Promise<Outcome>;
   start(...args: readonly string[]): FailkitProcess;
   /** Boots the machine; a writer begins on its second disk. */
   boot(): Promise<void>;
@@ -48,13 +54,14 @@ export async function openLibvirtSite({
   const options = { folder };
   const checkpoints = async () =>
     (await peer.virsh('checkpoint-list', guest.name, '--name')).split('\n').filter((name) => name !== '');
-  const configure: LibvirtSite['configure'] = async ({ machine = {}, source = {} } = {}) => {
+  const configure: LibvirtSite['configure'] = async ({ machine = {}, source = {}, limits = {} } = {}) => {
     const kvm = { type: 'kvm', libvirt: peer.uri, scratch: join(folder, 'scratch'), scratchFreeMiBMin: 1, ...source };
     const config = {
       repository: { target: 'filesystem', directory: 'bucket' },
       keys: { provider: 'local-key', file: 'local.key' },
       state: 'state',
       machines: [{ name: 'web', quiesce: 'off', source: kvm, ...machine }],
+      limits,
     };
     await writeFile(join(folder, 'failkit.yaml'), stringify(config));
   };
@@ -68,6 +75,7 @@ export async function openLibvirtSite({
     disks,
     configure,
     failkit: (...args) => runFailkit(withConfig(args), options),
+    failkitWith: (environment, ...args) => runFailkit(withConfig(args), { folder, environment }),
     start: (...args) => startFailkit(withConfig(args), options),
     boot: () => boot(guest),
     checkpoints,

@@ -141,6 +141,22 @@ function domainXml({ name, disks, devices = '' }: DomainOptions, serial: string)
     </devices></domain>`;
 }
 
+/** Runs a line of shell in a guest that has no serial port for us, by its agent. */
+export async function runByAgent(peer: LibvirtPeer, name: string, line: string): Promise<string> {
+  await agentConnected(peer, name);
+  const ask = async (execute: string, args: object) =>
+    JSON.parse(await peer.virsh('qemu-agent-command', name, JSON.stringify({ execute, arguments: args }))).return;
+  const { pid } = await ask('guest-exec', { path: '/bin/sh', arg: ['-c', line], 'capture-output': true });
+  for (;;) {
+    const status = await ask('guest-exec-status', { pid });
+    if (status.exited)
+      return Buffer.from(status['out-data'] ?? '', 'base64')
+        .toString()
+        .trim();
+    await sleep(100);
+  }
+}
+
 async function agentConnected(peer: LibvirtPeer, name: string): Promise<void> {
   const until = performance.now() + agentTimeoutMs;
   while (!/org\.qemu\.guest_agent\.0' state='connected'/.test(await peer.virsh('dumpxml', name))) {
