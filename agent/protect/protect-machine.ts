@@ -93,12 +93,8 @@ export async function protectMachine(context: ProtectContext, signal: AbortSigna
     context.provider,
   ]);
   const previous = chain === null ? null : await newestManifest(repo, chain, ring, state, options.access, signal);
-  const since = referencePointsOf(previous, options.resync || state.damagedSegments.length > 0);
-  await using snapshot = await context.connection.snapshot(
-    { name: context.machineName },
-    { ...options.snapshot, since },
-    signal,
-  );
+  const asked = { ...options.snapshot, since: referencePointsOf(previous, options.resync, state) };
+  await using snapshot = await context.connection.snapshot({ name: context.machineName }, asked, signal);
   const { keys, begin, lost } = await openRunKeys(
     repo,
     chain,
@@ -159,8 +155,12 @@ export async function protectMachine(context: ProtectContext, signal: AbortSigna
 }
 
 /** What the disks will be asked by: none where they are read in full anyway. */
-function referencePointsOf(previous: Manifest | null, full: boolean): ReadonlyMap<string, ReferencePoint> {
-  const disks = full ? [] : (previous?.disks ?? []);
+function referencePointsOf(
+  previous: Manifest | null,
+  resync: boolean,
+  { damagedSegments }: MachineState,
+): ReadonlyMap<string, ReferencePoint> {
+  const disks = resync || damagedSegments.length > 0 ? [] : (previous?.disks ?? []);
   return new Map(disks.map(({ label, referencePoint }) => [label, referencePoint]));
 }
 

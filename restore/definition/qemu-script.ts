@@ -24,8 +24,8 @@ const deviceByBus: Readonly<Record<string, string>> = {
 export function qemuScript({ name, disks, nvram }: RestoredMachine, shape: MachineShape): string {
   const options = [
     ['-name', name],
-    // KVM where the host has it.
-    ['-machine', shape.machineType ?? 'q35', '-accel', 'kvm', '-accel', 'tcg'],
+    // KVM where the host has it; a further -machine accel=… overrides it.
+    ['-machine', `${shape.machineType ?? 'q35'},accel=kvm:tcg`],
     ['-m', `${shape.memoryMiB}M`, '-smp', String(shape.processors)],
     ...firmware(shape.loader, nvram),
     ...(disks.some(({ label }) => shape.buses.get(label) === 'scsi') ? [['-device', 'virtio-scsi-pci']] : []),

@@ -1,8 +1,8 @@
 /** A point of a machine of libvirt becomes a machine again: another one, which boots with what the first had written. */
+import { spawn } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { bootGuest } from '../peers/guest.ts';
 import { stopWriter } from '../peers/guest-writer.ts';
 import { libvirtNeeds, runByAgent } from '../peers/libvirt.ts';
 import { type LibvirtSite, openLibvirtSite } from './libvirt-site.ts';
@@ -78,10 +78,19 @@ describe.skipIf(needs !== null)(`a restored machine of libvirt${needs === null ?
     await expectOk('restore', 'web', '--to', to, '--qemu', script, '--define-file', definition);
     expect(await readFile(script, 'utf8')).toMatch(/exec qemu-system-x86_64/);
     expect(await readFile(definition, 'utf8')).toContain('<name>web-restored</name>');
-    const disks = ['vda', 'vdb'].map((label) => ({ path: join(to, `${label}.raw`), format: 'raw' as const }));
-    await using guest = await bootGuest({ disks });
-    await guest.ready();
-    expect((await guest.run('cat /data/vdb/last')).output).toBe('last');
+    // With the processor of QEMU's own: on some hosts of tests /dev/kvm opens and does not work.
+    const qemu = spawn(script, ['-machine', 'accel=tcg'], { stdio: ['pipe', 'pipe', 'inherit'] });
+    try {
+      let console = '';
+      for await (const text of qemu.stdout.setEncoding('latin1')) {
+        console += text;
+        if (/^READY boot=2 /m.test(console)) qemu.stdin.write('cat /data/vdb/last\n');
+        if (/^last\r?$/m.test(console)) break;
+      }
+      expect(console).toMatch(/^last\r?$/m);
+    } finally {
+      qemu.kill('SIGKILL');
+    }
   });
 
   it.for([

@@ -80,7 +80,7 @@ describe('the definition of a restored machine', () => {
 
   it('becomes a script for plain QEMU that keeps odd paths whole', () => {
     const script = qemuScript(machine, shapeOf(captured));
-    expect(script).toContain('-machine pc-q35-7.2');
+    expect(script).toContain('-machine pc-q35-7.2,accel=kvm:tcg');
     expect(script).toContain('-m 2048M -smp 2');
     expect(script).toContain(
       `'{"driver":"qcow2","node-name":"disk0","discard":"unmap","file":{"driver":"file","filename":"/restored/a, b.qcow2"}}'`,

@@ -11,7 +11,7 @@ import type { Virsh } from './virsh.ts';
 
 export const definitionName = 'domain.xml';
 export const nvramName = 'uefi-variables.fd';
-export const tpmPrefix = 'tpm-';
+const tpmPrefix = 'tpm-';
 /** Where libvirt keeps it for machines of the system. */
 const tpmFolder = '/var/lib/libvirt/swtpm';
 const attachmentBytesMax = 16 * 1024 * 1024;

@@ -77,11 +77,6 @@ export function chooseDisks(machine: KvmMachine, { disks }: Domain) {
   return { chosen, excluded };
 }
 
-/** In bytes, as the guest sees it. */
-export async function capacityOf(virsh: Virsh, uuid: string, label: string, signal: AbortSignal): Promise<number> {
-  return (await sizesOf(virsh, uuid, label, signal)).capacityBytes;
-}
-
 export async function sizesOf(
   virsh: Virsh,
   uuid: string,

@@ -1,9 +1,17 @@
 import { LibvirtUnreachable } from './libvirt-errors.ts';
 
 /** Where the host of a libvirt address is, seen from here. https://libvirt.org/uri.html */
-export type LibvirtPlace =
-  | { readonly kind: 'here' }
-  | { readonly kind: 'ssh'; readonly host: string; readonly user: string | null; readonly port: number | null };
+export type LibvirtPlace = { readonly kind: 'here' } | SshPlace;
+
+export interface SshPlace {
+  readonly kind: 'ssh';
+  readonly host: string;
+  readonly user: string | null;
+  readonly port: number | null;
+  /** As libvirt takes them from the same address: another program than `ssh`, and another key than the user's own. */
+  readonly command: string | null;
+  readonly keyFile: string | null;
+}
 
 /** Throws LibvirtUnreachable for a transport over which no disk can be read. */
 export function placeOf(uri: string): LibvirtPlace {
@@ -24,5 +32,7 @@ export function placeOf(uri: string): LibvirtPlace {
     host,
     user: url.username === '' ? null : decodeURIComponent(url.username),
     port: url.port === '' ? null : Number(url.port),
+    command: url.searchParams.get('command'),
+    keyFile: url.searchParams.get('keyfile'),
   };
 }

@@ -11,9 +11,7 @@ import { SnapshotIncomplete } from './libvirt-errors.ts';
  * then what changed; the rest of the disk is not in the snapshot.
  */
 
-/** The qcow2 that libvirt makes has clusters of so many bytes. Larger blocks of ours would need what lies between. */
-export const pushedClusterBytes = 64 * 1024;
-/** Disks up to here have blocks of one cluster (docs/format.md). */
+/** Up to here blocks of ours are no larger than the clusters of the qcow2 that libvirt makes; larger ones would need what lies between. */
 export const pushedChangesBytesMax = 4 * 2 ** 40;
 const allocationDepth = 'qemu:allocation-depth';
 /** QEMU lets go of the image a moment after its job has ended. */

@@ -14,15 +14,7 @@ import { endJob, failureOfLastJob, makeWay, waitUntilOver } from './backup-job.t
 import { captureDefinition } from './capture-definition.ts';
 import { type Checkpoint, listCheckpoints, removeCheckpoint } from './checkpoints.ts';
 import { checkpointOf, type DiskTracking, identifyImage, trackDisk } from './disk-tracking.ts';
-import {
-  capacityOf,
-  chooseDisks,
-  type Domain,
-  describeDomain,
-  type LibvirtDisk,
-  runStateOf,
-  sizesOf,
-} from './domain.ts';
+import { chooseDisks, type Domain, describeDomain, type LibvirtDisk, runStateOf, sizesOf } from './domain.ts';
 import { LibvirtTimedOut, LibvirtUnreachable, MachineNotRunning } from './libvirt-errors.ts';
 import { type LibvirtPlace, placeOf } from './libvirt-place.ts';
 import { openPushedDisk, pushedChangesBytesMax } from './pushed-disk.ts';
@@ -37,6 +29,8 @@ import { findDomain, openVirsh, type Virsh } from './virsh.ts';
  */
 
 const pushTimeoutMs = 24 * 60 * 60 * 1000;
+/** Linux: sun_path holds 108 bytes, the final NUL included. */
+const socketPathBytesMax = 107;
 /** A row of runs that were killed leaves one each. */
 const checkpointsMax = 8;
 
@@ -65,7 +59,10 @@ export async function measureByLibvirt(
   const uuid = await findDomain(virsh, machine.name, control, signal);
   const { chosen } = chooseDisks(machine, await describeDomain(virsh, uuid, signal));
   const disks: Machine['disks'][number][] = [];
-  for (const { label } of chosen) disks.push({ label, capacityBytes: await capacityOf(virsh, uuid, label, signal) });
+  for (const { label } of chosen) {
+    const { capacityBytes } = await sizesOf(virsh, uuid, label, signal);
+    disks.push({ label, capacityBytes });
+  }
   return disks;
 }
 
@@ -211,6 +208,10 @@ async function openByPull(
 ): Promise<OpenSnapshot> {
   const { virsh, machine, domain, marks, folder, scratch } = site;
   const socket = join(folder, `${marks.prefix}nbd`);
+  if (Buffer.byteLength(socket) > socketPathBytesMax)
+    throw new SourceUnreadable(
+      `the path of the scratch folder is too long for a socket in it: ${socket}: name a shorter one`,
+    );
   const listed = disks.map(({ disk, tracking }) => backupDisk(site, disk, tracking.since));
   const others = othersOf(domain, disks);
   const documents = [pullDocument(socket, listed, others), ...checkpointFor(added, disks, others)];

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LibvirtUnreachable } from './libvirt-errors.ts';
-import type { LibvirtPlace } from './libvirt-place.ts';
+import type { SshPlace } from './libvirt-place.ts';
 
 /** A unix socket of another host as one of this host, through `ssh -L`. */
 
@@ -20,7 +20,7 @@ export interface ForwardedSocket extends AsyncDisposable {
 
 /** ssh must get in by itself: nobody is asked for a password. */
 export async function forwardSocket(
-  place: Extract<LibvirtPlace, { kind: 'ssh' }>,
+  place: SshPlace,
   remotePath: string,
   signal: AbortSignal,
 ): Promise<ForwardedSocket> {
@@ -47,12 +47,13 @@ class Ssh implements AsyncDisposable {
   #failure: string | null = null;
   #said = '';
 
-  constructor({ host, user, port }: Extract<LibvirtPlace, { kind: 'ssh' }>, forward: string) {
+  constructor({ host, user, port, command, keyFile }: SshPlace, forward: string) {
     const options = ['BatchMode=yes', 'ExitOnForwardFailure=yes', 'ServerAliveInterval=15'];
     const args = ['-N', '-T', ...options.flatMap((option) => ['-o', option]), '-L', forward];
     if (user !== null) args.push('-l', user);
+    if (keyFile !== null) args.push('-i', keyFile);
     if (port !== null) args.push('-p', String(port));
-    this.#child = spawn('ssh', [...args, '--', host], { stdio: ['ignore', 'ignore', 'pipe'] });
+    this.#child = spawn(command ?? 'ssh', [...args, '--', host], { stdio: ['ignore', 'ignore', 'pipe'] });
     this.#child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       this.#said = (this.#said + text).slice(-messageCharsMax);
     });

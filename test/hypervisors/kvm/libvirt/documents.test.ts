@@ -118,11 +118,13 @@ it('knows its own job by where that keeps its files', () => {
 it('knows which addresses of libvirt it can read disks from', () => {
   expect(placeOf('qemu:///system')).toEqual({ kind: 'here' });
   expect(placeOf('qemu+unix:///system?socket=/run/x')).toEqual({ kind: 'here' });
-  expect(placeOf('qemu+ssh://root@kvm-1:2222/system')).toEqual({
+  expect(placeOf('qemu+ssh://root@kvm-1:2222/system?keyfile=/k')).toEqual({
     kind: 'ssh',
     host: 'kvm-1',
     user: 'root',
     port: 2222,
+    command: null,
+    keyFile: '/k',
   });
   for (const uri of ['qemu+tcp://kvm-1/system', 'xen:///', 'nonsense'])
     expect(() => placeOf(uri), uri).toThrow(LibvirtUnreachable);
