@@ -68,6 +68,7 @@ const remedies: Readonly<Record<string, Remedy>> = {
   NBD_UNSUPPORTED: stop('source', 'serve the disk so that the NBD server can do it, or ask for less'),
   NBD_CONNECTION_LOST: retry('source', 'check the NBD server, its log and the network'),
   NBD_TIMED_OUT: retry('source', 'check the NBD server and the storage behind it'),
+  NBD_LISTEN_FAILED: stop('usage', 'name another socket or address for the NBD server, or give it a certificate'),
   NBD_REQUEST_FAILED: retry('source', "see the NBD server's log: its storage refused"),
   NBD_PROTOCOL_VIOLATION: stop('source', 'update the NBD server, or report this with its version'),
 

@@ -290,8 +290,9 @@ function notesOn({ published, failure }: Outcome, { colours }: Output): readonly
     const { message = '', hint = null } = failure?.document.error ?? {};
     return [message, ...(hint === null ? [] : [`${bold('what to do:')} ${hint}`])];
   }
-  const { manifest, adopted, repair } = published;
+  const { manifest, frozenMs, adopted, repair } = published;
   return [
+    ...(frozenMs === null ? [] : [`${manifest.consistency}: the guest stood still for ${Math.ceil(frozenMs)} ms`]),
     ...manifest.disks
       .filter((disk) => disk.fullReadReason.startsWith('resync'))
       .map((disk) => `${disk.label}: ${disk.fullReadReason}`),
@@ -316,7 +317,7 @@ function repairNotes(repair: PublishedPoint['repair']): readonly string[] {
 
 function documentOf({ machine, published, failure, progress, durationMs }: Outcome): object {
   if (published === null) return { machine, durationMs, error: failure?.document.error };
-  const { manifest, head, point, rpoMs, adopted, repair } = published;
+  const { manifest, head, point, rpoMs, frozenMs, adopted, repair } = published;
   return {
     machine,
     point,
@@ -325,6 +326,7 @@ function documentOf({ machine, published, failure, progress, durationMs }: Outco
     publishedTime: new Date(published.publishedMs).toISOString(),
     rpoMs,
     consistency: manifest.consistency,
+    frozenMs,
     partial: manifest.excluded.length > 0,
     adopted,
     repair: repair && { ...repair, segments: repair.segments.map(segmentKey) },

@@ -72,6 +72,8 @@ export interface PublishedPoint {
   readonly publishedMs: number;
   /** Time between this point's publish and the previous point's snapshot; null for the first. */
   readonly rpoMs: number | null;
+  /** How long the guest stood still for the snapshot; null where nothing froze it. */
+  readonly frozenMs: number | null;
   /** Blocks that an interrupted run had sent already. */
   readonly adopted: boolean;
   /** What was damaged of the point before and was stored again; null where no damage was known or met. */
@@ -151,7 +153,8 @@ export async function protectMachine(context: ProtectContext, signal: AbortSigna
   const publishedMs = context.now();
   const rpoMs = previous === null ? null : publishedMs - previous.snapshotTimeMs;
   const repair = describeRepair(tenure.state, replicated.repaired, entry.seq, lost !== null);
-  return { point: entry.seq, head: tenure.head, manifest, publishedMs, rpoMs, adopted: adopt, repair };
+  const { frozenMs } = snapshot;
+  return { point: entry.seq, head: tenure.head, manifest, publishedMs, rpoMs, frozenMs, adopted: adopt, repair };
 }
 
 /** What the disks will be asked by: none where they are read in full anyway. */

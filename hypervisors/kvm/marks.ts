@@ -12,6 +12,19 @@ export interface Marks {
   exportName(disk: number): string;
   /** A frozen copy of a bitmap, for as long as the snapshot lasts. */
   frozenBitmap(index: number): string;
+  /** Where a disk is pushed: the filter that keeps the snapshot, the snapshot itself, our server, a part of each. */
+  filter(disk: number): string;
+  frozenDisk(disk: number): string;
+  server(disk: number): string;
+  part(disk: number): string;
+  serverPart(disk: number): string;
+  /** A bitmap on the node that the filter of this disk stands before. */
+  behindFilter(disk: number): string;
+  /** A bitmap that says that it was us who stopped the guest. */
+  readonly paused: string;
+  pushJob(disk: number): string;
+  /** Of a node: whether it stands above a filter. */
+  isReader(name: string): boolean;
   isOurs(name: string): boolean;
   /** The bitmaps that record from one snapshot to the next. */
   isReferencePoint(name: string): boolean;
@@ -27,6 +40,15 @@ export function marksOf(tag: string): Marks {
     job: (disk) => `${prefix}j${disk}`,
     exportName: (disk) => `${prefix}e${disk}`,
     frozenBitmap: (index) => `${prefix}frozen${index}`,
+    filter: (disk) => `${prefix}f${disk}`,
+    frozenDisk: (disk) => `${prefix}s${disk}`,
+    server: (disk) => `${prefix}t${disk}`,
+    part: (disk) => `${prefix}p${disk}`,
+    serverPart: (disk) => `${prefix}q${disk}`,
+    behindFilter: (disk) => `${prefix}behind${disk}`,
+    paused: `${prefix}paused`,
+    pushJob: (disk) => `${prefix}push${disk}`,
+    isReader: (name) => ['s', 't', 'p', 'q'].includes(name.charAt(prefix.length)),
     isOurs: (name) => name.startsWith(prefix),
     isReferencePoint: (name) => name.startsWith(`${prefix}point-`),
     newReferencePoint: () =>

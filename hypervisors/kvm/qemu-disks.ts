@@ -87,6 +87,20 @@ export async function listDisks(qmp: QmpClient, signal: AbortSignal): Promise<re
   });
 }
 
+const node = z.object({ 'node-name': z.string().optional(), 'dirty-bitmaps': z.array(dirtyBitmap).prefault([]) });
+
+/** Every node, with the names of its bitmaps: also those that stand behind a filter. */
+export async function listNodes(
+  qmp: QmpClient,
+  signal: AbortSignal,
+): Promise<readonly { readonly node: string; readonly bitmaps: readonly string[] }[]> {
+  const answer = await qmp.run('query-named-block-nodes', { flat: true }, signal);
+  return parse(z.array(node), answer, 'query-named-block-nodes').map((each) => ({
+    node: each['node-name'] ?? '',
+    bitmaps: bitmapsOf(each['dirty-bitmaps']).map(({ name }) => name),
+  }));
+}
+
 /** `/machine/peripheral/vda/virtio-backend`: the user called it vda. */
 function labelOf(qdev: string, name: string): string {
   const given = /^\/machine\/peripheral\/([^/]+)/.exec(qdev)?.[1];

@@ -123,7 +123,11 @@ export class QmpClient implements AsyncDisposable {
     const greeted = Promise.withResolvers<unknown>();
     this.#greeted = () => greeted.resolve(null);
     this.#pending.set(0, { command: 'the greeting', ...greeted });
-    await bounded(greeted.promise, signal, connectTimeoutMs, () => this.#late('the greeting', connectTimeoutMs));
+    const late = () =>
+      new QmpUnreachable(
+        `${this.#where} does not greet: another program is connected to it, and it takes one at a time`,
+      );
+    await bounded(greeted.promise, signal, connectTimeoutMs, late);
     this.#pending.delete(0);
   }
 

@@ -3,8 +3,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import * as z from 'zod';
 import { QmpLost, QmpRefused } from './kvm-errors.ts';
 import type { Marks } from './marks.ts';
-import { listDisks, parse } from './qemu-disks.ts';
+import { listDisks, listNodes, parse } from './qemu-disks.ts';
 import type { QmpClient } from './qmp-client.ts';
+import { resumePaused, whilePaused } from './while-paused.ts';
 
 /**
  * Takes out of a QEMU what a snapshot of ours put there, by its names alone: at the end of the snapshot, and before the next one where the
@@ -16,13 +17,14 @@ const pollMs = 10;
 
 const exports = z.array(z.object({ id: z.string() }));
 const jobs = z.array(z.object({ device: z.string() }));
-const nodes = z.array(z.object({ 'node-name': z.string().optional() }));
 
 export async function removeMarks(qmp: QmpClient, marks: Marks, nbdSocket: string, signal: AbortSignal): Promise<void> {
+  await resumePaused(qmp, marks, signal);
   // Readers first: without the job, what they read would not be the snapshot any more.
   await removeExports(qmp, marks, signal);
   await cancelJobs(qmp, marks, signal);
-  await removeNodes(qmp, marks, signal);
+  await removeFilters(qmp, marks, signal);
+  await removeNodes(qmp, marks.isOurs, signal);
   await removeFrozenBitmaps(qmp, marks, signal);
   if (await answers(nbdSocket)) await qmp.run('nbd-server-stop', {}, signal);
 }
@@ -55,12 +57,34 @@ export async function listJobs(qmp: QmpClient, signal: AbortSignal): Promise<rea
   return parse(jobs, await qmp.run('query-block-jobs', {}, signal), 'query-block-jobs').map(({ device }) => device);
 }
 
+/** Gives each disk that a filter stands before back to its device. */
+async function removeFilters(qmp: QmpClient, marks: Marks, signal: AbortSignal): Promise<void> {
+  const filtered = (await listDisks(qmp, signal)).filter(({ node }) => marks.isOurs(node));
+  const nodes = await listNodes(qmp, signal);
+  const behind = filtered.map(({ node: filter, devicePath }) => {
+    const mark = marks.behindFilter(Number(filter.slice(marks.filter(0).length - 1)));
+    return { devicePath, node: nodes.find(({ bitmaps }) => bitmaps.includes(mark))?.node };
+  });
+  const [first] = behind;
+  if (first?.node === undefined) return;
+  // The nodes, too: QEMU's graph is changed only while no request is under way.
+  await whilePaused(qmp, marks, first.node, signal, async () => {
+    // What reads by a filter keeps it from letting go.
+    await removeNodes(qmp, (name) => marks.isOurs(name) && marks.isReader(name), signal);
+    for (const { devicePath, node } of behind)
+      await qmp.run('qom-set', { path: devicePath, property: 'drive', value: node }, signal);
+    await removeNodes(qmp, marks.isOurs, signal);
+  });
+}
+
 /** Those above others go first, and QEMU says no to the others until then. */
-async function removeNodes(qmp: QmpClient, marks: Marks, signal: AbortSignal): Promise<void> {
+async function removeNodes(
+  qmp: QmpClient,
+  isMeant: (name: string) => boolean,
+  signal: AbortSignal,
+): Promise<void> {
   const ours = async (): Promise<readonly string[]> =>
-    parse(nodes, await qmp.run('query-named-block-nodes', { flat: true }, signal), 'query-named-block-nodes')
-      .map((node) => node['node-name'] ?? '')
-      .filter(marks.isOurs);
+    (await listNodes(qmp, signal)).map(({ node }) => node).filter(isMeant);
   for (let left = await ours(); left.length > 0; ) {
     let refusal: QmpRefused | null = null;
     for (const name of left)
@@ -75,8 +99,8 @@ async function removeNodes(qmp: QmpClient, marks: Marks, signal: AbortSignal): P
 }
 
 async function removeFrozenBitmaps(qmp: QmpClient, marks: Marks, signal: AbortSignal): Promise<void> {
-  for (const { node, bitmaps } of await listDisks(qmp, signal))
-    for (const { name } of bitmaps)
+  for (const { node, bitmaps } of await listNodes(qmp, signal))
+    for (const name of bitmaps)
       if (marks.isOurs(name) && !marks.isReferencePoint(name))
         await qmp.run('block-dirty-bitmap-remove', { node, name }, signal);
 }

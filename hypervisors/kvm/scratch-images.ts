@@ -28,13 +28,18 @@ export async function makeScratchImage(
   await runQemuImg(['create', '-q', '-f', 'qcow2', path, String(capacityBytes)], signal);
   // It holds what the guest wrote: for QEMU's eyes only.
   await chmod(path, 0o600);
+  await giveToQemu(path, ownerOf);
+  return path;
+}
+
+/** `ownerOf`: a file of QEMU's user. */
+export async function giveToQemu(path: string, ownerOf: string): Promise<void> {
   const { uid, gid } = await stat(ownerOf);
   await chown(path, uid, gid).catch((cause: unknown) => {
     throw new SourceUnreadable(`${path} can't be given to user ${uid}, whose QEMU is to write it: run as root`, {
       cause,
     });
   });
-  return path;
 }
 
 /** Makes the folder, removes what a run that was killed left in it, and refuses when there is no room to begin. */

@@ -11,28 +11,23 @@ export interface DiskTracking {
   readonly added: string;
   /** Bitmaps of older snapshots that can be relied on, and their frozen copies. */
   readonly frozen: ReadonlyMap<string, string>;
-  /** Everything was listed: whether a point was made from that, and which one is needed if not, a later snapshot will know. */
-  listedAll(): void;
   /** The frozen copy of the bitmap that says what changed since; throws ChangeTrackingLost. */
   frozenSince(since: Uint8Array): string;
   /** Bitmaps of ours that nobody needs any more. */
   useless(): readonly string[];
 }
 
-/** A row of failed runs leaves one each, as long as none of them comes so far as to ask what changed. */
+/** Where nobody asks what changed, each snapshot leaves one: which of them the newest point needs, only a later one knows. */
 const bitmapsMax = 8;
 
 export function trackDisk(disk: QemuDisk, marks: Marks, added: string): DiskTracking {
   const ours = disk.bitmaps.filter(({ name }) => marks.isReferencePoint(name));
   const reliable = ours.filter(({ inconsistent, recording, busy }) => !inconsistent && recording && !busy);
   const frozen = new Map(reliable.map(({ name }, index) => [name, marks.frozenBitmap(index)]));
-  let asked: 'nothing' | 'everything' | { readonly since: string } = 'nothing';
+  let asked: { readonly since: string } | null = null;
   return {
     added,
     frozen,
-    listedAll() {
-      if (asked === 'nothing') asked = 'everything';
-    },
     frozenSince(since) {
       const name = new TextDecoder().decode(since);
       asked = { since: name };
@@ -42,18 +37,15 @@ export function trackDisk(disk: QemuDisk, marks: Marks, added: string): DiskTrac
       return copy;
     },
     useless() {
-      if (asked === 'nothing') return [added];
       const names = ours.map(({ name }) => name);
-      if (asked === 'everything') return excess(names);
-      const { since } = asked;
-      return names.filter((name) => name !== since);
+      return asked === null ? excess(names) : names.filter((name) => name !== asked?.since);
     },
   };
 }
 
-/** The oldest is most likely the newest point's; those after it were made by runs that came to nothing. */
+/** The newest point's is the first or the second; those after it were made by runs that came to nothing. */
 function excess(names: readonly string[]): readonly string[] {
-  return [...names].sort().slice(1, Math.max(1, names.length + 2 - bitmapsMax));
+  return [...names].sort().slice(2, Math.max(2, names.length + 3 - bitmapsMax));
 }
 
 function requireTrusted(disk: QemuDisk, name: string): void {
@@ -62,9 +54,7 @@ function requireTrusted(disk: QemuDisk, name: string): void {
   if (bitmap === undefined && !disk.canPersist)
     throw lost(`QEMU was started anew, and an image in the format ${disk.format} keeps no bitmap meanwhile`);
   if (bitmap === undefined)
-    throw lost(
-      `its bitmap ${name} is gone: another disk or snapshot is in its place, or the image was copied or converted`,
-    );
+    throw lost(`its bitmap ${name} is gone: QEMU was killed, or another image or snapshot is in its place`);
   if (bitmap.inconsistent) throw lost(`its bitmap ${name} is inconsistent: QEMU did not end in order`);
   if (!bitmap.recording) throw lost(`its bitmap ${name} was switched off`);
   if (disk.hasSnapshots) throw lost('it has internal snapshots: going back to one is not recorded in its bitmaps');

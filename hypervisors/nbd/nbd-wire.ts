@@ -1,26 +1,38 @@
-/** The numbers of the NBD protocol and what this side sends. https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md */
+/** The numbers of the NBD protocol and what a client sends. https://github.com/NetworkBlockDevice/nbd/blob/master/doc/proto.md */
 
 export const greetingMagic = 0x4e42444d41474943n;
 export const optionMagic = 0x49484156454f5054n;
 export const optionReplyMagic = 0x3e889045565a9n;
 export const simpleReplyMagic = 0x67446698;
 export const structuredReplyMagic = 0x668e33ef;
-const requestMagic = 0x25609513;
-const requestHeaderBytes = 28;
+export const requestMagic = 0x25609513;
+export const requestHeaderBytes = 28;
 /** NBD_MAX_STRING: what no name and no error text may exceed. */
 export const stringBytesMax = 4096;
 
-export const option = { abort: 2, list: 3, startTls: 5, go: 7, structuredReply: 8, listContexts: 9, setContexts: 10 };
+export const option = {
+  exportName: 1,
+  abort: 2,
+  list: 3,
+  startTls: 5,
+  info: 6,
+  go: 7,
+  structuredReply: 8,
+  listContexts: 9,
+  setContexts: 10,
+};
 export const optionReply = { ack: 1, server: 2, info: 3, context: 4, firstError: 0x8000_0000 };
 export const optionError = {
   unsupported: 0x8000_0001,
   policy: 0x8000_0002,
+  invalid: 0x8000_0003,
   tlsRequired: 0x8000_0005,
   unknown: 0x8000_0006,
   shutdown: 0x8000_0007,
   blockSizeRequired: 0x8000_0008,
+  tooBig: 0x8000_0009,
 };
-export const info = { export: 0, blockSize: 3 };
+export const info = { export: 0, name: 1, description: 2, blockSize: 3 };
 export const greetingFlag = { fixedNewstyle: 1, noZeroes: 2 };
 export const exportFlag = {
   hasFlags: 1,
@@ -29,14 +41,29 @@ export const exportFlag = {
   fua: 8,
   trim: 32,
   writeZeroes: 64,
+  dontFragment: 128,
   multipleConnections: 256,
+  cache: 1024,
+  fastZero: 2048,
 };
 
-export const command = { read: 0, write: 1, disconnect: 2, flush: 3, trim: 4, writeZeroes: 6, blockStatus: 7 };
+export const command = {
+  read: 0,
+  write: 1,
+  disconnect: 2,
+  flush: 3,
+  trim: 4,
+  cache: 5,
+  writeZeroes: 6,
+  blockStatus: 7,
+};
 export const commandName = ['read', 'write', 'disconnect', 'flush', 'trim', 'cache', 'write zeroes', 'block status'];
-export const commandFlag = { fua: 1, noHole: 2 };
+export const commandFlag = { fua: 1, noHole: 2, dontFragment: 4, requestOne: 8, fastZero: 16 };
 export const chunk = { none: 0, offsetData: 1, offsetHole: 2, blockStatus: 5, firstError: 0x8000, errorOffset: 0x8002 };
 export const chunkFlagDone = 1;
+
+/** `base:allocation`. */
+export const stateFlag = { hole: 1, zero: 2 };
 
 const errnoNames: Readonly<Record<number, string>> = {
   1: 'EPERM',
@@ -51,6 +78,11 @@ const errnoNames: Readonly<Record<number, string>> = {
 
 export function errnoName(errno: number): string {
   return errnoNames[errno] ?? `error ${errno}`;
+}
+
+/** What has no number in the protocol is an EIO. */
+export function errnoOf(name: string): number {
+  return Number(Object.entries(errnoNames).find(([, known]) => known === name)?.[0] ?? 5);
 }
 
 export interface Request {

@@ -58,7 +58,10 @@ export function startNbdkit(args: readonly string[], options: NbdPeerOptions = {
 }
 
 /** Runs one of the tools to its end and returns what it printed. */
-export async function runNbdTool(tool: 'qemu-img' | 'qemu-io' | 'nbdcopy', args: readonly string[]): Promise<string> {
+export async function runNbdTool(
+  tool: 'qemu-img' | 'qemu-io' | 'nbdcopy' | 'nbdinfo',
+  args: readonly string[],
+): Promise<string> {
   const { stdout } = await promisify(execFile)(join(peerFolder('nbd'), tool), [...args]);
   return stdout;
 }

@@ -87,7 +87,7 @@ export async function withFiles<T>(
   texts: readonly string[],
   work: (paths: readonly string[]) => Promise<T>,
 ): Promise<T> {
-  const folder = await mkdtemp(join(tmpdir(), 'failkit-libvirt-'));
+  const folder = await mkdtemp(join(tmpdir(), 'failkit-virsh-'));
   try {
     const paths = texts.map((_, i) => join(folder, `${i}.xml`));
     for (const [i, path] of paths.entries()) await writeFile(path, texts[i] ?? '', { mode: 0o600 });

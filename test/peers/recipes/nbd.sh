@@ -1,5 +1,5 @@
-# qemu-nbd, qemu-img, qemu-io (GPL), nbdkit (BSD), nbdcopy (LGPL), of the system: unmodified test tools, never shipped.
-tools='qemu-nbd qemu-img qemu-io nbdkit nbdcopy'
+# qemu-nbd, qemu-img, qemu-io (GPL), nbdkit (BSD), nbdcopy, nbdinfo (LGPL), of the system: unmodified test tools, never shipped.
+tools='qemu-nbd qemu-img qemu-io nbdkit nbdcopy nbdinfo'
 present() { for tool in $tools; do command -v "$tool" >/dev/null || return 1; done; }
 if ! present; then
   command -v apt-get >/dev/null && [ "$(id -u)" = 0 ] || { echo 'needs qemu-utils, nbdkit and libnbd-bin'; exit 1; }

@@ -1,0 +1,41 @@
+import * as z from 'zod';
+import { QmpRefused } from './kvm-errors.ts';
+import { parse, type QemuDisk } from './qemu-disks.ts';
+import type { QmpClient } from './qmp-client.ts';
+
+const threads = z.array(z.object({ id: z.string() }));
+
+/**
+ * Labels of the disks that have a thread of their own. An NBD client that leaves such a disk ends some releases of QEMU (7.2 among them:
+ * `nbd_blockdev_client_closed: Assertion qemu_in_main_thread()`), so that those are not read over QEMU's NBD server.
+ */
+export async function disksWithThreads(
+  qmp: QmpClient,
+  disks: readonly QemuDisk[],
+  signal: AbortSignal,
+): Promise<ReadonlySet<string>> {
+  if (parse(threads, await qmp.run('query-iothreads', {}, signal), 'query-iothreads').length === 0) return new Set();
+  const found = new Set<string>();
+  for (const { label, devicePath } of disks) if (await mayHaveThread(qmp, devicePath, signal)) found.add(label);
+  return found;
+}
+
+/** A SCSI disk has its controller's. What can't be found out counts as yes: that way is safe for all. */
+async function mayHaveThread(qmp: QmpClient, devicePath: string, signal: AbortSignal): Promise<boolean> {
+  const own = await property(qmp, devicePath, 'iothread', signal);
+  if (own !== null) return own !== '';
+  const bus = await property(qmp, devicePath, 'parent_bus', signal);
+  if (bus === null) return true;
+  const controllers = await property(qmp, bus.replace(/\/[^/]*$/, ''), 'iothread', signal);
+  return controllers !== '';
+}
+
+/** Null where the object has none of that name. */
+async function property(qmp: QmpClient, path: string, name: string, signal: AbortSignal): Promise<string | null> {
+  try {
+    return String(await qmp.run('qom-get', { path, property: name }, signal));
+  } catch (error) {
+    if (error instanceof QmpRefused) return null;
+    throw error;
+  }
+}

@@ -1,0 +1,71 @@
+import type { BlockSource } from '../hypervisor.ts';
+import { baseAllocation, NbdDisk } from '../nbd/nbd-disk.ts';
+import { nbdBlockSource } from '../nbd/nbd-source.ts';
+import type { NbdAddress } from '../nbd/nbd-uri.ts';
+import { MachineBusy, QmpRefused } from './kvm-errors.ts';
+import type { Marks } from './marks.ts';
+import type { QmpClient } from './qmp-client.ts';
+import type { TakenDisk } from './taken-disk.ts';
+
+/** Disks that are read over the NBD server inside QEMU. */
+
+const connectionsMax = 64;
+
+export async function exportDisks(
+  qmp: QmpClient,
+  disks: readonly TakenDisk[],
+  marks: Marks,
+  nbdSocket: string,
+  opening: AsyncDisposableStack,
+  signal: AbortSignal,
+): Promise<ReadonlyMap<string, BlockSource>> {
+  const sources = new Map<string, BlockSource>();
+  if (disks.length === 0) return sources;
+  await startServer(qmp, nbdSocket, signal);
+  for (const taken of disks)
+    sources.set(taken.disk.label, await exportDisk(qmp, taken, marks, nbdSocket, opening, signal));
+  return sources;
+}
+
+async function startServer(qmp: QmpClient, path: string, signal: AbortSignal): Promise<void> {
+  const addr = { type: 'unix', data: { path } };
+  try {
+    await qmp.run('nbd-server-start', { addr, 'max-connections': connectionsMax }, signal);
+  } catch (cause) {
+    if (!(cause instanceof QmpRefused)) throw cause;
+    throw new MachineBusy(`${cause.message}: QEMU has one NBD server, and somebody else uses it: end that first`, {
+      cause,
+    });
+  }
+}
+
+async function exportDisk(
+  qmp: QmpClient,
+  { index, disk, tracking }: TakenDisk,
+  marks: Marks,
+  nbdSocket: string,
+  opening: AsyncDisposableStack,
+  signal: AbortSignal,
+): Promise<BlockSource> {
+  const name = marks.exportName(index);
+  const bitmaps = [...tracking.frozen.values()];
+  const options = { type: 'nbd', id: name, 'node-name': marks.node(index), name, writable: false, bitmaps };
+  await qmp.run('block-export-add', options, signal);
+  const address: NbdAddress = {
+    transport: { kind: 'unix', path: nbdSocket },
+    exportName: name,
+    tls: false,
+    serverName: 'localhost',
+  };
+  const contexts = bitmaps.map((bitmap) => `qemu:dirty-bitmap:${bitmap}`);
+  const open = opening.use(await NbdDisk.open(address, { contexts: [baseAllocation] }, signal));
+  // On a connection of their own: whoever asks for both has QEMU look up the allocation of the whole disk.
+  const dirtyDisk = bitmaps.length === 0 ? open : opening.use(await NbdDisk.open(address, { contexts }, signal));
+  return nbdBlockSource({
+    label: disk.label,
+    disk: open,
+    dirtyDisk,
+    referencePoint: new TextEncoder().encode(tracking.added),
+    bitmapSince: (since) => tracking.frozenSince(since),
+  });
+}

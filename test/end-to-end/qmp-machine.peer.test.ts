@@ -1,0 +1,151 @@
+/** A machine of plain QEMU, replicated while it runs and writes; every point is compared with a copy made by another program. */
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { bootGuest, guestNeeds } from '../peers/guest.ts';
+import { checkWritten, newestWrite } from '../peers/guest-writer.ts';
+import { tapQmp } from '../peers/qmp-tap.ts';
+import { differingDisks, observeRun, openQmpSite, type QmpSite } from './qmp-site.ts';
+
+const needs = await guestNeeds();
+const suffix = needs === null ? '' : ` (${needs})`;
+
+interface Published {
+  readonly point: number;
+  readonly consistency: string;
+  readonly frozenMs: number | null;
+  readonly readBytes: number;
+  readonly disks: readonly { readonly label: string; readonly fullReadReason: string }[];
+}
+
+const modes = [
+  { mode: 'pull', disks: 'disks', iothread: false },
+  { mode: 'push', disks: 'disks that have threads of their own', iothread: true },
+] as const;
+
+describe.skipIf(needs !== null).for(modes)(`a machine of QEMU that writes to $disks${suffix}`, ({ mode, iothread }) => {
+  let site: QmpSite;
+  const newest = new Map<number, number>();
+  beforeAll(async () => {
+    site = await openQmpSite({ iothread });
+    await site.boot();
+    await expectOk(site.failkit('init', '--kit', 'kit'));
+  });
+  afterAll(() => site?.[Symbol.asyncDispose]());
+
+  async function observe(verb: string): Promise<Published> {
+    const written = await newestWrite(site.guest);
+    const { outcome, oracle } = await observeRun(site, () => site.start(verb, 'web', '--json'));
+    expect([outcome.exitCode, outcome.stderr]).toEqual([0, expect.anything()]);
+    const published = pointOf(outcome);
+    newest.set(published.point, written);
+    expect([...oracle.keys()]).toEqual(['devdisk0', 'devdisk1']);
+    expect(await differingDisks(site, String(published.point), oracle)).toEqual([]);
+    return published;
+  }
+
+  const status = async (): Promise<string> => {
+    const answer = await site.monitor.run('query-status', {}, new AbortController().signal);
+    return typeof answer === 'object' && answer !== null && 'status' in answer ? String(answer.status) : '';
+  };
+
+  async function expectNothingLeft(): Promise<void> {
+    expect(await readdir(site.scratchFolder)).toEqual([]);
+    // At most the newest point's and the one that it was made by, of each disk.
+    expect((await site.bitmaps()).length).toBeLessThanOrEqual(4);
+  }
+
+  it('gives points that are what its disks held at the instant of the snapshot', async () => {
+    const seed = await observe('seed');
+    expect(reasonsOf(seed)).toEqual(['first full copy of this disk', 'first full copy of this disk']);
+    for (let round = 1; round <= 5; round++) {
+      const sync = await observe('sync');
+      expect(reasonsOf(sync)).toEqual(['', '']);
+      expect(sync.readBytes).toBeLessThan(seed.readBytes);
+      await expectNothingLeft();
+    }
+  });
+
+  it('is application-consistent where its guest agent freezes it, for less than half a second, and writes on', async () => {
+    await site.configure({ machine: { quiesce: 'require' }, source: { guestAgent: site.guest.agentSocket } });
+    const published = pointOf(await expectOk(site.failkit('sync', 'web', '--json')));
+    await site.configure();
+    expect(published.consistency).toBe('application-consistent');
+    expect(published.frozenMs).toBeLessThan(500);
+    const before = await newestWrite(site.guest);
+    await site.guest.run('sleep 0.5');
+    expect(await newestWrite(site.guest)).toBeGreaterThan(before);
+  });
+
+  it('boots again from its last and from its first point, with the files of that time in it', async () => {
+    const points = [...newest.keys()];
+    for (const point of [points.at(-1) ?? 0, points[0] ?? 0]) {
+      const to = join(site.folder, `booted-${point}`);
+      await expectOk(site.failkit('restore', 'web', '--to', to, '--point', String(point)));
+      const disks = ['devdisk0', 'devdisk1'].map((label) => ({
+        path: join(to, `${label}.raw`),
+        format: 'raw' as const,
+      }));
+      await using restored = await bootGuest({ disks });
+      await restored.ready();
+      const slots = await checkWritten(restored, '/data/vdb/slots');
+      expect(slots.torn).toBeLessThanOrEqual(1);
+      // What the guest was told to be on disk is there.
+      expect(slots.newest).toBeGreaterThanOrEqual(newest.get(point) ?? 0);
+    }
+  });
+
+  it('goes on after the agent was killed at any step, and keeps nothing of what that one began', async () => {
+    await using tap = await tapQmp(join(site.folder, 'tap'), site.guest.qmpSocket);
+    await site.configure({ source: { qmp: tap.socket } });
+    let kills = 0;
+    for (let nth = 1, met = true; met; nth++) {
+      for (const when of ['before', 'after'] as const) {
+        met = false;
+        const run = site.start('sync', 'web', '--json');
+        tap.arm(nth, when, () => {
+          met = true;
+          run.kill('SIGKILL');
+        });
+        await run.ended;
+        if (!met) break;
+        kills++;
+        // Killed while a pushed disk's guest stood still, it is the next run that lets it go on.
+        if (mode === 'pull') expect(await status()).toBe('running');
+      }
+      if (met && nth % 3 === 0) expect(reasonsOf(await observe('sync'))).toEqual(['', '']);
+    }
+    expect(kills).toBeGreaterThan(40);
+    // Nobody said which way to take.
+    expect(tap.commands.includes('nbd-server-start')).toBe(mode === 'pull');
+    expect(reasonsOf(await observe('sync'))).toEqual(['', '']);
+    await site.configure();
+    expect(await status()).toBe('running');
+    await expectNothingLeft();
+  });
+
+  it('is read in full, and says why, after its QEMU was killed', async () => {
+    await site.guest.kill();
+    await site.boot();
+    const resync = await observe('sync');
+    for (const reason of reasonsOf(resync)) expect(reason).toMatch(/^resync: .* is gone: QEMU was killed/);
+    expect(reasonsOf(await observe('sync'))).toEqual(['', '']);
+    await expectNothingLeft();
+  });
+});
+
+function pointOf(outcome: { json<T>(): T }): Published {
+  const [published] = outcome.json<{ machines: Published[] }>().machines;
+  if (published === undefined) throw new Error('no point');
+  return published;
+}
+
+function reasonsOf({ disks }: Published): readonly string[] {
+  return disks.map(({ fullReadReason }) => fullReadReason);
+}
+
+async function expectOk(run: ReturnType<QmpSite['failkit']>) {
+  const outcome = await run;
+  expect([outcome.exitCode, outcome.stderr]).toEqual([0, expect.anything()]);
+  return outcome;
+}

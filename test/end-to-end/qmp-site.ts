@@ -1,0 +1,159 @@
+/** A host with a QEMU whose guest never stops writing, and an agent that protects it by QEMU's own monitor. */
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { stringify } from 'yaml';
+import { listDisks } from '../../hypervisors/kvm/qemu-disks.ts';
+import { QmpClient } from '../../hypervisors/kvm/qmp-client.ts';
+import { bootGuest, type Guest, type GuestDisk, makeDataDisk, makeGuestDisk, qemuImg } from '../peers/guest.ts';
+import { startWriter } from '../peers/guest-writer.ts';
+import { type FailkitProcess, type Outcome, runFailkit, startFailkit } from './failkit-process.ts';
+
+const pointTimeoutMs = 120_000;
+const never = new AbortController().signal;
+const labels = ['devdisk0', 'devdisk1'];
+
+export interface QmpSite extends AsyncDisposable {
+  readonly folder: string;
+  readonly guest: Guest;
+  /** The test's own monitor. */
+  readonly monitor: QmpClient;
+  readonly scratchFolder: string;
+  /** What `machine` and `source` name replaces the site's own settings of those names. */
+  configure(settings?: { readonly machine?: object; readonly source?: object }): Promise<void>;
+  failkit(...args: readonly string[]): Promise<Outcome>;
+  start(...args: readonly string[]): FailkitProcess;
+  /** Boots the machine; a writer begins on its second disk. */
+  boot(): Promise<void>;
+  /** Names of all bitmaps, a name for each disk that has it. */
+  bitmaps(): Promise<readonly string[]>;
+  /** Raw copies of the disks, made by another program while the machine stands still. */
+  copyDisks(): Promise<ReadonlyMap<string, string>>;
+}
+
+export async function openQmpSite({ iothread = false } = {}): Promise<QmpSite> {
+  const folder = await mkdtemp(join(tmpdir(), 'failkit-qmp-'));
+  const scratchFolder = join(folder, 'scratch');
+  const disks: readonly GuestDisk[] = [
+    { path: await makeGuestDisk(folder, { format: 'qcow2' }), format: 'qcow2', iothread },
+    { path: await makeDataDisk(folder, { format: 'qcow2', sizeMiB: 48, name: 'data' }), format: 'qcow2', iothread },
+  ];
+  const qmpSocket = join(folder, 'qmp');
+  let running: { readonly guest: Guest; readonly monitor: QmpClient } | null = null;
+  const now = () => {
+    if (running === null) throw new Error('the machine was not booted');
+    return running;
+  };
+  const end = async () => {
+    await running?.monitor[Symbol.asyncDispose]();
+    await running?.guest[Symbol.asyncDispose]();
+    running = null;
+  };
+  const configure: QmpSite['configure'] = async ({ machine = {}, source = {} } = {}) => {
+    const kvm = { type: 'kvm', qmp: qmpSocket, scratch: scratchFolder, scratchFreeMiBMin: 1, ...source };
+    const config = {
+      repository: { target: 'filesystem', directory: 'bucket' },
+      keys: { provider: 'local-key', file: 'local.key' },
+      state: 'state',
+      machines: [{ name: 'web', quiesce: 'off', source: kvm, ...machine }],
+    };
+    await writeFile(join(folder, 'failkit.yaml'), stringify(config));
+  };
+  await configure();
+  const withConfig = (args: readonly string[]) => ['--config', join(folder, 'failkit.yaml'), ...args];
+  let copies = 0;
+  return {
+    folder,
+    scratchFolder,
+    get guest() {
+      return now().guest;
+    },
+    get monitor() {
+      return now().monitor;
+    },
+    configure,
+    failkit: (...args) => runFailkit(withConfig(args), { folder }),
+    start: (...args) => startFailkit(withConfig(args), { folder }),
+    async boot() {
+      await end();
+      const guest = await bootGuest({ disks, qmpSocket });
+      running = { guest, monitor: await QmpClient.open(guest.testQmpSocket, never) };
+      await beginWriting(guest);
+    },
+    async bitmaps() {
+      return (await listDisks(now().monitor, never)).flatMap(({ bitmaps }) => bitmaps.map(({ name }) => name));
+    },
+    async copyDisks() {
+      const made = new Map<string, string>();
+      for (const [i, { path, format }] of disks.entries()) {
+        const copy = join(folder, `copy-${++copies}.raw`);
+        await qemuImg(['convert', '-U', '-f', format, '-O', 'raw', path, copy]);
+        made.set(labels[i] ?? '', copy);
+      }
+      return made;
+    },
+    async [Symbol.asyncDispose]() {
+      await end();
+      await rm(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+async function beginWriting(guest: Guest): Promise<void> {
+  const { boot } = await guest.ready();
+  const prepare = boot === 1 ? 'mkfs.ext4 -q /dev/vdb && mkdir -p /data/vdb && mount /dev/vdb /data/vdb' : 'true';
+  const { code, output } = await guest.run(prepare);
+  if (code !== 0) throw new Error(output);
+  await startWriter(guest, { file: '/data/vdb/slots', mib: 16 });
+}
+
+export interface ObservedRun {
+  readonly outcome: Outcome;
+  /** Of each disk by its label: a raw copy of the instant of the snapshot. Empty when the run took none. */
+  readonly oracle: ReadonlyMap<string, string>;
+}
+
+/** The machine stands still from before the run until its snapshot is there, and writes on while it is read. */
+export async function observeRun(site: QmpSite, run: () => FailkitProcess): Promise<ObservedRun> {
+  const pointsOf = async () => (await site.bitmaps()).filter((name) => name.includes('-point-'));
+  const before = new Set(await pointsOf());
+  await site.monitor.run('stop', {}, never);
+  const { ended } = run();
+  let oracle: ReadonlyMap<string, string> = new Map();
+  try {
+    const until = performance.now() + pointTimeoutMs;
+    for (;;) {
+      if ((await pointsOf()).filter((name) => !before.has(name)).length === labels.length) break;
+      const state = await Promise.race([ended.then(() => 'over' as const), sleep(50)]);
+      if (state === 'over' || performance.now() > until) return { outcome: await ended, oracle };
+    }
+    oracle = await site.copyDisks();
+  } finally {
+    await site.monitor.run('cont', {}, never);
+  }
+  return { outcome: await ended, oracle };
+}
+
+/** Labels of disks that differ from the oracle's; the copies are removed. */
+export async function differingDisks(
+  site: QmpSite,
+  point: string,
+  oracle: ObservedRun['oracle'],
+): Promise<readonly string[]> {
+  const to = join(site.folder, `restored-${point}`);
+  const { exitCode, stderr } = await site.failkit('restore', 'web', '--to', to, '--point', point);
+  if (exitCode !== 0) throw new Error(stderr);
+  const differing: string[] = [];
+  for (const [label, copy] of oracle) {
+    const compared = qemuImg(['compare', '-f', 'raw', '-F', 'raw', copy, join(to, `${label}.raw`)]);
+    const same = await compared.then(
+      () => true,
+      () => false,
+    );
+    if (!same) differing.push(label);
+    await rm(copy);
+  }
+  await rm(to, { recursive: true });
+  return differing;
+}

@@ -1,0 +1,218 @@
+/** Machines of a real QEMU, by its own monitor. */
+import { readdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { ChangeTrackingLost, QuiesceUnavailable, SourceNotFound } from '../../../hypervisors/errors.ts';
+import type {
+  BlockSource,
+  Extent,
+  MachineSnapshot,
+  ReferencePoint,
+  SnapshotOptions,
+} from '../../../hypervisors/hypervisor.ts';
+import { connectKvm } from '../../../hypervisors/kvm/kvm-connection.ts';
+import {
+  MachineBusy,
+  QmpLost,
+  QmpUnreachable,
+  ScratchFull,
+  SnapshotLost,
+} from '../../../hypervisors/kvm/kvm-errors.ts';
+import type { KvmMachine } from '../../../hypervisors/kvm/kvm-machine.ts';
+import { listDisks } from '../../../hypervisors/kvm/qemu-disks.ts';
+import { describeHypervisorContract } from '../../contract/hypervisor.ts';
+import { guestNeeds } from '../../peers/guest.ts';
+import { openQemuLab, type QemuLab } from './qemu-lab.ts';
+
+const needs = await guestNeeds();
+const options: SnapshotOptions = { quiesce: 'off', whenChanging: 'refuse' };
+const never = new AbortController().signal;
+
+describe.skipIf(needs !== null)(`a machine of QEMU${needs === null ? '' : ` (${needs})`}`, () => {
+  describeHypervisorContract('its monitor', openQemuLab);
+  describeHypervisorContract('its monitor, where disks have threads of their own,', () =>
+    openQemuLab({ iothread: true }),
+  );
+
+  describe('its bitmaps', () => {
+    let lab: QemuLab;
+    beforeEach(async () => {
+      lab = await openQemuLab();
+    });
+    afterEach(() => lab[Symbol.asyncDispose]());
+    const snapshot = (): Promise<MachineSnapshot> => lab.connection.snapshot({ name: lab.machineName }, options, never);
+
+    /** As a run does that publishes: everything is listed, and the reference points are kept. */
+    async function runOnce(since: ReadonlyMap<string, ReferencePoint> = new Map()) {
+      await using taken = await snapshot();
+      const extents = new Map<string, readonly Extent[]>();
+      for (const disk of taken.disks) extents.set(disk.label, await listed(disk, since.get(disk.label) ?? null));
+      await taken.settleConsistency(never);
+      return { extents, points: new Map(taken.disks.map(({ label, referencePoint }) => [label, referencePoint])) };
+    }
+
+    const marks = async (): Promise<readonly string[]> =>
+      (await listDisks(lab.monitor, never)).flatMap(({ bitmaps }) => bitmaps.map(({ name }) => name));
+
+    it('tell exactly what was written since, however many runs failed meanwhile', async () => {
+      const { points } = await runOnce();
+      await lab.write('devdisk0', 65_536, new Uint8Array(100).fill(1));
+      // A run that asks what changed and publishes nothing, and one that does not come so far.
+      await runOnce(points);
+      await lab.write('devdisk0', 20 * 65_536, new Uint8Array(100).fill(2));
+      await (await snapshot())[Symbol.asyncDispose]();
+      await lab.write('devdisk0', 30 * 65_536, new Uint8Array(100).fill(3));
+      const { extents } = await runOnce(points);
+      const changed = [1, 20, 30].map((block) => ({ offset: block * 65_536, length: 65_536, zero: false }));
+      expect(extents.get('devdisk0')).toEqual(changed);
+      expect(extents.get('devdisk1')).toEqual([]);
+    });
+
+    it('never pile up', async () => {
+      let { points } = await runOnce();
+      for (let round = 0; round < 3; round++) points = (await runOnce(points)).points;
+      expect((await marks()).length).toBe(4);
+      for (let round = 0; round < 12; round++) await runOnce();
+      expect((await marks()).length).toBeLessThanOrEqual(2 * 10);
+      await lab.write('devdisk0', 0, new Uint8Array(100).fill(1));
+      const { extents } = await runOnce(points);
+      expect(extents.get('devdisk0')).toEqual([{ offset: 0, length: 65_536, zero: false }]);
+      expect((await marks()).length).toBe(4);
+    });
+
+    it('of qcow2 outlive QEMU, of a raw disk they do not: it is read in full', async () => {
+      const { points } = await runOnce();
+      await lab.restart();
+      await lab.write('devdisk0', 65_536, new Uint8Array(100).fill(1));
+      await using taken = await snapshot();
+      const [qcow2, raw] = taken.disks;
+      expect(await listed(qcow2, points.get('devdisk0') ?? null)).toHaveLength(1);
+      const refusal = listed(raw, points.get('devdisk1') ?? null);
+      await expect(refusal).rejects.toThrow(ChangeTrackingLost);
+      await expect(refusal).rejects.toThrow(/QEMU was started anew/);
+    });
+
+    it('are not believed after QEMU was killed', async () => {
+      const { points } = await runOnce();
+      await lab.crash();
+      await using first = await snapshot();
+      const refusal = listed(first.disks[0], points.get('devdisk0') ?? null);
+      await expect(refusal).rejects.toThrow(ChangeTrackingLost);
+      await expect(refusal).rejects.toThrow(/is gone: QEMU was killed/);
+      const next = first.disks[0]?.referencePoint ?? null;
+      await first[Symbol.asyncDispose]();
+      await lab.restart();
+      await lab.crash();
+      await using second = await snapshot();
+      await expect(listed(second.disks[0], next)).rejects.toThrow(/is inconsistent: QEMU did not end in order/);
+      expect(await listed(second.disks[0], null)).not.toEqual([]);
+    });
+
+    it('are not believed when they were switched off, removed, or left behind by an external snapshot', async () => {
+      const { points } = await runOnce();
+      const [name = ''] = await marks();
+      await lab.monitor.run('block-dirty-bitmap-disable', { node: 'disk0', name }, never);
+      await using off = await snapshot();
+      await expect(listed(off.disks[0], points.get('devdisk0') ?? null)).rejects.toThrow(/was switched off/);
+      await off[Symbol.asyncDispose]();
+      const file = join(lab.folder, 'overlay.qcow2');
+      const overlay = { 'node-name': 'disk0', 'snapshot-file': file, 'snapshot-node-name': 'overlay' };
+      await lab.monitor.run('blockdev-snapshot-sync', overlay, never);
+      await using over = await snapshot();
+      await expect(listed(over.disks[0], points.get('devdisk0') ?? null)).rejects.toThrow(/is gone/);
+    });
+
+    it('of others, and their nodes, are left alone', async () => {
+      await lab.monitor.run('block-dirty-bitmap-add', { node: 'disk0', name: 'somebody-else' }, never);
+      const other = connectKvm([{ ...lab.machine, tag: '99999999' }]);
+      await (await other.snapshot({ name: lab.machineName }, options, never))[Symbol.asyncDispose]();
+      const { points } = await runOnce();
+      await runOnce(points);
+      expect(await marks()).toContain('somebody-else');
+    });
+  });
+
+  describe('a snapshot', () => {
+    let lab: QemuLab;
+    beforeEach(async () => {
+      lab = await openQemuLab();
+    });
+    afterEach(() => lab[Symbol.asyncDispose]());
+    const snapshot = (machine: Partial<KvmMachine> = {}, chosen = options): Promise<MachineSnapshot> =>
+      connectKvm([{ ...lab.machine, ...machine }]).snapshot({ name: lab.machineName }, chosen, never);
+
+    it('stays as it was while the guest writes on, and leaves nothing behind', async () => {
+      const before = await lab.content();
+      await using taken = await snapshot();
+      await lab.write('devdisk0', 0, new Uint8Array(256 * 1024).fill(0xee));
+      await lab.write('devdisk1', 512, new Uint8Array(64 * 1024).fill(0xee));
+      for (const disk of taken.disks) {
+        const bytes = new Uint8Array(disk.capacityBytes);
+        await disk.read(0, bytes, never);
+        expect(Buffer.compare(bytes, before.get(disk.label) ?? new Uint8Array())).toBe(0);
+      }
+      await taken[Symbol.asyncDispose]();
+      expect(await readdir(lab.machine.scratchFolder)).toEqual([]);
+      const nodes = JSON.stringify(await lab.monitor.run('query-named-block-nodes', { flat: true }, never));
+      expect(nodes).not.toMatch(/failkit-0123abcd-(n|frozen)/);
+      expect(await lab.monitor.run('query-block-exports', {}, never)).toEqual([]);
+    });
+
+    it('whose job somebody cancels is not read any further, and settles as lost', async () => {
+      await using taken = await snapshot();
+      const [disk] = taken.disks;
+      await disk?.read(0, new Uint8Array(512), never);
+      await lab.monitor.run('block-job-cancel', { device: 'failkit-0123abcd-j0', force: true }, never);
+      await expect
+        .poll(() => taken.settleConsistency(never).then(String, (error: unknown) => error))
+        .toBeInstanceOf(SnapshotLost);
+      await expect(disk?.read(0, new Uint8Array(512), never)).rejects.toThrow(SnapshotLost);
+    });
+
+    it('is given up when the scratch folder runs full, and the guest is not stopped', async () => {
+      await using taken = await snapshot({ scratchFreeBytesMin: 2 ** 20 });
+      await taken[Symbol.asyncDispose]();
+      await expect(snapshot({ scratchFreeBytesMin: 2 ** 60 })).rejects.toThrow(ScratchFull);
+    });
+
+    it('of a QEMU that is killed meanwhile fails by name, and cleans up what it can', async () => {
+      await using taken = await snapshot();
+      await lab.crash();
+      await expect(taken.settleConsistency(never)).rejects.toThrow(QmpLost);
+      await taken[Symbol.asyncDispose]();
+      expect(await readdir(lab.machine.scratchFolder)).toEqual([]);
+      await (await snapshot())[Symbol.asyncDispose]();
+    });
+
+    it('leaves out disks that are excluded, and says so', async () => {
+      await using taken = await snapshot({ excludedDisks: ['devdisk1'] });
+      expect(taken.disks.map(({ label }) => label)).toEqual(['devdisk0']);
+      expect(taken.excluded).toEqual([{ label: 'devdisk1', reason: 'the configuration excludes it' }]);
+      await taken[Symbol.asyncDispose]();
+      await expect(snapshot({ excludedDisks: ['sda'] })).rejects.toThrow(
+        /exclude names sda, and its disks are: devdisk0, devdisk1/,
+      );
+      await expect(snapshot({ excludedDisks: ['devdisk0', 'devdisk1'] })).rejects.toThrow(SourceNotFound);
+    });
+
+    it('says what is wrong: no monitor, no scratch folder, no guest agent, an NBD server in use', async () => {
+      await expect(
+        snapshot({ control: { kind: 'qmp', socket: join(lab.folder, 'none'), guestAgentSocket: null } }),
+      ).rejects.toThrow(QmpUnreachable);
+      await writeFile(join(lab.folder, 'file'), '');
+      await expect(snapshot({ scratchFolder: join(lab.folder, 'file') })).rejects.toThrow(/can't be used \(EEXIST\)/);
+      await expect(snapshot({}, { ...options, quiesce: 'require' })).rejects.toThrow(QuiesceUnavailable);
+      const addr = { type: 'unix', data: { path: join(lab.folder, 'theirs') } };
+      await lab.monitor.run('nbd-server-start', { addr }, never);
+      await expect(snapshot()).rejects.toThrow(MachineBusy);
+      await lab.monitor.run('nbd-server-stop', {}, never);
+      await (await snapshot())[Symbol.asyncDispose]();
+    });
+  });
+});
+
+async function listed(disk: BlockSource | undefined, since: ReferencePoint): Promise<readonly Extent[]> {
+  const extents: Extent[] = [];
+  for await (const extent of disk?.changedExtents(since, never) ?? []) extents.push(extent);
+  return extents;
+}

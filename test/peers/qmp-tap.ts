@@ -1,0 +1,60 @@
+/** A monitor behind which the real one is: it counts what a client asks, and can call back at any of it. */
+import { once } from 'node:events';
+import { connect, createServer, type Socket } from 'node:net';
+
+export interface QmpTap extends AsyncDisposable {
+  readonly socket: string;
+  /** Commands of the client since the tap was armed. */
+  readonly commands: readonly string[];
+  /** Calls back when the nth command from now on has come, before QEMU sees it, or after. */
+  arm(nth: number, when: 'before' | 'after', then: () => void): void;
+}
+
+export async function tapQmp(socket: string, monitor: string): Promise<QmpTap> {
+  let commands: string[] = [];
+  let armed: { readonly nth: number; readonly when: 'before' | 'after'; readonly then: () => void } | null = null;
+  const open = new Set<Socket>();
+  const server = createServer((client) => {
+    const qemu = connect(monitor);
+    for (const side of [client, qemu]) {
+      open.add(side);
+      side.on('error', () => undefined);
+      side.on('close', () => {
+        open.delete(side);
+        client.destroy();
+        qemu.destroy();
+      });
+    }
+    qemu.pipe(client, { end: false });
+    client.on('data', (bytes: Buffer) => {
+      for (const line of bytes
+        .toString()
+        .split('\n')
+        .filter((each) => each !== '')) {
+        commands.push(String(JSON.parse(line).execute));
+        const fires = armed?.nth === commands.length ? armed : null;
+        if (fires?.when === 'before') {
+          fires.then();
+          return;
+        }
+        qemu.write(`${line}\n`, () => fires?.then());
+      }
+    });
+  }).listen(socket);
+  await once(server, 'listening');
+  return {
+    socket,
+    get commands() {
+      return commands;
+    },
+    arm(nth, when, then) {
+      commands = [];
+      armed = { nth, when, then };
+    },
+    async [Symbol.asyncDispose]() {
+      for (const side of open) side.destroy();
+      server.close();
+      await once(server, 'close');
+    },
+  };
+}
