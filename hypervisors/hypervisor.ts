@@ -75,6 +75,11 @@ export interface BlockSource {
    * bytes, or where its pace is to be kept; it may change from call to call.
    */
   readonly direct: DirectReads | null;
+  /**
+   * The snapshot holds nothing of the disk but what `changedExtents` yields for the reference point it was taken with: other reads and a
+   * full listing fail with SnapshotIncomplete. Who needs more leaves the disk out of `since` at the next snapshot.
+   */
+  readonly changesOnly?: true;
 }
 
 export interface DirectReads {

@@ -1,5 +1,5 @@
 /** A host with a real libvirt, one machine that never stops writing, and an agent that protects it. */
-import { mkdir, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { stringify } from 'yaml';
@@ -33,13 +33,16 @@ export interface LibvirtSite extends AsyncDisposable {
 export interface LibvirtSiteOptions {
   readonly iothread?: boolean;
   readonly dataFormat?: 'raw' | 'qcow2';
+  /** The agent is on another host, so to speak. */
+  readonly ssh?: boolean;
 }
 
 export async function openLibvirtSite({
   iothread = false,
   dataFormat = 'qcow2',
+  ssh = false,
 }: LibvirtSiteOptions = {}): Promise<LibvirtSite> {
-  const peer = await startLibvirt();
+  const peer = await startLibvirt({ ssh });
   const { folder } = peer;
   const disks: DomainDisk[] = [
     { label: 'vda', path: await makeGuestDisk(folder, { format: 'qcow2' }), format: 'qcow2' },
@@ -55,7 +58,7 @@ export async function openLibvirtSite({
   const checkpoints = async () =>
     (await peer.virsh('checkpoint-list', guest.name, '--name')).split('\n').filter((name) => name !== '');
   const configure: LibvirtSite['configure'] = async ({ machine = {}, source = {}, limits = {} } = {}) => {
-    const kvm = { type: 'kvm', libvirt: peer.uri, scratch: join(folder, 'scratch'), scratchFreeMiBMin: 1, ...source };
+    const kvm = { type: 'kvm', libvirt: peer.sshUri ?? peer.uri, scratch: join(folder, 'scratch'), scratchFreeMiBMin: 1, ...source };
     const config = {
       repository: { target: 'filesystem', directory: 'bucket' },
       keys: { provider: 'local-key', file: 'local.key' },
@@ -66,7 +69,9 @@ export async function openLibvirtSite({
     await writeFile(join(folder, 'failkit.yaml'), stringify(config));
   };
   const withConfig = (args: readonly string[]) => ['--config', join(folder, 'failkit.yaml'), ...args];
-  await mkdir(join(folder, 'scratch'), { mode: 0o711 });
+  await mkdir(join(folder, 'scratch'));
+  // On another host nobody gives QEMU a folder of its own in it.
+  await chmod(join(folder, 'scratch'), ssh ? 0o777 : 0o711);
   await configure();
   return {
     folder,

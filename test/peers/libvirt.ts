@@ -9,7 +9,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { guestNeeds } from './guest.ts';
 import { type Ready, SerialShell, type ShellAnswer } from './serial-shell.ts';
-import { peerFolder, peerNeeds } from './server-process.ts';
+import { freePort, peerFolder, peerNeeds } from './server-process.ts';
 
 const startTimeoutMs = 60_000;
 const readyTimeoutMs = 180_000;
@@ -33,6 +33,8 @@ export async function libvirtNeeds(): Promise<string | null> {
 export interface LibvirtPeer extends AsyncDisposable {
   /** For `virsh --connect`. */
   readonly uri: string;
+  /** The same through ssh; null unless asked for. */
+  readonly sshUri: string | null;
   /** QEMU may look for images here; removed with the peer. */
   readonly folder: string;
   /** Runs virsh to its end and returns what it printed; rejects when it fails. */
@@ -41,14 +43,22 @@ export interface LibvirtPeer extends AsyncDisposable {
   stop(): Promise<void>;
 }
 
-export async function startLibvirt(): Promise<LibvirtPeer> {
+/** What is missing to reach it through ssh, or null. */
+export async function sshNeeds(): Promise<string | null> {
+  return (await libvirtNeeds()) ?? (await peerNeeds('sshd'));
+}
+
+/** `ssh`: reachable as another host would be, too. */
+export async function startLibvirt({ ssh = false }: { readonly ssh?: boolean } = {}): Promise<LibvirtPeer> {
   const folder = await mkdtemp(join(tmpdir(), 'failkit-libvirt-'));
   await chmod(folder, 0o755);
   const log = openSync(join(folder, 'start.log'), 'w');
+  const sshUri = ssh ? await prepareSsh(folder) : null;
   const alone = ['--mount', '--pid', '--fork', '--kill-child', '--mount-proc'];
   const starter = join(import.meta.dirname, 'recipes/libvirt/start.sh');
+  const sshd = ssh ? [join(peerFolder('sshd'), 'root')] : [];
   // It dies with the test process, even when that is killed: the kernel sees to it.
-  const server = spawn('setpriv', ['--pdeathsig', 'KILL', 'unshare', ...alone, starter, folder], {
+  const server = spawn('setpriv', ['--pdeathsig', 'KILL', 'unshare', ...alone, starter, folder, ...sshd], {
     stdio: ['ignore', log, log],
   });
   const uri = `qemu+unix:///system?socket=${join(folder, 'run/libvirt-sock')}`;
@@ -64,7 +74,23 @@ export async function startLibvirt(): Promise<LibvirtPeer> {
     await stop();
     throw error;
   }
-  return { uri, folder, virsh, stop, [Symbol.asyncDispose]: stop };
+  return { uri, sshUri, folder, virsh, stop, [Symbol.asyncDispose]: stop };
+}
+
+/** Keys of this server and its one client, and an ssh that knows only this server. */
+async function prepareSsh(folder: string): Promise<string> {
+  const port = await freePort();
+  const at = (name: string): string => join(folder, name);
+  for (const key of ['host-key', 'user-key'])
+    await promisify(execFile)('ssh-keygen', ['-q', '-t', 'ed25519', '-N', '', '-f', at(key)]);
+  const settings = [
+    ...[`Port ${port}`, 'ListenAddress 127.0.0.1', `HostKey ${at('host-key')}`, 'PidFile none', 'UsePAM no'],
+    ...[`AuthorizedKeysFile ${at('user-key.pub')}`, 'StrictModes no', 'PermitRootLogin prohibit-password'],
+  ];
+  await writeFile(at('sshd_config'), `${settings.join('\n')}\n`);
+  const client = `exec ssh -o UserKnownHostsFile=${at('known-hosts')} -o StrictHostKeyChecking=accept-new "$@"`;
+  await writeFile(at('ssh'), `#!/bin/sh\n${client}\n`, { mode: 0o755 });
+  return `qemu+ssh://root@127.0.0.1:${port}/system?command=${at('ssh')}&keyfile=${at('user-key')}`;
 }
 
 export interface DomainDisk {

@@ -72,6 +72,7 @@ async function changesOnly(
     );
   return {
     ...source,
+    changesOnly: true,
     changedExtents(asked, eitherSignal) {
       if (asked === null)
         return failing(() => {
