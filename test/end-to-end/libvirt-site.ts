@@ -58,7 +58,13 @@ export async function openLibvirtSite({
   const checkpoints = async () =>
     (await peer.virsh('checkpoint-list', guest.name, '--name')).split('\n').filter((name) => name !== '');
   const configure: LibvirtSite['configure'] = async ({ machine = {}, source = {}, limits = {} } = {}) => {
-    const kvm = { type: 'kvm', libvirt: peer.sshUri ?? peer.uri, scratch: join(folder, 'scratch'), scratchFreeMiBMin: 1, ...source };
+    const kvm = {
+      type: 'kvm',
+      libvirt: peer.sshUri ?? peer.uri,
+      scratch: join(folder, 'scratch'),
+      scratchFreeMiBMin: 1,
+      ...source,
+    };
     const config = {
       repository: { target: 'filesystem', directory: 'bucket' },
       keys: { provider: 'local-key', file: 'local.key' },

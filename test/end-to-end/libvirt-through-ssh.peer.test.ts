@@ -26,7 +26,8 @@ describe.skipIf(needs !== null)(`a machine of libvirt through ssh${needs === nul
     ] as const) {
       const { outcome, oracle } = await observeRun(site, verb, 'web', '--json');
       expect([outcome.exitCode, outcome.stderr]).toEqual([0, expect.anything()]);
-      const [published] = outcome.json<{ machines: { point: number; disks: { fullReadReason: string }[] }[] }>().machines;
+      const [published] = outcome.json<{ machines: { point: number; disks: { fullReadReason: string }[] }[] }>()
+        .machines;
       expect(published?.disks.map(({ fullReadReason }) => fullReadReason)).toEqual(reasons);
       expect([...oracle.keys()]).toEqual(['vda', 'vdb']);
       expect(await differingDisks(site, String(published?.point), oracle)).toEqual([]);
@@ -35,7 +36,7 @@ describe.skipIf(needs !== null)(`a machine of libvirt through ssh${needs === nul
   });
 
   it('says that the other host does not let it in', async () => {
-    await site.configure({ source: { libvirt: site.peer.sshUri?.replace('root@', 'nobody@') } });
+    await site.configure({ source: { libvirt: site.peer.sshUri?.replace('user-key', 'host-key') } });
     const { exitCode, stderr } = await site.failkit('sync', 'web');
     expect(exitCode).toBe(3);
     expect(stderr).toMatch(/can't be reached: .*Permission denied/s);

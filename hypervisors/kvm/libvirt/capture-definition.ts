@@ -3,9 +3,7 @@ import { basename, join } from 'node:path';
 import { SourceNotFound } from '../../errors.ts';
 import type { Attachment } from '../../hypervisor.ts';
 import { readAttachment } from '../../image/read-attachments.ts';
-import type { KvmMachine } from '../kvm-machine.ts';
-import type { Domain } from './domain.ts';
-import type { Virsh } from './virsh.ts';
+import type { LibvirtSite } from './libvirt-site.ts';
 
 /** What besides its disks makes a machine: its definition, the UEFI variables, and the state of its software TPM. */
 
@@ -22,12 +20,10 @@ const attachmentName = /^[A-Za-z0-9._-]{1,100}$/;
  * rest can't be read from here is left out.
  */
 export async function captureDefinition(
-  virsh: Virsh,
-  machine: KvmMachine,
-  domain: Domain,
-  isLocal: boolean,
+  { virsh, machine, domain, place }: LibvirtSite,
   signal: AbortSignal,
 ): Promise<readonly Attachment[]> {
+  const isLocal = place.kind === 'here';
   const xml = await virsh.run(['dumpxml', '--domain', domain.uuid, '--migratable'], signal);
   const attachments = [{ name: definitionName, bytes: new TextEncoder().encode(xml) }];
   if (isLocal && domain.nvram !== null) attachments.push(...(await readIfThere(domain.nvram, nvramName)));

@@ -35,8 +35,7 @@ export async function openPushedDisk(
   signal: AbortSignal,
 ): Promise<BlockSource> {
   const { label, image, since, referencePoint } = pushed;
-  // It was laid over the live disk, which has changed since.
-  if (since !== null) await cutLoose(image, signal);
+  await waitForImage(image, signal);
   const contexts = [baseAllocation, ...(since === null ? [] : [allocationDepth])];
   const served = opening.use(
     await serveImage(
@@ -131,10 +130,10 @@ function isInside(ranges: readonly Range[], start: number, end: number): boolean
   return range !== undefined && range.start <= start && range.end >= end;
 }
 
-async function cutLoose(image: string, signal: AbortSignal): Promise<void> {
+async function waitForImage(image: string, signal: AbortSignal): Promise<void> {
   for (let attempt = 1; ; attempt++) {
     try {
-      await runQemuImg(['rebase', '-u', '-f', 'qcow2', '-b', '', image], signal);
+      await runQemuImg(['info', '-f', 'qcow2', image], signal);
       return;
     } catch (error) {
       if (!(error instanceof QemuToolFailed) || attempt === releaseAttemptsMax) throw error;

@@ -4,6 +4,7 @@ import type { SnapshotOptions } from '../../hypervisor.ts';
 import { GuestStillFrozen } from '../guest-agent.ts';
 import type { Domain } from './domain.ts';
 import { LibvirtRefused, LibvirtTimedOut } from './libvirt-errors.ts';
+import type { LibvirtSite } from './libvirt-site.ts';
 import { quoted, type Virsh, withFiles } from './virsh.ts';
 
 /** The instant of the snapshot, inside a frozen guest where that can be had. */
@@ -19,20 +20,20 @@ export interface Taken {
 
 /** `documents`: for `backup-begin`. The guest is thawed whatever happens, even when this process is killed meanwhile. */
 export async function takePoint(
-  virsh: Virsh,
-  machineName: string,
-  domain: Domain,
+  { virsh, machine, domain, place }: LibvirtSite,
   documents: readonly string[],
   quiesce: SnapshotOptions['quiesce'],
 ): Promise<Taken> {
   return await withFiles(documents, async (paths) => {
-    const begin = ['backup-begin', domain.uuid, ...paths];
+    // Here the images were made before.
+    const options = place.kind === 'here' ? ['--reuse-external'] : [];
+    const begin = ['backup-begin', domain.uuid, ...paths, ...options];
     const freezable = quiesce !== 'off' && domain.guestAgent === 'connected';
-    if (quiesce === 'require' && !freezable) throw unfreezable(machineName, guestAgentLacks(domain));
+    if (quiesce === 'require' && !freezable) throw unfreezable(machine.name, guestAgentLacks(domain));
     if (!freezable) return await takeRunning(virsh, begin);
     const frozen = await takeFrozen(virsh, domain.uuid, begin);
     if ('taken' in frozen) return frozen.taken;
-    if (quiesce === 'require') throw unfreezable(machineName, frozen.why);
+    if (quiesce === 'require') throw unfreezable(machine.name, frozen.why);
     return frozen.point ?? (await takeRunning(virsh, begin));
   });
 }
