@@ -58,7 +58,7 @@ const remedies: Readonly<Record<string, Remedy>> = {
   LIBVIRT_TIMED_OUT: retry('source', 'see what libvirtd is at; the next run cleans up what this one left'),
   LIBVIRT_OUTPUT_INVALID: stop('source', 'report this with the output of virsh version'),
   MACHINE_NOT_RUNNING: stop('source', 'start the machine, or name its images in a source of type image'),
-  SNAPSHOT_INCOMPLETE: retry('source', 'run again: what was met meanwhile is known then, and the disk is read in full'),
+  SNAPSHOT_INCOMPLETE: retry('source', 'run failkit resync, which reads the disks in full'),
 
   QEMU_TOOL_FAILED: stop('source', 'install qemu-utils (qemu-nbd, qemu-img), or see what it says of the image'),
   NBD_URI_INVALID: stop('usage', 'correct the NBD URI'),

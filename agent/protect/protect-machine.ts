@@ -1,5 +1,6 @@
 import type { KeyProvider } from '../../crypto/key-provider.ts';
 import { keyIdOf, type SigningKey } from '../../crypto/signing.ts';
+import { SnapshotIncomplete } from '../../hypervisors/errors.ts';
 import type {
   HypervisorConnection,
   MachineSnapshot,
@@ -87,6 +88,21 @@ export interface Repair extends RepairedSnapshot {
 
 /** Publishes one recovery point, or throws and publishes none. */
 export async function protectMachine(context: ProtectContext, signal: AbortSignal): Promise<PublishedPoint> {
+  try {
+    return await publishOnePoint(context, 'changes', signal);
+  } catch (error) {
+    // Only while it was read did it turn out that a disk is needed whole.
+    if (!(error instanceof SnapshotIncomplete)) throw error;
+    return await publishOnePoint(context, 'everything', signal);
+  }
+}
+
+/** `wanted`: what the snapshot is to hold, where its source can't hold all for the price of the changes. */
+async function publishOnePoint(
+  context: ProtectContext,
+  wanted: 'changes' | 'everything',
+  signal: AbortSignal,
+): Promise<PublishedPoint> {
   const { repo, machineId, state, options } = context;
   const chain = await openChain(repo, machineId, signal);
   requireTrusted(repo, context.agent, machineId, (chain?.head.seq ?? 0) + 1);
@@ -95,7 +111,7 @@ export async function protectMachine(context: ProtectContext, signal: AbortSigna
     context.provider,
   ]);
   const previous = chain === null ? null : await newestManifest(repo, chain, ring, state, options.access, signal);
-  const asked = { ...options.snapshot, since: referencePointsOf(previous, options.resync, state) };
+  const asked = { ...options.snapshot, since: referencePointsOf(previous, wanted, options, state) };
   await using snapshot = await context.connection.snapshot({ name: context.machineName }, asked, signal);
   const { keys, begin, lost } = await openRunKeys(
     repo,
@@ -160,10 +176,12 @@ export async function protectMachine(context: ProtectContext, signal: AbortSigna
 /** What the disks will be asked by: none where they are read in full anyway. */
 function referencePointsOf(
   previous: Manifest | null,
-  resync: boolean,
+  wanted: 'changes' | 'everything',
+  { resync }: ProtectOptions,
   { damagedSegments }: MachineState,
 ): ReadonlyMap<string, ReferencePoint> {
-  const disks = resync || damagedSegments.length > 0 ? [] : (previous?.disks ?? []);
+  const full = wanted === 'everything' || resync || damagedSegments.length > 0;
+  const disks = full ? [] : (previous?.disks ?? []);
   return new Map(disks.map(({ label, referencePoint }) => [label, referencePoint]));
 }
 

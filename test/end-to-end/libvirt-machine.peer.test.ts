@@ -3,6 +3,7 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { connectKvm } from '../../hypervisors/kvm/kvm-connection.ts';
+import { examineLibvirt } from '../../hypervisors/kvm/libvirt/examine-libvirt.ts';
 import { newestWrite } from '../peers/guest-writer.ts';
 import { libvirtNeeds } from '../peers/libvirt.ts';
 import { differingDisks, type LibvirtSite, observeRun, openLibvirtSite } from './libvirt-site.ts';
@@ -17,6 +18,7 @@ const modes = [
 interface Published {
   readonly point: number;
   readonly consistency: string;
+  readonly frozenMs: number | null;
   readonly readBytes: number;
   readonly disks: readonly { readonly label: string; readonly fullReadReason: string }[];
 }
@@ -61,7 +63,27 @@ describe.skipIf(needs !== null).for(modes)(
       }
     });
 
-    it('is read in the way that its disks need, which nobody said', async () => {
+    const control = () => ({ kind: 'libvirt' as const, uri: site.peer.uri, domain: 'web' });
+  const kvmMachine = () => ({
+    name: 'web',
+    control: control(),
+    scratchFolder: join(site.folder, 'scratch'),
+    scratchFreeBytesMin: 1,
+    excludedDisks: [],
+    attachments: [],
+    tag: '0a0b0c0d',
+  });
+
+  it('shows the doctor what a run will meet', async () => {
+    const findings = await examineLibvirt(kvmMachine(), control(), new AbortController().signal);
+    expect(findings.filter(({ level }) => level === 'failed')).toEqual([]);
+    const warnings = findings.filter(({ level }) => level === 'warning').map(({ disk, what }) => `${disk}: ${what}`);
+    expect(warnings).toEqual(mode === 'push' ? [expect.stringMatching(/^vdb: it has an iothread/)] : []);
+    expect(findings.map(({ what }) => what)).toContain('the guest agent is connected');
+    expect(findings[0]?.what).toMatch(/^libvirt \d+\.\d+\.\d+, QEMU \d+\.\d+/);
+  });
+
+  it('is read in the way that its disks need, which nobody said', async () => {
       const machine = {
         name: 'web',
         control: { kind: 'libvirt' as const, uri: site.peer.uri, domain: 'web' },
@@ -93,7 +115,9 @@ describe.skipIf(needs !== null).for(modes)(
       await site.configure({ machine: { quiesce: 'require' } });
       const outcome = await expectOk(site.failkit('sync', 'web', '--json'));
       await site.configure();
-      expect(outcome.json<{ machines: Published[] }>().machines[0]?.consistency).toBe('application-consistent');
+      const [published] = outcome.json<{ machines: Published[] }>().machines;
+    expect(published?.consistency).toBe('application-consistent');
+    expect(published?.frozenMs).toBeGreaterThan(0);
       const before = await newestWrite(site.guest);
       await site.guest.run('sleep 0.5');
       expect(await newestWrite(site.guest)).toBeGreaterThan(before);

@@ -30,8 +30,3 @@ export class MachineNotRunning extends Error {
   readonly code = 'MACHINE_NOT_RUNNING';
   override readonly name = 'MachineNotRunning';
 }
-/** The snapshot holds only what changed, and more was asked for. */
-export class SnapshotIncomplete extends Error {
-  readonly code = 'SNAPSHOT_INCOMPLETE';
-  override readonly name = 'SnapshotIncomplete';
-}

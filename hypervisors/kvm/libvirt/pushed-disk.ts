@@ -1,10 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ChangeTrackingLost } from '../../errors.ts';
+import { ChangeTrackingLost, SnapshotIncomplete } from '../../errors.ts';
 import type { BlockSource, Extent, ReferencePoint } from '../../hypervisor.ts';
 import { baseAllocation, type NbdDisk, readsAsZero } from '../../nbd/nbd-disk.ts';
 import { nbdBlockSource } from '../../nbd/nbd-source.ts';
 import { QemuToolFailed, runQemuImg, serveImage } from '../../nbd/qemu-nbd.ts';
-import { SnapshotIncomplete } from './libvirt-errors.ts';
 
 /**
  * A disk that QEMU copied to an image of the scratch folder: all of it, or what changed since a checkpoint. The image's own clusters are
