@@ -24,16 +24,21 @@ export interface QemuLab extends HypervisorLab {
 
 export interface LabOptions {
   readonly iothread?: boolean;
+  /** Of the qcow2 disk, as qemu-img has it. */
+  readonly capacity?: string;
+  /** Is done to that disk before QEMU is started. */
+  prepare?(path: string): Promise<void>;
 }
 
 /** Two disks, `devdisk0` in qcow2 and `devdisk1` raw. */
-export async function openQemuLab({ iothread = false }: LabOptions = {}): Promise<QemuLab> {
+export async function openQemuLab({ iothread = false, capacity = '3M', prepare }: LabOptions = {}): Promise<QemuLab> {
   const folder = await mkdtemp(join(tmpdir(), 'failkit-qemu-'));
   const disks: GuestDisk[] = [
     { path: join(folder, 'a.qcow2'), format: 'qcow2', iothread },
     { path: join(folder, 'b.raw'), format: 'raw', iothread },
   ];
-  await qemuImg(['create', '-q', '-f', 'qcow2', join(folder, 'a.qcow2'), '3M']);
+  await qemuImg(['create', '-q', '-f', 'qcow2', join(folder, 'a.qcow2'), capacity]);
+  await prepare?.(join(folder, 'a.qcow2'));
   await writeFile(join(folder, 'b.raw'), noise('7', 1024 * 1024 + 512));
   const qmpSocket = join(folder, 'qmp');
   const boot = async (): Promise<{ guest: Guest; monitor: QmpClient }> => {
