@@ -1,4 +1,5 @@
 import { stat } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
 import { readImageInfo } from '../../image/image-info.ts';
 import { QemuToolFailed } from '../../nbd/qemu-nbd.ts';
 import type { KvmMachine, LibvirtControl } from '../kvm-machine.ts';
@@ -139,11 +140,19 @@ async function examineScratch({ machine, isLocal, domain }: Examined): Promise<r
   const free = await freeBytes(scratchFolder);
   if (free < scratchFreeBytesMin)
     return [failed(`the scratch folder ${scratchFolder} has ${free} bytes free`, 'make room, or name another folder')];
-  // QEMU needs to get through it to a folder of its own.
-  const passable =
-    domain.runsAs === null || domain.runsAs.uid === 0 || domain.runsAs.uid === info.uid || (info.mode & 0o001) !== 0;
-  if (!passable) return [failed(`QEMU's user can't get into ${scratchFolder}`, `run: chmod o+x ${scratchFolder}`)];
+  const closed = domain.runsAs === null ? null : await closedTo(domain.runsAs.uid, scratchFolder);
+  if (closed !== null) return [failed(`QEMU's user can't get through ${closed}`, `run: chmod o+x ${closed}`)];
   return [ok(`the scratch folder ${scratchFolder} has ${free} bytes free`)];
+}
+
+/** The first folder on the way, from the inside, that the user can't get through; null where there is none. Groups are not looked at. */
+async function closedTo(uid: number, folder: string): Promise<string | null> {
+  if (uid === 0) return null;
+  for (let path = resolve(folder); ; path = dirname(path)) {
+    const info = await stat(path);
+    if (info.uid !== uid && (info.mode & 0o001) === 0) return path;
+    if (path === dirname(path)) return null;
+  }
 }
 
 async function examineJobs(
