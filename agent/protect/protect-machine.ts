@@ -113,15 +113,8 @@ async function publishOnePoint(
   const previous = chain === null ? null : await newestManifest(repo, chain, ring, state, options.access, signal);
   const asked = { ...options.snapshot, since: referencePointsOf(previous, wanted, options, state) };
   await using snapshot = await context.connection.snapshot({ name: context.machineName }, asked, signal);
-  const { keys, begin, lost } = await openRunKeys(
-    repo,
-    chain,
-    machineId,
-    ring,
-    state,
-    { ...options, ...context },
-    signal,
-  );
+  const run = { ...options, ...context };
+  const { keys, begin, lost } = await openRunKeys(repo, chain, machineId, ring, state, run, signal);
   if (lost !== null) state.clearJournal();
   const adopt = prepareJournal(chain, state);
   const staging: Staging = { manifest: null, droppedPages: [] };

@@ -8,7 +8,7 @@ import { newestWrite } from '../peers/guest-writer.ts';
 import { libvirtNeeds } from '../peers/libvirt.ts';
 import { peerFolder } from '../peers/server-process.ts';
 import { differingDisks, type LibvirtSite, observeRun, openLibvirtSite } from './libvirt-site.ts';
-import { mountSmallDisk } from './small-disk.ts';
+import { mountSmallDisk, type SmallDisk } from './small-disk.ts';
 
 const needs = await libvirtNeeds();
 /** A run has fewer questions to libvirt. */
@@ -18,13 +18,19 @@ describe.skipIf(needs !== null)(
   `a run at a machine of libvirt that goes wrong${needs === null ? '' : ` (${needs})`}`,
   () => {
     let site: LibvirtSite;
+    let small: SmallDisk;
     beforeAll(async () => {
+      // What is mounted later, libvirtd does not see.
+      small = await mountSmallDisk(20);
       site = await openLibvirtSite();
       await site.boot();
       await expectOk('init', '--kit', 'kit');
       await expectOk('seed', 'web');
     });
-    afterAll(() => site?.[Symbol.asyncDispose]());
+    afterAll(async () => {
+    await site?.[Symbol.asyncDispose]();
+    await small?.[Symbol.asyncDispose]();
+  });
 
     async function expectOk(...args: string[]) {
       const outcome = await site.failkit(...args);
@@ -105,8 +111,7 @@ describe.skipIf(needs !== null)(
     });
 
     it('ends, and the guest goes on, when the scratch folder is full', async () => {
-      await using small = await mountSmallDisk(20);
-      await chmod(small.folder, 0o755);
+        await chmod(small.folder, 0o755);
       const source = { scratch: small.folder, scratchFreeMiBMin: 8 };
       await site.configure({ source, limits: { readMiBPerSecond: 1 } });
       await expectFailure(site.failkit('resync', 'web'), 'SCRATCH_FULL', /so that the guest goes on/);
