@@ -1,4 +1,5 @@
 import { Command, CommanderError, Option } from 'commander';
+import { register as registerAcknowledge } from './commands/acknowledge.ts';
 import { register as registerCache } from './commands/cache.ts';
 import type { CommandContext, RegisterCommand, RunCommand } from './commands/command.ts';
 import { register as registerCompletion } from './commands/completion.ts';
@@ -28,6 +29,7 @@ const commands: readonly RegisterCommand[] = [
   registerInit,
   registerProtect,
   registerStatus,
+  registerAcknowledge,
   registerPoints,
   registerRestore,
   registerVerify,

@@ -7,8 +7,13 @@ import { failedEnd, type RunEnd, withBegun } from './state/run-record.ts';
 
 /** Runs leave behind how they began and ended, for `failkit status`. */
 
+interface PublishedRun {
+  readonly point: number;
+  readonly alarms: readonly { readonly what: string }[];
+}
+
 /** Of one machine. What can't be kept at the end is no reason to fail: the point is published by then. */
-export async function keepingRunRecord<Published extends { readonly point: number }>(
+export async function keepingRunRecord<Published extends PublishedRun>(
   state: MachineState,
   verb: string,
   signal: AbortSignal,
@@ -30,7 +35,8 @@ export async function keepingRunRecord<Published extends { readonly point: numbe
     else keepEnd(endOf(error, signal));
     throw error;
   }
-  keepEnd({ how: 'published', point: published.point });
+  const { point, alarms } = published;
+  keepEnd({ how: 'published', point, alarms: alarms.map(({ what }) => what) });
   return published;
 }
 

@@ -38,6 +38,10 @@ const remedies: Readonly<Record<string, Remedy>> = {
   SOURCE_CHANGED: retry('source', 'replicate while the machine is off or from a storage snapshot'),
   SOURCE_UNREADABLE: retry('source', 'check the disk and the log of the host that it is read from'),
   CHANGE_TRACKING_LOST: resync('source', 'nothing to do: the next run reads the whole disk again'),
+  SPOT_CHECK_MISMATCH: resync(
+    'source',
+    'find out what wrote past the tracking; the whole disk is read again by itself',
+  ),
   QUIESCE_UNAVAILABLE: stop('source', 'set quiesce to prefer, or make the guest agent work'),
 
   QMP_UNREACHABLE: retry('source', "start the machine, or correct the path of QEMU's monitor"),

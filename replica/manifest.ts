@@ -32,6 +32,15 @@ export interface Manifest {
   /** Disks left out: not empty means that the point is *partial*. */
   readonly excluded: readonly { readonly label: string; readonly reason: string }[];
   readonly attachments: readonly AttachmentState[];
+  /** What a restore does not need, ascending by kind, each kind once. Absent: none. */
+  readonly remarks?: readonly Remark[];
+}
+
+/** A reader keeps those of kinds that it does not know, and makes nothing of them. */
+export interface Remark {
+  /** 1: `flagKind`. */
+  readonly kind: number;
+  readonly value: Uint8Array;
 }
 
 export interface DiskState {
@@ -68,6 +77,20 @@ export const attachmentChunkBytes = 262_144;
 const diskBlocksMax = 2 ** 26;
 const attachmentName = /^(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}$/;
 const consistencies = ['crash-consistent', 'application-consistent', 'inconsistent'] as const;
+
+/** A remark that says, as text, what was remarkable about the changes of this point: ransomware at work, or a runaway job? */
+const flagKind = 1;
+
+/** Why the point is flagged; null where it is not. */
+export function flagOf({ remarks = [] }: Pick<Manifest, 'remarks'>): string | null {
+  const flag = remarks.find(({ kind }) => kind === flagKind);
+  return flag === undefined ? null : new TextDecoder().decode(flag.value);
+}
+
+export function flagged(manifest: Manifest, why: string): Manifest {
+  const others = (manifest.remarks ?? []).filter(({ kind }) => kind !== flagKind);
+  return { ...manifest, remarks: [{ kind: flagKind, value: new TextEncoder().encode(why) }, ...others] };
+}
 
 /** Where a manifest stands: what its key, its salt and its tag are bound to. */
 export interface ManifestPlace {
@@ -120,7 +143,10 @@ function encodeHeader(place: ManifestPlace, salt: Uint8Array): Uint8Array {
 }
 
 export function encodeManifest(manifest: Manifest): Uint8Array {
-  const writer = new ByteWriter().u8(1).text(manifest.machineName).text(manifest.sourceKind);
+  const { remarks = [] } = manifest;
+  // What older readers can read they get in their version.
+  const version = remarks.length === 0 ? 1 : 2;
+  const writer = new ByteWriter().u8(version).text(manifest.machineName).text(manifest.sourceKind);
   writer.varint(manifest.snapshotTimeMs).u8(consistencies.indexOf(manifest.consistency) + 1);
   writer.varint(manifest.readBytes).varint(manifest.changedBytes).varint(manifest.uploadedBytes);
   writer.varint(manifest.disks.length);
@@ -129,6 +155,8 @@ export function encodeManifest(manifest: Manifest): Uint8Array {
   for (const { label, reason } of manifest.excluded) writer.text(label).text(reason);
   writer.varint(manifest.attachments.length);
   for (const attachment of manifest.attachments) writeAttachment(writer, attachment);
+  if (version === 2) writer.varint(remarks.length);
+  for (const { kind, value } of remarks) writer.varint(kind).bytes(value);
   return writer.finish();
 }
 
@@ -152,7 +180,8 @@ function writeAddress(writer: ByteWriter, at: RecordAddress): ByteWriter {
 
 export function parseManifest(bytes: Uint8Array, object: string): Manifest {
   const reader = new ByteReader(object, bytes);
-  if (reader.u8() !== 1) throw reader.invalid('unknown manifest version', 0);
+  const version = reader.u8();
+  if (version !== 1 && version !== 2) throw reader.invalid('unknown manifest version', 0);
   const machineName = reader.text();
   const sourceKind = reader.text();
   const snapshotTimeMs = reader.varint();
@@ -164,6 +193,7 @@ export function parseManifest(bytes: Uint8Array, object: string): Manifest {
   const disks = Array.from({ length: reader.count(26) }, () => readDisk(reader));
   const excluded = Array.from({ length: reader.count(2) }, () => ({ label: reader.text(), reason: reader.text() }));
   const attachments = Array.from({ length: reader.count(34) }, () => readAttachment(reader));
+  const remarks = version === 1 ? null : readRemarks(reader);
   reader.end();
   requireUnique(
     reader,
@@ -191,7 +221,24 @@ export function parseManifest(bytes: Uint8Array, object: string): Manifest {
     disks,
     excluded,
     attachments,
+    ...(remarks !== null && { remarks }),
   };
+}
+
+function readRemarks(reader: ByteReader): readonly Remark[] {
+  const start = reader.offset;
+  const count = reader.count(2);
+  if (count === 0) throw reader.invalid('a manifest of version 2 without remarks', start);
+  const remarks: Remark[] = [];
+  for (let i = 0; i < count; i++) {
+    const at = reader.offset;
+    const kind = reader.varint();
+    if (kind <= (remarks.at(-1)?.kind ?? 0)) throw reader.invalid('remarks out of order', at);
+    const value = kind === flagKind ? new TextEncoder().encode(reader.text()) : reader.bytes().slice();
+    if (value.length === 0) throw reader.invalid('an empty remark', at);
+    remarks.push({ kind, value });
+  }
+  return remarks;
 }
 
 function readDisk(reader: ByteReader): DiskState {

@@ -46,7 +46,7 @@ async function rebuild(machine: string, context: CommandContext): Promise<Comman
   for (const disk of manifest.disks)
     for await (const _page of new BlockMap(disk, disk.root, source).pages(signal)) pages++;
   const entryDigest = replica.chain.state.points.get(newest)?.digest;
-  if (entryDigest !== undefined) state.stageManifest(entryDigest, manifest);
+  if (entryDigest !== undefined) state.stagePoint(entryDigest, manifest, null);
   state.settlePoint([]);
   const { machineKeys } = await replica.keys.epoch(replica.chain.state.epoch, signal);
   state.keepMachineKeys(machineKeys);

@@ -1,8 +1,9 @@
 import type { Command } from 'commander';
 import { KeyRefused } from '../../crypto/errors.ts';
 import { toHex } from '../../replica/encoding.ts';
-import type { Manifest } from '../../replica/manifest.ts';
+import { flagOf, type Manifest } from '../../replica/manifest.ts';
 import { listMachineIds } from '../../replica/open-repository.ts';
+import { mustKeep } from '../../replica/retained-points.ts';
 import { OpenReplica } from '../../restore/open-point.ts';
 import { findMachine } from '../find-machine.ts';
 import { describeFreshness, knownHead } from '../freshness.ts';
@@ -91,7 +92,19 @@ async function listPoint(replica: OpenReplica, point: number, signal: AbortSigna
   }
 }
 
+/** What retention may not drop, by the flags that can be read here. */
+function keptPoints({ points }: ListedMachine): ReadonlySet<number> {
+  const flaggedPoints = new Set(
+    points.filter(({ manifest }) => manifest && flagOf(manifest)).map(({ point }) => point),
+  );
+  return mustKeep(
+    points.map(({ point }) => point),
+    (point) => flaggedPoints.has(point),
+  );
+}
+
 function documentOf(machine: ListedMachine): object {
+  const kept = keptPoints(machine);
   return {
     machineId: machine.machineId,
     name: nameOf(machine),
@@ -104,6 +117,8 @@ function documentOf(machine: ListedMachine): object {
         snapshotTime: new Date(manifest.snapshotTimeMs).toISOString(),
         consistency: manifest.consistency,
         partial: manifest.excluded.length > 0,
+        flag: flagOf(manifest),
+        mustKeep: kept.has(point),
         readBytes: manifest.readBytes,
         changedBytes: manifest.changedBytes,
         uploadedBytes: manifest.uploadedBytes,
@@ -134,13 +149,14 @@ function linesOf(machine: ListedMachine, context: CommandContext): readonly stri
       manifest.excluded.length > 0
         ? yellow(` partial (without ${manifest.excluded.map(({ label }) => label).join(', ')})`)
         : '';
+    const flag = flagOf(manifest) === null ? '' : yellow(' flagged');
     const disks = manifest.disks.map(({ label, capacityBytes }) => `${label} ${formatBytes(capacityBytes)}`).join(', ');
     return [
       String(point),
       time,
       formatBytes(manifest.changedBytes),
       formatBytes(manifest.uploadedBytes),
-      `${manifest.consistency}${partial}`,
+      `${manifest.consistency}${partial}${flag}`,
       disks,
     ];
   });
@@ -153,8 +169,16 @@ function linesOf(machine: ListedMachine, context: CommandContext): readonly stri
   return [
     `${bold(nameOf(machine) ?? 'machine')}  ${dim(machine.machineId)}`,
     ...formatTable(columns, rows, context.output.columns),
+    ...flagLines(machine).map((line) => yellow(line)),
     dim(`head ${machine.head}`),
     dim(machine.freshness),
     '',
   ];
+}
+
+function flagLines({ points }: ListedMachine): readonly string[] {
+  return points.flatMap(({ point, manifest }) => {
+    const flag = manifest === null ? null : flagOf(manifest);
+    return flag === null ? [] : [`point ${point} ${flag}: ransomware or a runaway job?`];
+  });
 }

@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto';
 import type { Command } from 'commander';
 import { ReplicaNotFound } from '../../replica/chain.ts';
 import { sameBytes, toHex } from '../../replica/encoding.ts';
+import { flagOf } from '../../replica/manifest.ts';
 import { segmentKey } from '../../replica/names.ts';
 import { ConfigInvalid } from '../config/config-invalid.ts';
 import type { MachineConfig } from '../config/config-schema.ts';
@@ -14,7 +15,7 @@ import { Coverage, withCoverage } from '../progress/coverage.ts';
 import { runProgress } from '../progress/run-progress.ts';
 import { watchProgress } from '../progress/watch-progress.ts';
 import { type PublishedPoint, protectMachine } from '../protect/protect-machine.ts';
-import type { RunProgress } from '../protect/replicate-snapshot.ts';
+import { noProgress, type RunProgress } from '../protect/replicate-snapshot.ts';
 import { stretchBytes } from '../protect/stretch.ts';
 import { formatBytes, formatDuration, plural } from '../quantities.ts';
 import { type ExitCode, exitCodes } from '../remedy.ts';
@@ -22,6 +23,7 @@ import { checkStore, openSession, type Session } from '../session.ts';
 import { StateUnusable } from '../state/errors.ts';
 import { MachineState } from '../state/machine-state.ts';
 import { formatTable } from '../table.ts';
+import type { Alarm } from '../vigilance/track-record.ts';
 import { connectSource, openAgentKey } from '../wire.ts';
 import { chooseMachines } from './choose-machines.ts';
 import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
@@ -112,7 +114,7 @@ async function protectOne(
   context: CommandContext,
 ): Promise<Outcome> {
   const started = performance.now();
-  const progress: RunProgress = { readBytes: 0, changedBytes: 0, skippedBytes: 0, capacityBytes: 0, uploadedBytes: 0 };
+  const progress = noProgress();
   const coverage = new Coverage();
   using _watching = watchProgress(
     context.output,
@@ -128,6 +130,7 @@ async function protectOne(
   try {
     const published = await publishPoint({ verb, machine, options, session, progress, coverage, context });
     context.logger().info({ machine: machine.name, point: published.point, ...progress }, 'recovery point published');
+    logAlarms(machine.name, published, context);
     return outcome(published, null);
   } catch (error) {
     context.signal.throwIfAborted();
@@ -146,6 +149,12 @@ function inFlightBytesMax(context: CommandContext): number {
 function logFailure(machine: string, failure: ReturnType<typeof describeFailure>, context: CommandContext): void {
   if (context.config().logging.file === null) return;
   context.logger().error({ machine, ...failure.document.error }, 'no recovery point was published');
+}
+
+/** As failures: on a terminal the command itself says it. */
+function logAlarms(machine: string, { point, alarms }: PublishedPoint, context: CommandContext): void {
+  if (context.config().logging.file === null) return;
+  for (const { kind, what } of alarms) context.logger().warn({ machine, point, kind, what }, 'alarm');
 }
 
 interface Run {
@@ -197,6 +206,8 @@ async function publishFrom(
         compression: config.compression.level,
         workers: workersOf(config),
         segmentsInFlightMax: segmentsInFlightMax(config),
+        spotCheck: machine.spotCheck,
+        changeAlarm: machine.changeAlarm,
       },
     },
     context.signal,
@@ -290,8 +301,9 @@ function notesOn({ published, failure }: Outcome, { colours }: Output): readonly
     const { message = '', hint = null } = failure?.document.error ?? {};
     return [message, ...(hint === null ? [] : [`${bold('what to do:')} ${hint}`])];
   }
-  const { manifest, frozenMs, adopted, repair } = published;
+  const { manifest, frozenMs, adopted, repair, alarms } = published;
   return [
+    ...alarms.map(({ kind, what }) => yellow(alarmNote(kind, what))),
     ...(frozenMs === null ? [] : [`${manifest.consistency}: the guest stood still for ${Math.ceil(frozenMs)} ms`]),
     ...manifest.disks
       .filter((disk) => disk.fullReadReason.startsWith('resync'))
@@ -303,6 +315,10 @@ function notesOn({ published, failure }: Outcome, { colours }: Output): readonly
     ...(adopted ? ['went on with an interrupted run'] : []),
     ...repairNotes(repair),
   ];
+}
+
+function alarmNote(kind: Alarm['kind'], what: string): string {
+  return kind === 'change' ? `flagged: ${what}: ransomware or a runaway job?` : `tracking was wrong: ${what}`;
 }
 
 /** What was sent again because the bucket had lost it, and which older points can't be helped. */
@@ -317,7 +333,7 @@ function repairNotes(repair: PublishedPoint['repair']): readonly string[] {
 
 function documentOf({ machine, published, failure, progress, durationMs }: Outcome): object {
   if (published === null) return { machine, durationMs, error: failure?.document.error };
-  const { manifest, head, point, rpoMs, frozenMs, adopted, repair } = published;
+  const { manifest, head, point, rpoMs, frozenMs, adopted, repair, alarms } = published;
   return {
     machine,
     point,
@@ -329,6 +345,8 @@ function documentOf({ machine, published, failure, progress, durationMs }: Outco
     frozenMs,
     partial: manifest.excluded.length > 0,
     adopted,
+    flag: flagOf(manifest),
+    alarms: alarms.map(({ kind, what }) => ({ kind, what })),
     repair: repair && { ...repair, segments: repair.segments.map(segmentKey) },
     durationMs,
     ...progress,

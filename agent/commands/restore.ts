@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { type Command, Option } from 'commander';
 import { ReplicaNotFound } from '../../replica/chain.ts';
 import { toHex } from '../../replica/encoding.ts';
-import type { DiskState } from '../../replica/manifest.ts';
+import { type DiskState, flagOf } from '../../replica/manifest.ts';
 import { SegmentReader } from '../../replica/segment-reader.ts';
 import { type OpenPoint, OpenReplica } from '../../restore/open-point.ts';
 import { restoreAttachments } from '../../restore/restore-attachments.ts';
@@ -69,6 +69,8 @@ async function restore(machine: string, options: RestoreOptions, context: Comman
   const point = await replica.openPoint(choosePoint(replica, options.point), signal);
   const disks = chooseDisks(point, options.disk);
   await checkDefinition(options, point, signal);
+  const flag = flagOf(point.manifest);
+  if (flag !== null) context.output.note(`point ${point.point} is flagged: it ${flag}: ransomware or a runaway job?`);
   using reader = new SegmentReader(session.repo, machineId, replica.keys);
   await using workers = new RestoreWorkers(workersOf(session.config));
   const progress: RestoreProgress = { capacityBytes: 0, fetchedBytes: 0, writtenBytes: 0, keptBytes: 0 };

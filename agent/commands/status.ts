@@ -13,6 +13,7 @@ import type { EndedRun } from '../state/run-record.ts';
 import { type Attention, attentionTo, type Expectation, lastRunLine, remarksOn } from '../status/attention.ts';
 import { ownKeyId } from '../status/local-knowledge.ts';
 import { type MachineStatus, machineStatus, rpoNow } from '../status/machine-status.ts';
+import { type DiskTracking, trackingLine, trackingOf, verifiedTo } from '../status/vigilance-status.ts';
 import { formatTable } from '../table.ts';
 import { wrapText } from '../wrap-text.ts';
 import { chooseMachines } from './choose-machines.ts';
@@ -22,8 +23,8 @@ import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
 
 const quietMs = 2_000;
 const machinesInFlightMax = 8;
-/** Of more machines, only what is wrong with their last runs is told. */
-const lastRunsShownMax = 8;
+/** Of more machines, only what is wrong is told. */
+const describedMax = 8;
 
 interface StatusOptions {
   readonly maxRpo?: number;
@@ -35,7 +36,10 @@ interface Examined {
   readonly status: MachineStatus | null;
   readonly failure: Failure | null;
   readonly attention: readonly Attention[];
+  readonly spotCheckEveryMs: number;
 }
+
+type ExpectationOfAll = Omit<Expectation, 'spotCheckEveryMs'>;
 
 export function register(program: Command, run: RunCommand): void {
   program
@@ -65,12 +69,14 @@ async function showStatus(
 ): Promise<CommandAnswer> {
   const machines = chooseMachines(context.config(), names);
   await using session = await openKeylessSession(context);
-  const expected: Expectation = { ownKeyId: await ownKeyId(session.config), maxRpoMs: maxRpo };
+  const expected: ExpectationOfAll = { ownKeyId: await ownKeyId(session.config), maxRpoMs: maxRpo };
   const failedStart = readFailedStart(session.config.state);
   const startedMs = performance.now();
   let done = 0;
-  const examined = await inParallel(machines, machinesInFlightMax, context.signal, async ({ name }, signal) => {
-    const found = await examine(name, session, { ...expected, failedStart }, signal);
+  const examined = await inParallel(machines, machinesInFlightMax, context.signal, async (machine, signal) => {
+    const { name, spotCheck } = machine;
+    const own = { ...expected, failedStart, spotCheckEveryMs: spotCheck.everyMs };
+    const found = await examine(name, session, own, signal);
     done += 1;
     // A monitor asks every minute, and wants to hear nothing of this.
     if (performance.now() - startedMs > quietMs)
@@ -98,16 +104,18 @@ async function examine(
   expected: Expectation & { readonly failedStart: FailedStart | null },
   signal: AbortSignal,
 ): Promise<Examined> {
+  const { spotCheckEveryMs } = expected;
   try {
     const status = await machineStatus(session, machine, expected.failedStart, signal);
-    return { machine, status, failure: null, attention: attentionTo(status, expected) };
+    return { machine, status, failure: null, attention: attentionTo(status, expected), spotCheckEveryMs };
   } catch (error) {
     signal.throwIfAborted();
-    return { machine, status: null, failure: describeFailure(error, signal, { stack: false }), attention: [] };
+    const failure = describeFailure(error, signal, { stack: false });
+    return { machine, status: null, failure, attention: [], spotCheckEveryMs };
   }
 }
 
-function linesOf(examined: readonly Examined[], expected: Expectation, output: Output): readonly string[] {
+function linesOf(examined: readonly Examined[], expected: ExpectationOfAll, output: Output): readonly string[] {
   const { colours } = output;
   const columns = [
     { title: '' },
@@ -124,7 +132,7 @@ function linesOf(examined: readonly Examined[], expected: Expectation, output: O
     examined.map((each) => rowOf(each, colours)),
     output.columns,
   );
-  const few = examined.length <= lastRunsShownMax;
+  const few = examined.length <= describedMax;
   const lines = examined.flatMap((each, index) => [rows[index] ?? '', ...notesOn(each, few, output)]);
   return [colours.dim(titles), ...lines, ...closing(examined, expected, colours)];
 }
@@ -159,8 +167,8 @@ const shortConsistency = {
 } as const;
 
 function notesOn(
-  { status, failure, attention }: Examined,
-  withLastRun: boolean,
+  { status, failure, attention, spotCheckEveryMs }: Examined,
+  few: boolean,
   { colours, columns }: Output,
 ): readonly string[] {
   const { bold, dim } = colours;
@@ -172,8 +180,8 @@ function notesOn(
     const { message, hint } = failure.document.error;
     return [...note(message, colours.red), ...(hint === null ? [] : advice(hint))];
   }
-  const lastRun = status === null || !withLastRun ? null : lastRunLine(status);
-  const remarks = [...(lastRun === null ? [] : [lastRun]), ...(status === null ? [] : remarksOn(status))];
+  const known = status === null || !few ? [] : [lastRunLine(status), trackingLine(status, spotCheckEveryMs)];
+  const remarks = [...known.filter((line) => line !== null), ...(status === null ? [] : remarksOn(status))];
   return [
     ...attention.flatMap(({ what, fix }) => [...note(what, String), ...advice(fix)]),
     ...remarks.flatMap((remark) => note(remark, dim)),
@@ -184,7 +192,11 @@ const indent = '    ';
 const remedyTitle = 'what to do:';
 
 /** What is so of every machine is said once. */
-function closing(examined: readonly Examined[], { ownKeyId: own }: Expectation, { dim }: Colours): readonly string[] {
+function closing(
+  examined: readonly Examined[],
+  { ownKeyId: own }: ExpectationOfAll,
+  { dim }: Colours,
+): readonly string[] {
   const replicas = examined.map(({ status }) => status?.replica).filter((replica) => !!replica);
   if (replicas.length === 0) return [];
   const ours = own !== null && replicas.every(({ ownerKeyId }) => sameBytes(ownerKeyId, own));
@@ -201,7 +213,8 @@ function closing(examined: readonly Examined[], { ownKeyId: own }: Expectation, 
   ];
 }
 
-function documentOf({ machine, status, failure, attention }: Examined, { ownKeyId: own }: Expectation): object {
+function documentOf(examined: Examined, { ownKeyId: own }: ExpectationOfAll): object {
+  const { machine, status, failure, attention } = examined;
   if (status === null) return { machine, error: failure?.document.error };
   const { replica, local, machineId, runs } = status;
   const newest = replica?.newest ?? null;
@@ -227,8 +240,22 @@ function documentOf({ machine, status, failure, attention }: Examined, { ownKeyI
     lastRun: runs.last && runDocument(runs.last),
     unfinishedRun: local?.unfinished ?? null,
     damagedSegments: local?.damagedSegments ?? 0,
+    tracking: trackingDocument(trackingOf(status, examined.spotCheckEveryMs)),
+    alarms: status.track.alarms.map(({ timeMs, ...alarm }) => ({ ...alarm, time: timeText(timeMs) })),
     attention,
   };
+}
+
+/** Null where nobody knows the disks. */
+function trackingDocument(disks: readonly DiskTracking[]): object | null {
+  if (disks.length === 0) return null;
+  const oldest = verifiedTo(disks);
+  const timed = disks.map(({ label, checking, verifiedToMs: time }) => ({
+    label,
+    checking,
+    verifiedTo: time === null ? null : timeText(time),
+  }));
+  return { verifiedTo: oldest === null ? null : timeText(oldest), disks: timed };
 }
 
 function runDocument({ verb, startedMs, endedMs, end }: EndedRun): object {
@@ -237,7 +264,7 @@ function runDocument({ verb, startedMs, endedMs, end }: EndedRun): object {
     startedTime: timeText(startedMs),
     endedTime: endedMs === null ? null : timeText(endedMs),
     outcome: end.how,
-    ...(end.how === 'published' && { point: end.point }),
+    ...(end.how === 'published' && { point: end.point, alarms: end.alarms }),
     ...(end.how === 'failed' && {
       error: { code: end.code, message: end.message, hint: remedyOf(end.code)?.hint ?? null },
     }),

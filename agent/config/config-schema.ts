@@ -8,6 +8,8 @@ import type { References } from './references.ts';
 
 const kibibyte = 1024;
 const mebibyte = kibibyte * kibibyte;
+const gibibyte = kibibyte * mebibyte;
+const dayMs = 24 * 3600 * 1000;
 /** Link speeds are in decimal megabits, as providers sell them. */
 const bytesPerMegabit = 1_000_000 / 8;
 
@@ -61,9 +63,48 @@ export function configSchema(references: References) {
         })
         .prefault({}),
       limits: limits(),
+      spotCheck: spotCheck().prefault({}).describe('Of machines that have none of their own.'),
+      changeAlarm: changeAlarm().prefault({}).describe('Of machines that have none of their own.'),
       logging: logging(references),
     })
-    .transform(({ segmentMiB, ...rest }) => ({ ...rest, segmentBytes: segmentMiB * mebibyte }));
+    .transform(({ segmentMiB, machines: list, spotCheck: check, changeAlarm: alarm, ...rest }) => ({
+      ...rest,
+      segmentBytes: segmentMiB * mebibyte,
+      machines: list.map((one) => ({
+        ...one,
+        spotCheck: one.spotCheck ?? check,
+        changeAlarm: one.changeAlarm ?? alarm,
+      })),
+    }));
+}
+
+function spotCheck() {
+  return z
+    .strictObject({
+      everyDays: z
+        .number()
+        .min(0)
+        .max(3650)
+        .default(30)
+        .describe('Each block that tracking says did not change is read again once in so many days; 0: none is.'),
+      maxGiBPerRun: z.number().positive().max(65_536).default(64).describe('What one run may read for that, at most.'),
+    })
+    .transform(({ everyDays, maxGiBPerRun }) => ({
+      everyMs: everyDays * dayMs,
+      bytesPerRunMax: Math.ceil(maxGiBPerRun * gibibyte),
+    }));
+}
+
+function changeAlarm() {
+  return z
+    .strictObject({
+      enabled: z
+        .boolean()
+        .default(true)
+        .describe('Flag points whose changes are far from what the machine usually does.'),
+      fromMiB: z.number().min(0).max(1_048_576).default(512).describe('Runs that change less are never flagged.'),
+    })
+    .transform(({ enabled, fromMiB }) => ({ enabled, fromBytes: fromMiB * mebibyte }));
 }
 
 function repository(references: References) {
@@ -203,6 +244,8 @@ function machine(references: References) {
         .enum(['off', 'prefer', 'require'])
         .default('prefer')
         .describe('Whether the guest is asked to flush and freeze; require fails the run when it can not.'),
+      spotCheck: spotCheck().nullable().default(null).describe('Of this machine. Empty: as for all.'),
+      changeAlarm: changeAlarm().nullable().default(null).describe('Of this machine. Empty: as for all.'),
     })
     .refine((one) => !(one.source.type === 'image' && one.quiesce === 'require'), {
       path: ['quiesce'],

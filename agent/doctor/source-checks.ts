@@ -21,8 +21,15 @@ export async function checkMachine(
   signal: AbortSignal,
 ): Promise<Checked<number>> {
   const { source } = machine;
-  if (source.type === 'kvm') return await checkKvmMachine(kvmMachine(config, machine.name, source), machine, signal);
-  return await checkImages(config, machine, source, signal);
+  const { verdict, value } =
+    source.type === 'kvm'
+      ? await checkKvmMachine(kvmMachine(config, machine.name, source), machine, signal)
+      : await checkImages(config, machine, source, signal);
+  if (verdict.outcome !== 'ok' || !trustsBlindly(machine)) return { verdict, value };
+  return {
+    verdict: doubtful(`${verdict.what}; its change tracking is never checked`, 'set spotCheck.everyDays: 30'),
+    value,
+  };
 }
 
 async function checkImages(
@@ -52,6 +59,11 @@ async function checkImages(
       ? good(`${disks}: can be read, not in use`)
       : doubtful(`${disks}: ${written}: is it in use?`, 'protect it while it is off or from a storage snapshot');
   return { verdict, value };
+}
+
+function trustsBlindly({ source, spotCheck }: MachineConfig): boolean {
+  const tracks = source.type !== 'image' || source.disks.some((disk) => 'path' in disk && disk.tracking === 'bitmap');
+  return tracks && spotCheck.everyMs === 0;
 }
 
 /** A guest that writes now and then is not caught in the moment that this takes. */

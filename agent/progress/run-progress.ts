@@ -21,7 +21,8 @@ export function runProgress(
     covering.sample(coveredBytes, nowMs);
     reading.sample(counts.readBytes, nowMs);
     const isRead = coveredBytes === capacityBytes;
-    const left = isRead ? 'finishing…' : remaining(covering, capacityBytes);
+    const ending = counts.checkedBytes < counts.toCheckBytes ? 'spot check…' : 'finishing…';
+    const left = isRead ? ending : remaining(covering, capacityBytes);
     return {
       title,
       share: coveredBytes / capacityBytes,
@@ -33,6 +34,7 @@ export function runProgress(
       details: [
         `${formatBytes(counts.uploadedBytes)} sent`,
         ...sized(counts.skippedBytes, 'unchanged'),
+        ...sized(counts.checkedBytes, 'spot-checked'),
         ...sized(coverage.untouchedBytes, 'untouched, says tracking'),
         ...sized(coverage.zeroBytes + readAsZero(counts, isRead ? 0 : inFlightBytesMax), 'zero'),
       ],
@@ -41,8 +43,9 @@ export function runProgress(
 }
 
 /** Read, and neither changed nor unchanged: it is zero, or on its way through the workers. At least so much is zero. */
-function readAsZero({ readBytes, changedBytes, skippedBytes }: RunProgress, inFlightBytes: number): number {
-  return Math.max(0, readBytes - changedBytes - skippedBytes - inFlightBytes);
+function readAsZero({ readBytes, ...counts }: RunProgress, inFlightBytes: number): number {
+  const { changedBytes, skippedBytes, checkedBytes } = counts;
+  return Math.max(0, readBytes - changedBytes - skippedBytes - checkedBytes - inFlightBytes);
 }
 
 export function remaining(pace: Pace, total: number): string | null {

@@ -1,4 +1,3 @@
-import type { ChangeTrackingLost } from '../../hypervisors/errors.ts';
 import type { BlockSource, ReferencePoint } from '../../hypervisors/hypervisor.ts';
 import { BlockMap, type MapGeometry, type PageSource } from '../../replica/block-map.ts';
 import type { DiskState } from '../../replica/manifest.ts';
@@ -25,6 +24,12 @@ export class DiskTooLarge extends Error {
   override readonly name = 'DiskTooLarge';
 }
 
+/**
+ * `sync`: what changed since the newest point, as tracking says or as a scan finds. `resync`: a scan because tracking can't be relied on.
+ * `seed`: there is nothing to compare with. `repair`: what is damaged is sent again, changed or not.
+ */
+type DiskMode = 'sync' | 'resync' | 'seed' | 'repair';
+
 export interface DiskDecision {
   readonly source: BlockSource;
   readonly geometry: MapGeometry;
@@ -34,6 +39,7 @@ export interface DiskDecision {
   readonly since: ReferencePoint;
   /** Why the disk is read in full; empty where it is not. */
   readonly fullReadReason: string;
+  readonly mode: DiskMode;
   readonly previous: DiskState | null;
   /** The newest map of this generation; empty where there is none. */
   readonly old: BlockMap;
@@ -42,6 +48,8 @@ export interface DiskDecision {
 export interface DecideOptions {
   /** The operator asked for a full read. */
   readonly resync: boolean;
+  /** Why the snapshot was taken whole, although changes were to do; null: it was not. */
+  readonly wholeBecause: string | null;
   readonly pages: PageSource;
   readonly blocksMax?: number;
   /** The id of a disk that no point has yet. */
@@ -59,7 +67,7 @@ export function decideDisk(source: BlockSource, previous: DiskState | null, opti
   const diskId = previous?.diskId ?? options.newDiskId(label);
   const geometry = { diskId, blockSize, capacityBytes };
   const oldGeometry = sameGeneration ? { ...geometry, capacityBytes: previous.capacityBytes } : geometry;
-  const fullReadReason = reasonToReadAll(source, sameGeneration ? previous : null, options.resync);
+  const { fullReadReason, mode } = howToRead(source, sameGeneration ? previous : null, options);
   return {
     source,
     geometry,
@@ -67,6 +75,7 @@ export function decideDisk(source: BlockSource, previous: DiskState | null, opti
     generationReason: sameGeneration ? previous.generationReason : reasonForGeneration(previous, blockSize),
     since: fullReadReason === '' ? (previous?.referencePoint ?? null) : null,
     fullReadReason,
+    mode,
     previous,
     old: new BlockMap(oldGeometry, sameGeneration ? previous.root : null, options.pages),
   };
@@ -82,25 +91,31 @@ function reasonForGeneration(previous: DiskState | null, blockSize: number): str
   return `the disk outgrew blocks of ${previous.blockSize} bytes: it has blocks of ${blockSize} bytes from now on`;
 }
 
-function reasonToReadAll(source: BlockSource, previous: DiskState | null, resync: boolean): string {
-  if (previous === null) return 'first full copy of this disk';
-  if (resync) return 'resync: the operator asked for it';
+function howToRead(
+  source: BlockSource,
+  previous: DiskState | null,
+  { resync, wholeBecause }: DecideOptions,
+): Pick<DiskDecision, 'fullReadReason' | 'mode'> {
+  if (previous === null) return { mode: 'seed', fullReadReason: 'first full copy of this disk' };
+  if (resync) return { mode: 'resync', fullReadReason: 'resync: the operator asked for it' };
   if (previous.capacityBytes !== source.capacityBytes) {
-    return `resync: the disk's size changed from ${previous.capacityBytes} to ${source.capacityBytes} bytes`;
+    const sizes = `from ${previous.capacityBytes} to ${source.capacityBytes} bytes`;
+    return { mode: 'resync', fullReadReason: `resync: the disk's size changed ${sizes}` };
   }
-  if (previous.referencePoint === null) return 'this source has no changed block tracking';
-  return '';
+  if (wholeBecause !== null) return { mode: 'resync', fullReadReason: `resync: ${wholeBecause}` };
+  const tracked = previous.referencePoint !== null;
+  return { mode: 'sync', fullReadReason: tracked ? '' : 'this source has no changed block tracking' };
 }
 
-/** The same decision after change tracking turned out to be lost. */
-export function resyncDecision(decision: DiskDecision, lost: ChangeTrackingLost): DiskDecision {
-  return { ...decision, since: null, fullReadReason: `resync: ${lost.message}` };
+/** The same decision after change tracking turned out to be lost, or wrong. */
+export function resyncDecision(decision: DiskDecision, why: string): DiskDecision {
+  return { ...decision, since: null, mode: 'resync', fullReadReason: `resync: ${why}` };
 }
 
 /** The same decision for a disk of which damaged segments have to be left behind. */
 export function repairDecision(decision: DiskDecision, damagedSegments: number): DiskDecision {
   const fullReadReason = `repair: ${plural(damagedSegments, 'damaged segment')}`;
-  return { ...decision, since: null, fullReadReason };
+  return { ...decision, since: null, mode: 'repair', fullReadReason };
 }
 
 /** The same decision without the old map, which this host can't open: everything is sent again. */
@@ -108,6 +123,7 @@ export function resendDecision(decision: DiskDecision, why: string, pages: PageS
   return {
     ...decision,
     since: null,
+    mode: 'seed',
     fullReadReason: `${why}: everything is sent again`,
     generationReason: decision.previous === null ? why : decision.generationReason,
     old: new BlockMap(decision.geometry, null, pages),

@@ -10,13 +10,15 @@ import { type RecordAddress, recordType } from '../../replica/segment.ts';
 import { SharedSlots } from '../../replica/shared-slots.ts';
 import type { UnitCount } from '../../replica/unit-count.ts';
 import type { MachineState } from '../state/machine-state.ts';
+import type { BlockRange } from '../vigilance/lap.ts';
 import type { CompressionLevel } from './compression-level.ts';
 import { inOrder } from './in-order.ts';
 import type { PipelineWorkers } from './pipeline-workers.ts';
 import type { SegmentPacker } from './segment-packer.ts';
 import type { SharedKeys } from './shared-keys.ts';
-import { outcome, type Squeezed, type SqueezedRecord, type SqueezeTask } from './squeeze.ts';
-import { blockKind, type Stretch, stretchBytes, stretches } from './stretch.ts';
+import { SpotCheckMismatch } from './spot-check.ts';
+import { outcome, type Squeezed, type SqueezedRecord, type SqueezeTask, squeeze } from './squeeze.ts';
+import { blockKind, isToRead, type Stretch, stretchBytes, stretches, withChecks } from './stretch.ts';
 
 /** changed extents → blocks → digest, compare → runs → compress → segments, and the disk's next map. */
 
@@ -34,6 +36,14 @@ export interface DiskTools {
   readonly progress: DiskProgress;
   /** Blocks that were sent again because their newest copy is damaged. */
   readonly resent: { blocks: number };
+  readonly changes: DiskChanges;
+}
+
+/** What differs from the newest point, whether this run sent it or an interrupted one had. */
+export interface DiskChanges {
+  changedBytes: number;
+  /** As it is stored. */
+  storedBytes: number;
 }
 
 /** Counters that the caller may watch while the run goes on. */
@@ -41,6 +51,8 @@ export interface DiskProgress {
   readBytes: number;
   changedBytes: number;
   skippedBytes: number;
+  /** Read by spot checks, and found as the newest point has it. */
+  checkedBytes: number;
 }
 
 export interface DiskPlan {
@@ -53,6 +65,8 @@ export interface DiskPlan {
   /** Blocks and pages in these segments are stored again, though nothing changed. True for none unless the listing is full. */
   readonly isDamaged: (id: SegmentId) => boolean;
   readonly extents: AsyncIterable<Extent>;
+  /** Blocks that are read and compared even where nothing wrote to them, says tracking. None where the listing is full. */
+  readonly checks: readonly BlockRange[];
 }
 
 interface Worked {
@@ -75,7 +89,8 @@ export async function protectDisk(
     isDamaged: plan.isDamaged,
   });
   const { blockSize } = plan.geometry;
-  const wanted = stretches(plan.extents, { blockSize, blockCount: blockCountOf(plan.geometry), full: plan.full });
+  const cutting = { blockSize, blockCount: blockCountOf(plan.geometry), full: plan.full };
+  const wanted = withChecks(stretches(plan.extents, cutting), plan.checks, cutting);
   const slots = new SharedSlots(Math.max(stretchBytes, blockSize));
   const worked = inOrder(interesting(plan, wanted, signal), tools.stretchesAheadMax, (stretch) =>
     workOn(stretch, plan, tools, slots, signal),
@@ -156,7 +171,16 @@ async function workOn(
   };
   const squeezed =
     (await squeezeFile(task, stretch, plan, tools, signal)) ?? (await squeezeRead(task, stretch, plan, tools, signal));
+  const mismatch = squeezed.outcomes.indexOf(outcome.mismatch);
+  if (mismatch >= 0) throw mismatchAt(stretch.firstBlock + mismatch, plan);
   return { stretch, squeezed, slot, before, journaled };
+}
+
+function mismatchAt(block: number, { source, geometry }: DiskPlan): SpotCheckMismatch {
+  return new SpotCheckMismatch(
+    `spot check: block ${block} of disk ${source.label} (at byte ${block * geometry.blockSize}) is not what the newest point has, ` +
+      'but changed block tracking did not say that it was written',
+  );
 }
 
 function without(
@@ -211,16 +235,24 @@ async function squeezeRead(
 ): Promise<Squeezed> {
   await readBlocks(stretch, plan, task.bytes, signal);
   progress.readBytes += bytesToRead(stretch, plan.geometry);
-  const squeezed = await workers.squeeze({ ...task, file: null }, signal);
+  const whole = { ...task, file: null };
+  const squeezed = isTrifle(stretch, plan) ? squeeze(whole) : await workers.squeeze(whole, signal);
   if (squeezed === null) throw new Error('a worker could not read what it was given');
   return squeezed;
 }
 
+/** A sync that checks a few blocks, and nothing else, is over before a thread has started: milliseconds of digests are not worth one. */
+function isTrifle({ kinds }: Stretch, { checks, geometry }: DiskPlan): boolean {
+  const blocks = checks.reduce((sum, { first, end }) => sum + end - first, 0);
+  const isSmall = blocks > 0 && blocks * geometry.blockSize <= stretchBytes;
+  return isSmall && kinds.every((kind) => kind !== blockKind.read);
+}
+
 function bytesToRead({ firstBlock, kinds }: Stretch, { blockSize, capacityBytes }: MapGeometry): number {
-  const blocks = kinds.reduce((sum, kind) => sum + (kind === blockKind.read ? 1 : 0), 0);
+  const blocks = kinds.reduce((sum, kind) => sum + (isToRead(kind) ? 1 : 0), 0);
   const last = kinds.length - 1;
   const cutOff = Math.max(0, (firstBlock + kinds.length) * blockSize - capacityBytes);
-  return blocks * blockSize - (kinds[last] === blockKind.read ? cutOff : 0);
+  return blocks * blockSize - (isToRead(kinds[last]) ? cutOff : 0);
 }
 
 /** Fills the stretch's bytes. What is not to be read is left as it was. */
@@ -230,7 +262,7 @@ async function readBlocks(stretch: Stretch, plan: DiskPlan, bytes: Uint8Array, s
   const pieceBlocks = Math.max(1, bytesReadAtOnceMax / blockSize);
   for (let first = 0; first < stretch.kinds.length; ) {
     let count = 0;
-    while (count < pieceBlocks && stretch.kinds[first + count] === blockKind.read) count++;
+    while (count < pieceBlocks && isToRead(stretch.kinds[first + count])) count++;
     if (count > 0) {
       const from = first * blockSize;
       const to = Math.min((first + count) * blockSize, capacityBytes - start);
@@ -272,6 +304,8 @@ async function placeStretch(
     if (what === outcome.journaled) leaf.places[inLeaf + i] = result.journaled[inLeaf + i] ?? null;
     if (what === outcome.unchanged || what === outcome.journaled)
       tools.progress.skippedBytes += plan.geometry.blockSize;
+    if (what === outcome.verified) tools.progress.checkedBytes += plan.geometry.blockSize;
+    if (what === outcome.journaled) countJournaled(result.journaled[inLeaf + i] ?? null, plan, tools.changes);
     const before = result.before[inLeaf + i] ?? null;
     const sent = what === outcome.changed || what === outcome.journaled;
     if (sent && before !== null && plan.isDamaged(before.at)) tools.resent.blocks++;
@@ -279,6 +313,8 @@ async function placeStretch(
   for (const record of squeezed.records) {
     const at = await packRecord(record, result, plan, tools, signal);
     tools.progress.changedBytes += record.count * plan.geometry.blockSize;
+    tools.changes.changedBytes += record.count * plan.geometry.blockSize;
+    tools.changes.storedBytes += record.body.length;
     for (let i = 0; i < record.count; i++) {
       const digest = digestAt(squeezed, record.first + i);
       leaf.places[inLeaf + record.first + i] = {
@@ -290,6 +326,12 @@ async function placeStretch(
       };
     }
   }
+}
+
+/** What an interrupted run had sent of a record is its share of that. */
+function countJournaled(place: BlockPlace | null, { geometry }: DiskPlan, changes: DiskChanges): void {
+  changes.changedBytes += geometry.blockSize;
+  changes.storedBytes += place === null ? 0 : place.at.length / place.recordBlocks;
 }
 
 async function packRecord(

@@ -10,14 +10,18 @@ import type {
 import { type Chain, type ChainHead, openChain } from '../../replica/chain.ts';
 import type { ChainState } from '../../replica/chain-state.ts';
 import { toHex } from '../../replica/encoding.ts';
-import { KeyRing } from '../../replica/key-ring.ts';
+import { type EpochKeys, KeyRing } from '../../replica/key-ring.ts';
 import { type Manifest, sealManifest } from '../../replica/manifest.ts';
 import { segmentKey } from '../../replica/names.ts';
 import type { OpenRepository } from '../../replica/open-repository.ts';
 import { SegmentReader } from '../../replica/segment-reader.ts';
-import { type HeadMark, Tenure } from '../../replica/tenure.ts';
+import { type HeadMark, type PublishFields, Tenure } from '../../replica/tenure.ts';
 import { AgentNotTrusted, signerOf } from '../../replica/trust.ts';
+import type { UnitCount } from '../../replica/unit-count.ts';
 import type { MachineState } from '../state/machine-state.ts';
+import type { ChangeLimits } from '../vigilance/change-alarm.ts';
+import { type Alarm, type TrackRecord, withDoubt, withPoint } from '../vigilance/track-record.ts';
+import { judgeRun } from './judge-run.ts';
 import { newestManifest } from './newest-manifest.ts';
 import { checkOwnership } from './ownership.ts';
 import { cachedPages } from './page-cache.ts';
@@ -31,6 +35,7 @@ import {
 } from './replicate-snapshot.ts';
 import { openRunKeys } from './run-keys.ts';
 import { SharedKeys } from './shared-keys.ts';
+import type { SpotCheckLimits } from './spot-check.ts';
 
 /** snapshot → changed blocks → segments → publish: one run of one machine. */
 
@@ -47,6 +52,8 @@ export interface ProtectOptions {
   readonly compression: number | 'auto';
   readonly workers: number;
   readonly segmentsInFlightMax: number;
+  readonly spotCheck: SpotCheckLimits;
+  readonly changeAlarm: ChangeLimits;
 }
 
 export interface ProtectContext {
@@ -79,6 +86,8 @@ export interface PublishedPoint {
   readonly adopted: boolean;
   /** What was damaged of the point before and was stored again; null where no damage was known or met. */
   readonly repair: Repair | null;
+  /** What a person should look at: tracking that a spot check found wrong, changes that are not this machine's usual ones. */
+  readonly alarms: readonly Alarm[];
 }
 
 export interface Repair extends RepairedSnapshot {
@@ -89,18 +98,18 @@ export interface Repair extends RepairedSnapshot {
 /** Publishes one recovery point, or throws and publishes none. */
 export async function protectMachine(context: ProtectContext, signal: AbortSignal): Promise<PublishedPoint> {
   try {
-    return await publishOnePoint(context, 'changes', signal);
+    return await publishOnePoint(context, null, signal);
   } catch (error) {
     // Only while it was read did it turn out that a disk is needed whole.
     if (!(error instanceof SnapshotIncomplete)) throw error;
-    return await publishOnePoint(context, 'everything', signal);
+    return await publishOnePoint(context, error.message, signal);
   }
 }
 
-/** `wanted`: what the snapshot is to hold, where its source can't hold all for the price of the changes. */
+/** `wholeBecause`: why the snapshot is to hold everything, where its source can't for the price of the changes; null: it need not. */
 async function publishOnePoint(
   context: ProtectContext,
-  wanted: 'changes' | 'everything',
+  wholeBecause: string | null,
   signal: AbortSignal,
 ): Promise<PublishedPoint> {
   const { repo, machineId, state, options } = context;
@@ -111,13 +120,13 @@ async function publishOnePoint(
     context.provider,
   ]);
   const previous = chain === null ? null : await newestManifest(repo, chain, ring, state, options.access, signal);
-  const asked = { ...options.snapshot, since: referencePointsOf(previous, wanted, options, state) };
+  const asked = { ...options.snapshot, since: referencePointsOf(previous, wholeBecause, options, state) };
   await using snapshot = await context.connection.snapshot({ name: context.machineName }, asked, signal);
   const run = { ...options, ...context };
   const { keys, begin, lost } = await openRunKeys(repo, chain, machineId, ring, state, run, signal);
   if (lost !== null) state.clearJournal();
   const adopt = prepareJournal(chain, state);
-  const staging: Staging = { manifest: null, droppedPages: [] };
+  const staging: Staging = { manifest: null, track: null, droppedPages: [] };
   const mark = markOf(state, staging);
   const tenure = await Tenure.begin(
     repo,
@@ -140,40 +149,52 @@ async function publishOnePoint(
     state,
     pages: cachedPages(state, reader),
     lost,
-    options,
+    options: { ...options, wholeBecause },
     progress: context.progress,
+    ...knownTracking(state, snapshot),
   };
   const replicated = await replicateSnapshot(snapshot, previous, tools, signal);
 
-  staging.manifest = describe(context, snapshot, replicated);
-  staging.droppedPages = replicated.units.droppedPages;
-  const manifest = staging.manifest;
-  const entry = await tenure.publish(
-    {
-      epoch: keys.context.epoch,
-      births: replicated.units.births(),
-      deaths: replicated.units.deaths(),
-      immutableUntilMs: 0,
-      sealManifest: (seq, id) =>
-        sealManifest(keys.key, keys.machineKeys.saltKey, { context: keys.context, seq, tenure: id }, manifest),
-    },
-    signal,
-  );
+  const described = describe(context, snapshot, replicated);
+  const { manifest, track } = judgeRun(described, previous, replicated, state.trackRecord, options);
+  Object.assign(staging, { manifest, track, droppedPages: replicated.units.droppedPages });
+  const entry = await tenure.publish(publishFields(keys, manifest, replicated.units), signal);
   const publishedMs = context.now();
   const rpoMs = previous === null ? null : publishedMs - previous.snapshotTimeMs;
   const repair = describeRepair(tenure.state, replicated.repaired, entry.seq, lost !== null);
+  const alarms = state.trackRecord.alarms.filter(({ point }) => point === entry.seq);
   const { frozenMs } = snapshot;
-  return { point: entry.seq, head: tenure.head, manifest, publishedMs, rpoMs, frozenMs, adopted: adopt, repair };
+  const when = { publishedMs, rpoMs, frozenMs };
+  return { point: entry.seq, head: tenure.head, manifest, ...when, adopted: adopt, repair, alarms };
+}
+
+function publishFields(keys: EpochKeys, manifest: Manifest, units: UnitCount): PublishFields {
+  const { key, machineKeys, context } = keys;
+  return {
+    epoch: context.epoch,
+    births: units.births(),
+    deaths: units.deaths(),
+    immutableUntilMs: 0,
+    sealManifest: (seq, tenure) => sealManifest(key, machineKeys.saltKey, { context, seq, tenure }, manifest),
+  };
+}
+
+/** A mismatch is kept at once: the run may fail before it publishes what it then reads. */
+function knownTracking(state: MachineState, { takenAt }: MachineSnapshot): Pick<ReplicateTools, 'laps' | 'onMismatch'> {
+  return {
+    laps: new Map(state.trackRecord.laps.map((lap) => [lap.diskId, lap])),
+    onMismatch: (disk, what) => state.keepTrackRecord(withDoubt(state.trackRecord, disk, what, takenAt.getTime())),
+  };
 }
 
 /** What the disks will be asked by: none where they are read in full anyway. */
 function referencePointsOf(
   previous: Manifest | null,
-  wanted: 'changes' | 'everything',
+  wholeBecause: string | null,
   { resync }: ProtectOptions,
   { damagedSegments }: MachineState,
 ): ReadonlyMap<string, ReferencePoint> {
-  const full = wanted === 'everything' || resync || damagedSegments.length > 0;
+  const full = wholeBecause !== null || resync || damagedSegments.length > 0;
   const disks = full ? [] : (previous?.disks ?? []);
   return new Map(disks.map(({ label, referencePoint }) => [label, referencePoint]));
 }
@@ -181,6 +202,7 @@ function referencePointsOf(
 /** What the next point will have made of the state, once its entry exists. */
 interface Staging {
   manifest: Manifest | null;
+  track: TrackRecord | null;
   droppedPages: readonly Uint8Array[];
 }
 
@@ -188,7 +210,7 @@ function markOf(state: MachineState, staging: Staging): HeadMark {
   return {
     pending(head: ChainHead): void {
       if (staging.manifest !== null) {
-        state.stageManifest(head.digest, staging.manifest);
+        state.stagePoint(head.digest, staging.manifest, staging.track && withPoint(staging.track, head.seq));
         state.stageRepair();
       }
       state.addPendingHead(head);

@@ -1,6 +1,6 @@
 import { KeyRefused } from '../../crypto/errors.ts';
 import { ChangeTrackingLost } from '../../hypervisors/errors.ts';
-import type { Consistency, MachineSnapshot } from '../../hypervisors/hypervisor.ts';
+import type { BlockSource, Consistency, MachineSnapshot } from '../../hypervisors/hypervisor.ts';
 import { BlockMap, type PageSource, type WalkGuide } from '../../replica/block-map.ts';
 import { isDamage } from '../../replica/damage.ts';
 import { sameBytes, toHex } from '../../replica/encoding.ts';
@@ -13,15 +13,23 @@ import type { RecordAddress } from '../../replica/segment.ts';
 import type { Tenure } from '../../replica/tenure.ts';
 import { UnitCount } from '../../replica/unit-count.ts';
 import type { MachineState } from '../state/machine-state.ts';
+import type { Lap } from '../vigilance/lap.ts';
 import { protectAttachments } from './attachments.ts';
 import { type CompressionLevel, compressionLevel } from './compression-level.ts';
 import { noDamage, type OldDamage, surveyDamage } from './old-damage.ts';
 import type { PipelineWorkers } from './pipeline-workers.ts';
 import { type DiskDecision, decideDisk, repairDecision, resendDecision, resyncDecision } from './plan-disks.ts';
-import { type DiskProgress, protectDisk } from './protect-disk.ts';
+import { type DiskChanges, type DiskProgress, protectDisk } from './protect-disk.ts';
 import { type SealedPages, SegmentPacker } from './segment-packer.ts';
 import { SegmentUploader } from './segment-uploader.ts';
 import type { SharedKeys } from './shared-keys.ts';
+import {
+  afterWholeDisk,
+  planSpotCheck,
+  type SpotCheck,
+  type SpotCheckLimits,
+  SpotCheckMismatch,
+} from './spot-check.ts';
 
 /** All disks of one snapshot into durable segments and new maps; nothing is published yet. */
 
@@ -31,6 +39,13 @@ export interface RunProgress extends DiskProgress {
   /** Of all disks; known once the snapshot is there. */
   capacityBytes: number;
   uploadedBytes: number;
+  /** What spot checks are to read; grows as disks are come to. */
+  toCheckBytes: number;
+}
+
+export function noProgress(): RunProgress {
+  const read = { readBytes: 0, changedBytes: 0, skippedBytes: 0, checkedBytes: 0 };
+  return { ...read, capacityBytes: 0, uploadedBytes: 0, toCheckBytes: 0 };
 }
 
 export interface ReplicateTools {
@@ -44,14 +59,20 @@ export interface ReplicateTools {
   readonly lost: string | null;
   readonly options: {
     readonly resync: boolean;
+    readonly wholeBecause: string | null;
     readonly access: 'full' | 'write-only';
     readonly blocksMax?: number;
     readonly segmentBytes: number;
     readonly compression: number | 'auto';
     readonly workers: number;
     readonly segmentsInFlightMax: number;
+    readonly spotCheck: SpotCheckLimits;
   };
   readonly progress: RunProgress;
+  /** What is known of the machine's disks, by id as hex. */
+  readonly laps: ReadonlyMap<string, Lap>;
+  /** Called at once when a spot check finds that tracking is wrong: the run may fail yet. */
+  readonly onMismatch: (disk: Lap, what: string) => void;
 }
 
 export interface ReplicatedSnapshot {
@@ -61,6 +82,15 @@ export interface ReplicatedSnapshot {
   readonly units: UnitCount;
   readonly uploadedBytes: number;
   readonly repaired: RepairedSnapshot | null;
+  /** What is known of each tracked disk once the point is published. */
+  readonly laps: readonly Lap[];
+  /** Of each disk. */
+  readonly found: readonly FoundChanges[];
+}
+
+export interface FoundChanges extends DiskChanges {
+  readonly mode: DiskDecision['mode'];
+  readonly capacityBytes: number;
 }
 
 /** What was damaged of the newest point, and was stored again. */
@@ -78,6 +108,8 @@ interface DiskResult {
   readonly writer: MapWriter;
   readonly units: UnitCount;
   readonly sentBlocks: number;
+  readonly lap: Lap | null;
+  readonly changes: DiskChanges;
 }
 
 /** `previous` is what the newest point says; null where there is none, or where this host may not open it. */
@@ -173,16 +205,11 @@ async function replicateAgainst(
       signal,
     );
     const results: DiskResult[] = [];
+    const parts = { level, data, pages, isDamaged, resent, nowMs: snapshot.takenAt.getTime() };
     for (const source of snapshot.disks) {
-      const before = previous?.disks.find(({ label }) => label === source.label) ?? null;
-      const decision = decideDisk(source, before, {
-        ...tools.options,
-        pages: tools.pages,
-        newDiskId: (label) => tools.state.newDiskId(label),
-      });
+      const decision = decide(source, baseline, tools);
       generations.set(toHex(decision.geometry.diskId), decision.generation);
-      const settled = settle(decision, baseline, tools.pages);
-      results.push(await protectOrResync(settled, { level, data, pages, isDamaged, resent }, tools, signal));
+      results.push(await protectOrResync(decision, parts, tools, signal));
     }
     const consistency = await snapshot.settleConsistency(signal);
     await pages.flush();
@@ -194,7 +221,8 @@ async function replicateAgainst(
     await dropWhatIsGone(baseline, results, tools, units, signal);
     requireDurable(units);
     const repaired = describeRepair(baseline, attachments, results, resent.blocks);
-    return { disks, attachments, consistency, units, uploadedBytes: uploader.uploadedBytes, repaired };
+    const { uploadedBytes } = uploader;
+    return { disks, attachments, consistency, units, uploadedBytes, repaired, ...learned(results) };
   } finally {
     await uploader.settle();
   }
@@ -206,6 +234,35 @@ interface DiskParts {
   readonly pages: SegmentPacker;
   readonly isDamaged: (id: SegmentId) => boolean;
   readonly resent: { blocks: number };
+  /** Of the snapshot. */
+  readonly nowMs: number;
+}
+
+function learned(results: readonly DiskResult[]): Pick<ReplicatedSnapshot, 'laps' | 'found'> {
+  return {
+    laps: results.map(({ lap }) => lap).filter((lap) => lap !== null),
+    found: results.map(({ decision: { mode, geometry }, changes }) => ({
+      ...changes,
+      mode,
+      capacityBytes: geometry.capacityBytes,
+    })),
+  };
+}
+
+function decide(source: BlockSource, baseline: Baseline, tools: ReplicateTools): DiskDecision {
+  const before = baseline.previous?.disks.find(({ label }) => label === source.label) ?? null;
+  const decision = decideDisk(source, before, {
+    ...tools.options,
+    pages: tools.pages,
+    newDiskId: (label) => tools.state.newDiskId(label),
+  });
+  return doubted(settle(decision, baseline, tools.pages), tools);
+}
+
+/** An earlier run found tracking wrong, and did not come to publish what it then read. */
+function doubted(decision: DiskDecision, { laps }: ReplicateTools): DiskDecision {
+  const doubt = laps.get(toHex(decision.geometry.diskId))?.doubt ?? '';
+  return doubt === '' || decision.since === null ? decision : resyncDecision(decision, doubt);
 }
 
 /** What damage, or a newest point that is lost for us, makes of a decision. */
@@ -241,23 +298,31 @@ function describeRepair(
   };
 }
 
-/** A disk whose change tracking is lost is read in full. */
+/** A disk whose change tracking is lost, or which a spot check finds to be wrong, is read in full. */
 async function protectOrResync(
   decision: DiskDecision,
   parts: DiskParts,
   tools: ReplicateTools,
   signal: AbortSignal,
 ): Promise<DiskResult> {
+  const { nowMs } = parts;
+  const lap = tools.laps.get(toHex(decision.geometry.diskId)) ?? null;
+  const { capacityBytes } = tools.progress;
+  const check = planSpotCheck(decision, lap, { nowMs, capacityBytes, limits: tools.options.spotCheck });
   try {
-    return await protectOnce(decision, parts, tools, signal);
+    return await protectOnce(decision, check, parts, tools, signal);
   } catch (error) {
-    if (!(error instanceof ChangeTrackingLost) || decision.since === null) throw error;
-    return await protectOnce(resyncDecision(decision, error), parts, tools, signal);
+    if (!(error instanceof ChangeTrackingLost || error instanceof SpotCheckMismatch)) throw error;
+    if (decision.since === null) throw error;
+    if (error instanceof SpotCheckMismatch && check.known !== null) tools.onMismatch(check.known, error.message);
+    const again = resyncDecision(decision, error.message);
+    return await protectOnce(again, afterWholeDisk(again, lap, nowMs), parts, tools, signal);
   }
 }
 
 async function protectOnce(
   decision: DiskDecision,
+  check: SpotCheck,
   parts: DiskParts,
   tools: ReplicateTools,
   signal: AbortSignal,
@@ -265,11 +330,13 @@ async function protectOnce(
   const units = new UnitCount();
   const { source, geometry, generation, old, since } = decision;
   const full = decision.fullReadReason !== '';
-  const changedBefore = tools.progress.changedBytes;
-  const extents = source.changedExtents(since, signal);
   const { workers, shared, state, progress, options } = tools;
+  const changedBefore = progress.changedBytes;
+  const changes: DiskChanges = { changedBytes: 0, storedBytes: 0 };
+  progress.toCheckBytes = progress.checkedBytes + check.blocks * geometry.blockSize;
+  const extents = source.changedExtents(since, signal);
   const writer = await protectDisk(
-    { source, geometry, generation, old, full, extents, isDamaged: parts.isDamaged },
+    { source, geometry, generation, old, full, extents, checks: check.ranges, isDamaged: parts.isDamaged },
     {
       workers,
       keys: shared,
@@ -277,11 +344,13 @@ async function protectOnce(
       state,
       stretchesAheadMax: options.workers * stretchesAheadPerWorker,
       progress,
+      changes,
     },
     units,
     signal,
   );
-  return { decision, writer, units, sentBlocks: (progress.changedBytes - changedBefore) / geometry.blockSize };
+  const sentBlocks = (progress.changedBytes - changedBefore) / geometry.blockSize;
+  return { decision, writer, units, sentBlocks, lap: check.next, changes };
 }
 
 /** Disks that the machine no longer has, maps of generations that ended, and all that no map tells of any more. */

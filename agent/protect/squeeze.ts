@@ -4,7 +4,7 @@ import { constants, zstdCompressSync } from 'node:zlib';
 import { freeBytes } from '../../crypto/free-bytes.ts';
 import { blockDigest, digestBytes, prepareDigestKey } from '../../crypto/suite.ts';
 import { type Codec, codec } from '../../replica/segment.ts';
-import { blockKind } from './stretch.ts';
+import { blockKind, isToRead } from './stretch.ts';
 
 /** Read, digest, compare and compress one stretch. Runs in a worker thread; plain data in, plain data out. */
 
@@ -43,8 +43,16 @@ export interface StretchFile {
   readonly length: number;
 }
 
-/** What becomes of a block. */
-export const outcome = { untouched: 0, zero: 1, unchanged: 2, journaled: 3, changed: 4 } as const;
+/** What becomes of a block. A spot check finds it `verified`, or a `mismatch`: it is not what the newest point has. */
+export const outcome = {
+  untouched: 0,
+  zero: 1,
+  unchanged: 2,
+  journaled: 3,
+  changed: 4,
+  verified: 5,
+  mismatch: 6,
+} as const;
 
 export interface SqueezedRecord {
   /** Position in the stretch. */
@@ -92,7 +100,7 @@ function readPiece({ bytes, file, blockSize, kinds }: SqueezeTask, first: number
   const piece = piecesBytes.subarray(0, (end - first) * blockSize);
   for (let from = first; from < end; from++) {
     let to = from;
-    while (to < end && kinds[to] === blockKind.read) to++;
+    while (to < end && isToRead(kinds[to])) to++;
     if (to === from) continue;
     const inside = Math.max(0, Math.min(to * blockSize, file.length) - from * blockSize);
     const blocks = piece.subarray((from - first) * blockSize, (to - first) * blockSize);
@@ -119,12 +127,19 @@ function readFully({ fd, offset }: StretchFile, at: number, into: Uint8Array): b
 
 function judgeBlock(task: SqueezeTask, key: KeyObject, i: number, block: Uint8Array, digests: Uint8Array): number {
   if (task.kinds[i] === blockKind.untouched) return outcome.untouched;
+  if (task.kinds[i] === blockKind.verify) return verifyBlock(task, key, i, block);
   if (task.kinds[i] === blockKind.zero || isZero(block)) return outcome.zero;
   const digest = blockDigest(key, block);
   digests.set(digest, i * digestBytes);
   if (task.known[i] === 1 && equalsAt(task.knownDigests, i, digest)) return outcome.unchanged;
   if (task.journaled[i] === 1 && equalsAt(task.journaledDigests, i, digest)) return outcome.journaled;
   return outcome.changed;
+}
+
+/** A block that the map does not have has to read as zero. */
+function verifyBlock(task: SqueezeTask, key: KeyObject, i: number, block: Uint8Array): number {
+  const asKnown = task.known[i] === 1 ? equalsAt(task.knownDigests, i, blockDigest(key, block)) : isZero(block);
+  return asKnown ? outcome.verified : outcome.mismatch;
 }
 
 function equalsAt(digests: Uint8Array, i: number, digest: Uint8Array): boolean {

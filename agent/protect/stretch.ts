@@ -1,12 +1,17 @@
 import type { Extent } from '../../hypervisors/hypervisor.ts';
 import { leafBlocks } from '../../replica/page.ts';
+import type { BlockRange } from '../vigilance/lap.ts';
 
 /** Cutting a disk's extents into aligned stretches of blocks: the unit that is read and squeezed at once. */
 
 export const stretchBytes = 4 * 2 ** 20;
 
-/** What the source says of a block. */
-export const blockKind = { untouched: 0, read: 1, zero: 2 } as const;
+/** What the source says of a block. `verify`: it says untouched, and a spot check reads it all the same. */
+export const blockKind = { untouched: 0, read: 1, zero: 2, verify: 3 } as const;
+
+export function isToRead(kind: number | undefined): boolean {
+  return kind === blockKind.read || kind === blockKind.verify;
+}
 
 /** Consecutive blocks inside one leaf. */
 export interface Stretch {
@@ -72,4 +77,41 @@ function markBlocks(stretch: Stretch, from: number, to: number, extent: Extent, 
     const already = stretch.kinds[i] === blockKind.read;
     stretch.kinds[i] = extent.zero && covered && !already ? blockKind.zero : blockKind.read;
   }
+}
+
+/**
+ * The same stretches, and between them those of the blocks that are to be verified although no extent touches them. `ranges` are ascending
+ * and disjoint.
+ */
+export async function* withChecks(
+  wanted: AsyncIterable<Stretch>,
+  ranges: readonly BlockRange[],
+  options: StretchOptions,
+): AsyncGenerator<Stretch> {
+  const starts = startsOf(ranges, stretchBlocks(options.blockSize));
+  let next = starts.next();
+  for await (const stretch of wanted) {
+    for (; next.done !== true && next.value < stretch.firstBlock; next = starts.next())
+      yield markChecks(newStretch(next.value, options), ranges);
+    if (next.value === stretch.firstBlock) next = starts.next();
+    yield markChecks(stretch, ranges);
+  }
+  for (; next.done !== true; next = starts.next()) yield markChecks(newStretch(next.value, options), ranges);
+}
+
+/** First blocks of the stretches that the ranges touch, each once. */
+function* startsOf(ranges: readonly BlockRange[], length: number): Generator<number> {
+  let next = 0;
+  for (const { first, end } of ranges) {
+    for (next = Math.max(next, first - (first % length)); next < end; next += length) yield next;
+  }
+}
+
+function markChecks(stretch: Stretch, ranges: readonly BlockRange[]): Stretch {
+  for (const { first, end } of ranges) {
+    const to = Math.min(stretch.kinds.length, end - stretch.firstBlock);
+    for (let i = Math.max(0, first - stretch.firstBlock); i < to; i++)
+      if (stretch.kinds[i] === blockKind.untouched) stretch.kinds[i] = blockKind.verify;
+  }
+  return stretch;
 }

@@ -8,6 +8,13 @@ import { MachineKeys } from '../../replica/key-record.ts';
 import { encodeManifest, type Manifest, parseManifest } from '../../replica/manifest.ts';
 import type { SegmentId } from '../../replica/names.ts';
 import type { KnownTrust } from '../../replica/open-repository.ts';
+import {
+  acknowledged,
+  emptyTrackRecord,
+  encodeTrackRecord,
+  parseTrackRecord,
+  type TrackRecord,
+} from '../vigilance/track-record.ts';
 import { StateBusy } from './errors.ts';
 import { LocalSeal } from './local-seal.ts';
 import { encodeRunRecord, parseRunRecord, type RunRecord } from './run-record.ts';
@@ -131,7 +138,7 @@ export class MachineState implements Disposable {
     this.#database.transaction(() => {
       this.#database.run('DELETE FROM pages WHERE digest IN (SELECT digest FROM staged_pages)');
       this.#database.run('DELETE FROM staged_pages');
-      this.#database.run("DELETE FROM facts WHERE name = 'staged-manifest'");
+      this.#database.run("DELETE FROM facts WHERE name IN ('staged-manifest', 'staged-track-record')");
       this.#database.run('UPDATE damaged_segments SET staged = 0');
     });
   }
@@ -169,9 +176,39 @@ export class MachineState implements Disposable {
     });
   }
 
-  /** Keeps the manifest of the point whose publish entry has this digest. Called before the entry is put. */
-  stageManifest(entryDigest: Uint8Array, manifest: Manifest): void {
-    this.#setSealedFact('staged-manifest', new ByteWriter().raw(entryDigest).raw(encodeManifest(manifest)).finish());
+  /**
+   * Keeps the manifest of the point whose publish entry has this digest, and what is known of the machine with that point. Called
+   * before the entry is put.
+   */
+  stagePoint(entryDigest: Uint8Array, manifest: Manifest, track: TrackRecord | null): void {
+    this.#database.transaction(() => {
+      this.#setSealedFact('staged-manifest', new ByteWriter().raw(entryDigest).raw(encodeManifest(manifest)).finish());
+      if (track !== null) this.#setSealedFact('staged-track-record', encodeTrackRecord(track));
+    });
+  }
+
+  get trackRecord(): TrackRecord {
+    return this.#trackRecord('track-record') ?? emptyTrackRecord;
+  }
+
+  #trackRecord(name: 'track-record' | 'staged-track-record'): TrackRecord | null {
+    const value = this.#sealedFact(name);
+    return value === null ? null : parseTrackRecord(value);
+  }
+
+  /** At once, whether a point comes of the run or not. */
+  keepTrackRecord(record: TrackRecord): void {
+    this.#setSealedFact('track-record', encodeTrackRecord(record));
+  }
+
+  /** A person has seen all alarms that there are. */
+  acknowledgeAlarms(): void {
+    this.#database.transaction(() => {
+      for (const name of ['track-record', 'staged-track-record'] as const) {
+        const record = this.#trackRecord(name);
+        if (record !== null) this.#setSealedFact(name, encodeTrackRecord(acknowledged(record)));
+      }
+    });
   }
 
   /** The staged point was published: its manifest is the newest, its predecessor's pages and the journal go. */
@@ -179,7 +216,9 @@ export class MachineState implements Disposable {
     this.#database.transaction(() => {
       const staged = this.#sealedFact('staged-manifest');
       if (staged !== null) this.#setSealedFact('manifest', staged);
-      this.#database.run("DELETE FROM facts WHERE name = 'staged-manifest'");
+      const track = this.#sealedFact('staged-track-record');
+      if (track !== null) this.#setSealedFact('track-record', track);
+      this.#database.run("DELETE FROM facts WHERE name IN ('staged-manifest', 'staged-track-record')");
       this.#database.run('DELETE FROM staged_pages');
       this.#database.run('DELETE FROM damaged_segments WHERE staged = 1');
       for (const digest of droppedPages) this.#database.run('DELETE FROM pages WHERE digest = ?', digest);
@@ -195,11 +234,12 @@ export class MachineState implements Disposable {
   /** Those that are kept, with the digests of their publish entries: the newest point's, and one whose publishing was not confirmed. */
   manifests(): readonly KeptManifest[] {
     const kept: KeptManifest[] = [];
-    for (const name of ['manifest', 'staged-manifest']) {
+    for (const name of ['manifest', 'staged-manifest'] as const) {
       const value = this.#sealedFact(name);
       if (value === null) continue;
       const manifest = parseManifest(value.subarray(digestBytes), `local ${name}`);
-      kept.push({ entryDigest: value.slice(0, digestBytes), manifest });
+      const track = this.#trackRecord(name === 'manifest' ? 'track-record' : 'staged-track-record');
+      kept.push({ entryDigest: value.slice(0, digestBytes), manifest, track: track ?? this.trackRecord });
     }
     return kept;
   }
@@ -313,7 +353,9 @@ export class MachineState implements Disposable {
       this.#forgetJournal();
       this.#database.run('DELETE FROM pages');
       this.#database.run('DELETE FROM staged_pages');
-      this.#database.run("DELETE FROM facts WHERE name IN ('manifest', 'staged-manifest', 'machine-keys')");
+      this.#database.run(
+        "DELETE FROM facts WHERE name IN ('manifest', 'staged-manifest', 'staged-track-record', 'machine-keys')",
+      );
     });
   }
 
@@ -323,7 +365,7 @@ export class MachineState implements Disposable {
     this.#database.transaction(() => {
       this.#database.run('DELETE FROM damaged_segments');
       this.#database.run(
-        "DELETE FROM facts WHERE name IN ('machine-id', 'repository-id', 'head', 'pending-heads', 'trust')",
+        "DELETE FROM facts WHERE name IN ('machine-id', 'repository-id', 'head', 'pending-heads', 'trust', 'track-record')",
       );
     });
   }
@@ -353,6 +395,8 @@ export class MachineState implements Disposable {
 export interface KeptManifest {
   readonly entryDigest: Uint8Array;
   readonly manifest: Manifest;
+  /** What is known of the machine where that point is the newest. */
+  readonly track: TrackRecord;
 }
 
 export interface JournalLeaf {

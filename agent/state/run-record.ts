@@ -9,7 +9,7 @@ export interface BegunRun {
 }
 
 export type RunEnd =
-  | { readonly how: 'published'; readonly point: number }
+  | { readonly how: 'published'; readonly point: number; readonly alarms: readonly string[] }
   | { readonly how: 'failed'; readonly code: string; readonly message: string }
   | { readonly how: 'interrupted' }
   | { readonly how: 'killed' };
@@ -33,7 +33,7 @@ const messageCharactersMax = 2_000;
 
 const begunRun = z.object({ verb: z.string(), startedMs: z.number() });
 const runEnd = z.discriminatedUnion('how', [
-  z.object({ how: z.literal('published'), point: z.number() }),
+  z.object({ how: z.literal('published'), point: z.number(), alarms: z.array(z.string()).default([]) }),
   z.object({ how: z.literal('failed'), code: z.string(), message: z.string() }),
   z.object({ how: z.literal('interrupted') }),
   z.object({ how: z.literal('killed') }),

@@ -3,10 +3,11 @@ import { formatBytes, formatDuration, plural } from '../quantities.ts';
 import { type ExitCode, exitCodes, remedyOf } from '../remedy.ts';
 import type { BegunRun } from '../state/run-record.ts';
 import { type MachineStatus, rpoNow } from './machine-status.ts';
+import { vigilance } from './vigilance-status.ts';
 
 /** What a person has to do something about. */
 export interface Attention {
-  readonly state: 'damaged' | 'fenced' | 'failing' | 'late';
+  readonly state: 'damaged' | 'fenced' | 'failing' | 'untrusted' | 'suspicious' | 'unverified' | 'late';
   readonly what: string;
   readonly fix: string;
   readonly exitCode: ExitCode;
@@ -17,13 +18,16 @@ export interface Expectation {
   /** Null: this host has no key of its own yet. */
   readonly ownKeyId: Uint8Array | null;
   readonly maxRpoMs: number | null;
+  /** How old the last check of a block may be; 0: spot checks are off. */
+  readonly spotCheckEveryMs: number;
 }
 
 export function attentionTo(status: MachineStatus, expected: Expectation): readonly Attention[] {
   const fenced = fencing(status, expected);
   // A run that found out about the other agent says nothing new.
   const failed = fenced === null ? failingRun(status) : null;
-  return [damage(status), fenced, failed, lateness(status, expected)].filter((found) => found !== null);
+  const watched = vigilance(status, expected.spotCheckEveryMs);
+  return [damage(status), fenced, failed, ...watched, lateness(status, expected)].filter((found) => found !== null);
 }
 
 function damage({ local, machine }: MachineStatus): Attention | null {
@@ -76,7 +80,8 @@ export function lastRunLine({ runs, nowMs }: MachineStatus): string | null {
   const when = `last run: ${whenOf(runs.last, nowMs)}`;
   if (end.how === 'interrupted') return `${when}, was stopped by Ctrl-C or the service manager`;
   if (end.how !== 'published') return null;
-  return `${when}, published point ${end.point}${endedMs === null ? '' : ` in ${formatDuration(endedMs - startedMs)}`}`;
+  const took = endedMs === null ? '' : ` in ${formatDuration(endedMs - startedMs)}`;
+  return `${when}, published point ${end.point}${took}${end.alarms.length === 0 ? '' : ', with an alarm'}`;
 }
 
 function lateness(status: MachineStatus, { maxRpoMs }: Expectation): Attention | null {

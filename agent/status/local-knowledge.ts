@@ -7,6 +7,7 @@ import type { KnownTrust } from '../../replica/open-repository.ts';
 import type { Config } from '../config/config-schema.ts';
 import { type KeptManifest, MachineState } from '../state/machine-state.ts';
 import type { RunRecord } from '../state/run-record.ts';
+import type { TrackRecord } from '../vigilance/track-record.ts';
 
 /** What this host's state folder tells of a machine. */
 export interface LocalKnowledge {
@@ -19,6 +20,7 @@ export interface LocalKnowledge {
   readonly unfinished: { readonly segments: number; readonly bytes: number } | null;
   readonly damagedSegments: number;
   readonly runRecord: RunRecord;
+  readonly track: TrackRecord;
   /** A run is under way; the rest is what was known before it. */
   readonly running: boolean;
 }
@@ -34,6 +36,7 @@ export function localKnowledge({ state: folder }: Config, machineName: string): 
     unfinished: unfinishedRun(state),
     damagedSegments: state.damagedSegments.length,
     runRecord: state.runRecord,
+    track: state.trackRecord,
     running,
   }));
 }

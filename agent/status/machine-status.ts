@@ -4,6 +4,8 @@ import type { Manifest } from '../../replica/manifest.ts';
 import { checkKnownTrust } from '../../replica/open-repository.ts';
 import type { KeylessSession } from '../session.ts';
 import type { FailedStart } from '../state/failed-start.ts';
+import type { KeptManifest } from '../state/machine-state.ts';
+import { emptyTrackRecord, type TrackRecord } from '../vigilance/track-record.ts';
 import { type KnownRuns, knownRuns } from './known-runs.ts';
 import { type LocalKnowledge, localKnowledge } from './local-knowledge.ts';
 
@@ -16,6 +18,8 @@ export interface MachineStatus {
   readonly replica: ReplicaStatus | null;
   readonly local: LocalKnowledge | null;
   readonly runs: KnownRuns;
+  /** What is known of the machine with its newest point. */
+  readonly track: TrackRecord;
   /** When the status was taken, in milliseconds since 1970. */
   readonly nowMs: number;
 }
@@ -26,6 +30,8 @@ interface ReplicaStatus {
   readonly freshness: 'same' | 'newer' | 'unknown';
   readonly ownerKeyId: Uint8Array;
   readonly points: number;
+  /** Their numbers, ascending. */
+  readonly retained: readonly number[];
   /** Of the segments that retained points need. */
   readonly storedBytes: number;
   readonly newest: NewestPoint | null;
@@ -57,7 +63,8 @@ export async function machineStatus(
   }
   const replica = chain === null ? null : await replicaStatus(session, chain, local, signal);
   const runs = knownRuns(machine, local, failedStart);
-  return { machine, machineId, replica, local, runs, nowMs: Date.now() };
+  const track = keptOf(chain, local)?.track ?? local?.track ?? emptyTrackRecord;
+  return { machine, machineId, replica, local, runs, track, nowMs: Date.now() };
 }
 
 /** A state folder that was used with another repository says nothing of this one. */
@@ -76,16 +83,23 @@ async function replicaStatus(
   const known = local?.head ?? null;
   if (known !== null) await checkKnownHead(repo, chain, known, signal);
   const newest = state.newestPoint;
-  const kept = local?.manifests.find(({ entryDigest }) => newest !== null && sameBytes(entryDigest, newest.digest));
+  const kept = keptOf(chain, local);
   return {
     head,
     freshness: known === null ? 'unknown' : known.seq === head.seq ? 'same' : 'newer',
     ownerKeyId: state.ownerKeyId,
     points: state.points.size,
+    retained: [...state.points.keys()],
     storedBytes: [...state.segments.values()].reduce((sum, { size }) => sum + size, 0),
     newest:
       newest === null ? null : { point: newest.seq, publishedMs: newest.timeMs, manifest: kept?.manifest ?? null },
   };
+}
+
+/** What this host kept of the newest point, also where it never learned that publishing it succeeded. */
+function keptOf(chain: Chain | null, local: LocalKnowledge | null): KeptManifest | undefined {
+  const newest = chain?.state.newestPoint ?? null;
+  return local?.manifests.find(({ entryDigest }) => newest !== null && sameBytes(entryDigest, newest.digest));
 }
 
 /** What would be lost now: it grows until the next point. `exact` is false where the snapshot's time is sealed, and publishing came after it. */

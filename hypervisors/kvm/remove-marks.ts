@@ -78,11 +78,7 @@ async function removeFilters(qmp: QmpClient, marks: Marks, signal: AbortSignal):
 }
 
 /** Those above others go first, and QEMU says no to the others until then. */
-async function removeNodes(
-  qmp: QmpClient,
-  isMeant: (name: string) => boolean,
-  signal: AbortSignal,
-): Promise<void> {
+async function removeNodes(qmp: QmpClient, isMeant: (name: string) => boolean, signal: AbortSignal): Promise<void> {
   const ours = async (): Promise<readonly string[]> =>
     (await listNodes(qmp, signal)).map(({ node }) => node).filter(isMeant);
   for (let left = await ours(); left.length > 0; ) {

@@ -110,7 +110,7 @@ it('one that is under way is shown with its beginning, besides how the one befor
     shown = await status();
     const { stdout } = await failkit('status', 'web');
     expect(stdout).toMatch(/a resync is under way for \d+ ms/);
-    return { point: 99 };
+    return { point: 99, alarms: [] };
   });
   expect(shown).toMatchObject({
     exitCode: 0,
@@ -127,7 +127,7 @@ it('a first run is no error to whoever looks meanwhile', async () => {
       'seed',
       true,
     ]);
-    return { point: 2 };
+    return { point: 2, alarms: [] };
   });
 });
 

@@ -100,22 +100,20 @@ describe.skipIf(needs !== null).for(modes)(`a machine of QEMU that writes to $di
     await site.configure({ source: { qmp: tap.socket } });
     let kills = 0;
     for (let nth = 1, met = true; met; nth++) {
-      for (const when of ['before', 'after'] as const) {
-        met = false;
-        const run = site.start('sync', 'web', '--json');
-        tap.arm(nth, when, () => {
-          met = true;
-          run.kill('SIGKILL');
-        });
-        await run.ended;
-        if (!met) break;
-        kills++;
-        // Killed while a pushed disk's guest stood still, it is the next run that lets it go on.
-        if (mode === 'pull') expect(await status()).toBe('running');
-      }
-      if (met && nth % 3 === 0) expect(reasonsOf(await observe('sync'))).toEqual(['', '']);
+      met = false;
+      const run = site.start('sync', 'web', '--json');
+      // QEMU does what it was asked, and nobody hears the answer.
+      tap.arm(nth, () => {
+        met = true;
+        run.kill('SIGKILL');
+      });
+      await run.ended;
+      if (met) kills++;
+      // Killed while a pushed disk's guest stood still, it is the next run that lets it go on.
+      if (mode === 'pull') expect(await status()).toBe('running');
+      if (nth % 10 === 0) expect(reasonsOf(await observe('sync'))).toEqual(['', '']);
     }
-    expect(kills).toBeGreaterThan(40);
+    expect(kills).toBeGreaterThan(20);
     // Nobody said which way to take.
     expect(tap.commands.includes('nbd-server-start')).toBe(mode === 'pull');
     expect(reasonsOf(await observe('sync'))).toEqual(['', '']);

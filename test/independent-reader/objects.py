@@ -375,13 +375,20 @@ class Manifest:
     disks: list[Disk]
     excluded: list[tuple[str, str]]
     attachments: list[Attachment]
+    remarks: dict[int, bytes]
+
+    @property
+    def flag(self) -> str | None:
+        return self.remarks[FLAG].decode() if FLAG in self.remarks else None
 
 
+FLAG = 1
 CONSISTENCIES = {1: "crash-consistent", 2: "application-consistent", 3: "inconsistent"}
 
 
 def parse_manifest(c: Cursor) -> Manifest:
-    c.check(c.u8() == 1, "unknown manifest version")
+    version = c.u8()
+    c.check(version in (1, 2), "unknown manifest version")
     name, kind, time, consistency = c.text(), c.text(), c.varint(), c.u8()
     c.check(consistency in CONSISTENCIES, f"unknown consistency {consistency}")
     read, changed, uploaded = c.varint(), c.varint(), c.varint()
@@ -391,8 +398,20 @@ def parse_manifest(c: Cursor) -> Manifest:
     c.check(len({d.disk for d in disks}) == len(disks) and len(set(labels)) == len(labels), "a disk is repeated")
     attachments = [_attachment(c) for _ in range(c.count())]
     c.check(len({a.name for a in attachments}) == len(attachments), "an attachment is repeated")
+    remarks = _remarks(c) if version == 2 else {}
     c.end()
-    return Manifest(name, kind, time, CONSISTENCIES[consistency], read, changed, uploaded, disks, excluded, attachments)
+    return Manifest(name, kind, time, CONSISTENCIES[consistency], read, changed, uploaded, disks, excluded, attachments, remarks)
+
+
+def _remarks(c: Cursor) -> dict[int, bytes]:
+    remarks: dict[int, bytes] = {}
+    for _ in range(c.count()):
+        kind = c.varint(1)
+        c.check(kind > max(remarks, default=0), "remarks are out of order")
+        remarks[kind] = c.text().encode() if kind == FLAG else c.bytes_()
+        c.check(len(remarks[kind]) > 0, "a remark without a value")
+    c.check(len(remarks) > 0, "version 2 without remarks")
+    return remarks
 
 
 def _disk(c: Cursor) -> Disk:

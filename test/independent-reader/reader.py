@@ -80,6 +80,7 @@ def describe(machine: Machine) -> dict[str, object]:
             "disks": [{"disk": d.disk.hex(), "label": d.label, "capacity": d.capacity, "blockSize": d.block_size} for d in manifest.disks],
             "excluded": [{"label": label, "reason": reason} for label, reason in manifest.excluded],
             "attachments": [{"name": a.name, "length": a.length} for a in manifest.attachments],
+            "flag": manifest.flag,
         })
     return {"machine": machine.machine.hex(), "head": machine.head, "points": points}
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import reader
 from primitives import fingerprint, inv, sha256
 from scenario import PEM, MemoryBucket, Scenario
+from tiny_writer import bytes_
 
 
 class Reads(unittest.TestCase):
@@ -121,6 +122,15 @@ class ReadsToo(unittest.TestCase):
         objects = {**scenario.repository.objects, **{name: b"?" for name in strange}}
         scenario.read_all(objects)
         self.assertEqual(reader.machines(MemoryBucket(objects)), [m.machine])
+
+    def test_remarks_known_and_unknown(self) -> None:
+        remarks = b"\2\1" + bytes_("changed 41 % of its disks".encode()) + b"\x7f" + bytes_(b"of a later release")
+        scenario = Scenario(lambda what, data: b"\2" + data[1:] + remarks if what == "manifest" else data)
+        scenario.read_all()
+        points = reader.describe(scenario.open())["points"]
+        self.assertEqual({point["flag"] for point in points}, {"changed 41 % of its disks"})
+        plain = reader.describe(Scenario().open())["points"]
+        self.assertEqual({point["flag"] for point in plain}, {None})
 
     def test_a_later_revision_that_does_not_count(self) -> None:
         for what, change in (("malformed", lambda m: m.into.put(m.prefix + "keys/00000002/0002", b"FKKR")),

@@ -37,7 +37,15 @@ class RefusesSigned(unittest.TestCase):
                 self.alters(what, lambda data, magic=magic: magic + b"\0\2" + data[6:], "magic")
         for what in ("manifest", "leaf", "inner", "footer"):
             with self.subTest(what):
-                self.alters(what, lambda data: b"\2" + data[1:], "unknown .* version")
+                self.alters(what, lambda data: b"\3" + data[1:], "unknown .* version")
+
+    def test_remarks_that_are_not_canonical(self) -> None:
+        flag = b"\1" + bytes_(b"odd")
+        for remarks, pattern in ((b"\0", "without remarks"), (b"\1\1\0", "without a value"), (b"\2" + flag + flag, "out of order"),
+                                 (b"\1\0" + bytes_(b"odd"), ""), (b"\1\1" + bytes_(b"\xff"), "UTF-8"), (b"", "")):
+            with self.subTest(remarks):
+                self.alters("manifest", lambda data, more=remarks: b"\2" + data[1:] + more, pattern)
+        self.alters("manifest", lambda data: data + b"\1" + flag, "trailing bytes")
 
     def test_trailing_bytes(self) -> None:
         for what in ("manifest", "leaf", "inner", "footer", "control", "key record", "trust", "repository"):

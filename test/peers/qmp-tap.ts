@@ -6,13 +6,13 @@ export interface QmpTap extends AsyncDisposable {
   readonly socket: string;
   /** Commands of the client since the tap was armed. */
   readonly commands: readonly string[];
-  /** Calls back when the nth command from now on has come, before QEMU sees it, or after. */
-  arm(nth: number, when: 'before' | 'after', then: () => void): void;
+  /** Calls back when QEMU was given the nth command from now on. */
+  arm(nth: number, then: () => void): void;
 }
 
 export async function tapQmp(socket: string, monitor: string): Promise<QmpTap> {
   let commands: string[] = [];
-  let armed: { readonly nth: number; readonly when: 'before' | 'after'; readonly then: () => void } | null = null;
+  let armed: { readonly nth: number; readonly then: () => void } | null = null;
   const open = new Set<Socket>();
   const server = createServer((client) => {
     const qemu = connect(monitor);
@@ -33,10 +33,6 @@ export async function tapQmp(socket: string, monitor: string): Promise<QmpTap> {
         .filter((each) => each !== '')) {
         commands.push(String(JSON.parse(line).execute));
         const fires = armed?.nth === commands.length ? armed : null;
-        if (fires?.when === 'before') {
-          fires.then();
-          return;
-        }
         qemu.write(`${line}\n`, () => fires?.then());
       }
     });
@@ -47,9 +43,9 @@ export async function tapQmp(socket: string, monitor: string): Promise<QmpTap> {
     get commands() {
       return commands;
     },
-    arm(nth, when, then) {
+    arm(nth, then) {
       commands = [];
-      armed = { nth, when, then };
+      armed = { nth, then };
     },
     async [Symbol.asyncDispose]() {
       for (const side of open) side.destroy();

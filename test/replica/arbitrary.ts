@@ -1,8 +1,13 @@
 import fc from 'fast-check';
 import type { BlockPlace } from '../../replica/leaf.ts';
 import { runsOf } from '../../replica/leaf.ts';
-import type { AttachmentState, DiskState, Manifest } from '../../replica/manifest.ts';
-import { attachmentChunkBytes } from '../../replica/manifest.ts';
+import {
+  type AttachmentState,
+  attachmentChunkBytes,
+  type DiskState,
+  flagged,
+  type Manifest,
+} from '../../replica/manifest.ts';
 import { type ChildRef, leafBlocks, type PageRef, type Run } from '../../replica/page.ts';
 import type { Codec, RecordAddress } from '../../replica/segment.ts';
 
@@ -111,19 +116,38 @@ function anyAttachment(index: number): fc.Arbitrary<AttachmentState> {
     );
 }
 
-export const anyManifest: fc.Arbitrary<Manifest> = fc.record({
-  machineName: anyText,
-  sourceKind: fc.constantFrom('image', 'kvm', 'vsphere', 'hyperv'),
-  snapshotTimeMs: anyNumber,
-  consistency: fc.constantFrom('crash-consistent', 'application-consistent', 'inconsistent'),
-  readBytes: anyNumber,
-  changedBytes: anyNumber,
-  uploadedBytes: anyNumber,
-  disks: fc.nat({ max: 3 }).chain((count) => fc.tuple(...Array.from({ length: count }, (_, i) => anyDisk(i)))),
-  excluded: fc
-    .array(fc.record({ label: anyText, reason: anyText }), { maxLength: 3 })
-    .map((list) => list.map((item, i) => ({ ...item, label: `${item.label} out ${i}` }))),
-  attachments: fc
-    .nat({ max: 3 })
-    .chain((count) => fc.tuple(...Array.from({ length: count }, (_, i) => anyAttachment(i)))),
-});
+const anyRemarks = fc
+  .uniqueArray(
+    fc.record({ kind: fc.integer({ min: 2, max: 500 }), value: fc.uint8Array({ minLength: 1, maxLength: 20 }) }),
+    { minLength: 1, maxLength: 3, selector: ({ kind }) => kind },
+  )
+  .map((remarks) => remarks.sort((a, b) => a.kind - b.kind));
+
+export const anyManifest: fc.Arbitrary<Manifest> = fc
+  .tuple(
+    fc.record({
+      machineName: anyText,
+      sourceKind: fc.constantFrom('image', 'kvm', 'vsphere', 'hyperv'),
+      snapshotTimeMs: anyNumber,
+      consistency: fc.constantFrom('crash-consistent', 'application-consistent', 'inconsistent'),
+      readBytes: anyNumber,
+      changedBytes: anyNumber,
+      uploadedBytes: anyNumber,
+      disks: fc.nat({ max: 3 }).chain((count) => fc.tuple(...Array.from({ length: count }, (_, i) => anyDisk(i)))),
+      excluded: fc
+        .array(fc.record({ label: anyText, reason: anyText }), { maxLength: 3 })
+        .map((list) => list.map((item, i) => ({ ...item, label: `${item.label} out ${i}` }))),
+      attachments: fc
+        .nat({ max: 3 })
+        .chain((count) => fc.tuple(...Array.from({ length: count }, (_, i) => anyAttachment(i)))),
+    }),
+    fc.option(anyRemarks, { nil: undefined }),
+    fc.option(
+      anyText.filter((text) => text !== ''),
+      { nil: undefined },
+    ),
+  )
+  .map(([plain, remarks, flag]) => {
+    const remarked: Manifest = remarks === undefined ? plain : { ...plain, remarks };
+    return flag === undefined ? remarked : flagged(remarked, flag);
+  });

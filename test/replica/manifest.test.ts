@@ -3,6 +3,8 @@ import { describe, expect, it } from 'vitest';
 import { toHex } from '../../replica/encoding.ts';
 import {
   encodeManifest,
+  flagged,
+  flagOf,
   type Manifest,
   type ManifestPlace,
   openManifest,
@@ -38,6 +40,17 @@ describe('a manifest', () => {
 
   it('is read as another canonical manifest or refused when its plaintext was damaged', () => {
     expectStrict(encodeManifest(manifest), (bytes) => parseManifest(bytes, 'a manifest'), encodeManifest);
+  });
+
+  it('with remarks is read as another canonical one or refused when its plaintext was damaged', () => {
+    const remarked = flagged({ ...manifest, remarks: [{ kind: 130, value: filled(2, 0x10) }] }, 'odd');
+    expectStrict(encodeManifest(remarked), (bytes) => parseManifest(bytes, 'a manifest'), encodeManifest);
+  });
+
+  it('is flagged once, and of the version that older readers know where it is not', () => {
+    expect([flagOf(manifest), encodeManifest(manifest)[0]]).toEqual([null, 1]);
+    const twice = flagged(flagged(manifest, 'first'), 'second');
+    expect([flagOf(twice), twice.remarks?.length, encodeManifest(twice)[0]]).toEqual(['second', 1, 2]);
   });
 
   it('never opens once it was damaged', () => {
@@ -84,6 +97,10 @@ describe('a manifest', () => {
     ['an attachment named ..', { attachments: [{ ...attachment, name: '..' }] }],
     ['an attachment with a chunk too few', { attachments: [{ ...attachment, chunks: attachment.chunks.slice(1) }] }],
     ['an attachment with a chunk too many', { attachments: [{ ...attachment, length: 262_144 }] }],
+    ['an empty remark', { remarks: [{ kind: 2, value: new Uint8Array() }] }],
+    ['a remark of kind 0', { remarks: [{ kind: 0, value: filled(1, 1) }] }],
+    ['remarks out of order', { remarks: [3, 2].map((kind) => ({ kind, value: filled(1, 1) })) }],
+    ['a flag that is no text', { remarks: [{ kind: 1, value: filled(1, 0xff) }] }],
     ['an attachment of 2^53-1 bytes', { attachments: [{ ...attachment, length: 2 ** 53 - 1 }] }],
   ])('with %s is refused by readers, and never sealed', (what, change) => {
     const value = { ...manifest, ...change };

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { blockDigest, sealingKeys, sealRecordInto } from '../../crypto/suite.ts';
 import { type Control, encodeControl } from '../../replica/control.ts';
 import { toHex } from '../../replica/encoding.ts';
-import { encodeManifest, sealManifest } from '../../replica/manifest.ts';
+import { encodeManifest, flagged, sealManifest } from '../../replica/manifest.ts';
 import { encodeInner, encodeLeaf, type Run } from '../../replica/page.ts';
 import { type SegmentHeader, sealSegment, type UnsealedRecord } from '../../replica/segment.ts';
 import { joined } from './damage.ts';
@@ -208,6 +208,46 @@ export function manifests(): readonly VectorCase[] {
     given: { ...keyed, seq: 77, tenure: 12, ...bytesGiven(bytes) },
   };
   const plaintext = encodeManifest(manifest);
+  return [...flaggedManifests(good), ...brokenManifests(good, bytes, plaintext)];
+}
+
+const flagText = 'changed 41 % of its disks at ratio 1.0; usual is 0.5 % at ratio 2.4';
+
+function flaggedManifests(plain: VectorCase): readonly VectorCase[] {
+  using key = dataKey();
+  const value = {
+    ...manifest,
+    remarks: [...(flagged(manifest, flagText).remarks ?? []), { kind: 300, value: filled(3, 0x99) }],
+  };
+  const bytes = sealManifest(key, saltKey, { context, seq: 77, tenure: 12 }, value, stuck);
+  const good: VectorCase = {
+    ...plain,
+    name: 'manifest-flagged',
+    about: 'The same manifest with a flag, and with a remark of a kind that means nothing yet.',
+    given: { ...keyed, seq: 77, tenure: 12, ...bytesGiven(bytes) },
+  };
+  const second = joined([2], encodeManifest(manifest).subarray(1));
+  return withBroken(good, {
+    'no-remarks': [
+      'An authentic manifest of version 2 without remarks.',
+      bytesGiven(resealed(bytes, joined(second, [0]))),
+    ],
+    'remarks-disordered': [
+      'An authentic manifest with two remarks of one kind.',
+      bytesGiven(resealed(bytes, joined(second, [2, 2, 1, 0x41, 2, 1, 0x42]))),
+    ],
+    'empty-remark': [
+      'An authentic manifest with a remark of no bytes.',
+      bytesGiven(resealed(bytes, joined(second, [1, 2, 0]))),
+    ],
+    'flag-not-utf8': [
+      'An authentic manifest whose flag is no text.',
+      bytesGiven(resealed(bytes, joined(second, [1, 1, 1, 0xff]))),
+    ],
+  });
+}
+
+function brokenManifests(good: VectorCase, bytes: Uint8Array, plaintext: Uint8Array): readonly VectorCase[] {
   return withBroken(good, {
     seq: ['The manifest in another entry.', { seq: 78 }],
     tenure: ['The manifest under another tenure.', { tenure: 13 }],

@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:f
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type ProtectOptions, type PublishedPoint, protectMachine } from '../../agent/protect/protect-machine.ts';
+import { noProgress } from '../../agent/protect/replicate-snapshot.ts';
 import { MachineState } from '../../agent/state/machine-state.ts';
 import { KeyRefused } from '../../crypto/errors.ts';
 import type { KeyProvider } from '../../crypto/key-provider.ts';
@@ -79,7 +80,7 @@ export class ReplicaRig implements AsyncDisposable {
     } = options;
     const repo = await openRepository(target, rootFingerprint(this.root.publicKey), signal);
     using state = new MachineState(stateFolder, 'machine');
-    const progress = { readBytes: 0, changedBytes: 0, skippedBytes: 0, capacityBytes: 0, uploadedBytes: 0 };
+    const progress = noProgress();
     const context = {
       repo,
       machineId: this.machineId,
@@ -171,6 +172,8 @@ const defaults: ProtectOptions = {
   compression: 1,
   workers: 1,
   segmentsInFlightMax: 4,
+  spotCheck: { everyMs: 30 * 24 * 3_600_000, bytesPerRunMax: 2 ** 30 },
+  changeAlarm: { enabled: true, fromBytes: 512 * 2 ** 20 },
 };
 
 let recoveryKey: Promise<RecoveryKeyPair> | null = null;

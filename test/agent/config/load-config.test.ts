@@ -37,6 +37,8 @@ describe('a valid configuration', () => {
           },
           whenChanging: 'refuse',
           quiesce: 'prefer',
+          spotCheck: { everyMs: 30 * 24 * 3_600_000, bytesPerRunMax: 64 * 2 ** 30 },
+          changeAlarm: { enabled: true, fromBytes: 512 * 2 ** 20 },
         },
       ],
       segmentBytes: 8_388_608,
@@ -56,6 +58,16 @@ describe('a valid configuration', () => {
   it('counts link speeds in decimal megabits', async () => {
     const { limits } = await load(`${validConfig}limits: { uploadMbitPerSecond: 100, downloadMbitPerSecond: 0.5 }\n`);
     expect([limits.uploadBytesPerSecond, limits.downloadBytesPerSecond]).toEqual([12_500_000, 62_500]);
+  });
+
+  it('gives each machine the spot checks and alarms of all, unless it has its own', async () => {
+    const own = '  - { name: other, source: *s, spotCheck: { everyDays: 0 }, changeAlarm: { enabled: false } }\n';
+    const all = 'spotCheck: { everyDays: 7, maxGiBPerRun: 0.5 }\nchangeAlarm: { fromMiB: 1 }\n';
+    const { machines } = await load(`${validConfig}${own}${all}`);
+    expect(machines.map(({ spotCheck, changeAlarm }) => ({ ...spotCheck, ...changeAlarm }))).toEqual([
+      { everyMs: 7 * 24 * 3_600_000, bytesPerRunMax: 2 ** 29, enabled: true, fromBytes: 2 ** 20 },
+      { everyMs: 0, bytesPerRunMax: 64 * 2 ** 30, enabled: false, fromBytes: 512 * 2 ** 20 },
+    ]);
   });
 
   it('addresses the bucket by path when there is an endpoint, unless told otherwise', async () => {

@@ -25,7 +25,7 @@ export const wrongConfigs: readonly WrongConfig[] = [
   appended(
     'a key that resembles nothing',
     'colour: red',
-    ':7: colour: unknown key: known here are repository, rootFingerprint, keys, access, state, machines, segmentMiB, compression, limits, logging',
+    ':7: colour: unknown key: known here are repository, rootFingerprint, keys, access, state, machines, segmentMiB, compression, limits, spotCheck, changeAlarm, logging',
   ),
   appended(
     'a misspelt key further in',
@@ -35,6 +35,11 @@ export const wrongConfigs: readonly WrongConfig[] = [
   appended('an empty group', 'limits:', ':7: limits: is empty: give it a value or remove the key'),
   appended('a text for a number', 'segmentMiB: eight', ':7: segmentMiB: must be a number, not a text'),
   appended('a fraction', 'segmentMiB: 8.5', ':7: segmentMiB: must be a whole number'),
+  appended(
+    'spot checks in negative days',
+    'spotCheck: { everyDays: -1 }',
+    ':7: spotCheck.everyDays: must be at least 0',
+  ),
   appended('a number too small', 'segmentMiB: 2', ':7: segmentMiB: must be at least 4'),
   appended('a number too large', 'segmentMiB: 33', ':7: segmentMiB: must be at most 32'),
   appended(

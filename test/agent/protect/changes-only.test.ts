@@ -47,3 +47,22 @@ it('a disk that is needed whole after all is read whole in the same run', async 
   expect(Buffer.compare(await rig.restore(grown.point, 'system'), disk.content.bytes())).toBe(0);
   expect(machine.openSnapshots).toBe(0);
 });
+
+it('is read whole each time that its blocks were not checked for so long, and not in between', async () => {
+  await using rig = await ReplicaRig.create();
+  const machine = new ModelMachine();
+  const disk = machine.addDisk('system', capacityBytes);
+  disk.write(0, filled(capacityBytes, 1, true));
+  const connection = changesOnly(machine);
+  const reasons: string[] = [];
+  for (const day of [0, 10, 20, 31, 40]) {
+    const nowMs = Date.UTC(2026, 0, 1) + day * 24 * 3_600_000;
+    machine.now = rig.now = () => nowMs;
+    disk.write(day * 70_000, filled(5_000, day, true));
+    const { manifest, point } = await rig.protect(connection);
+    reasons.push(manifest.disks[0]?.fullReadReason ?? '');
+    expect(Buffer.compare(await rig.restore(point, 'system'), disk.content.bytes())).toBe(0);
+  }
+  const whole = expect.stringMatching(/^resync: disk system was last read whole 31 days ago/);
+  expect(reasons).toEqual(['first full copy of this disk', '', '', whole, '']);
+});

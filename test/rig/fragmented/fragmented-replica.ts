@@ -42,7 +42,7 @@ export async function publishFragmented(
   let manifest: Manifest | null = null;
   const mark = {
     pending: (head: { seq: number; digest: Uint8Array }): void => {
-      if (manifest !== null) state.stageManifest(head.digest, manifest);
+      if (manifest !== null) state.stagePoint(head.digest, manifest, null);
       state.addPendingHead(head);
     },
     confirmed: (head: { seq: number; digest: Uint8Array }): void => {

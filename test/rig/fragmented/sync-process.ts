@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { protectMachine } from '../../../agent/protect/protect-machine.ts';
+import { noProgress } from '../../../agent/protect/replicate-snapshot.ts';
 import { MachineState } from '../../../agent/state/machine-state.ts';
 import { openLocalKey } from '../../../crypto/local-key.ts';
 import { loadSigningKeyFile } from '../../../crypto/signing-key-file.ts';
@@ -33,7 +34,7 @@ const fields: SyncProcessFields = JSON.parse(readFileSync(join(folder, 'run.json
 const started = performance.now();
 const { signal } = new AbortController();
 await using target = await openFilesystemTarget({ directory: join(folder, 'bucket') });
-const progress = { readBytes: 0, changedBytes: 0, skippedBytes: 0, capacityBytes: 0, uploadedBytes: 0 };
+const progress = noProgress();
 using state = new MachineState(join(folder, 'state'), 'machine');
 const { point } = await protectMachine(
   {
@@ -57,6 +58,8 @@ const { point } = await protectMachine(
       // What `limits.memoryMiB: 256` makes of a machine with several cores.
       workers: 1,
       segmentsInFlightMax: 2,
+      spotCheck: { everyMs: 30 * 24 * 3_600_000, bytesPerRunMax: 2 ** 30 },
+      changeAlarm: { enabled: true, fromBytes: 512 * 2 ** 20 },
     },
   },
   signal,

@@ -1,0 +1,47 @@
+import fc from 'fast-check';
+import { expect, it } from 'vitest';
+import { blockKind, type Stretch, stretches, withChecks } from '../../../agent/protect/stretch.ts';
+import type { Extent } from '../../../hypervisors/hypervisor.ts';
+
+const blockSize = 65_536;
+
+async function* given(extents: readonly Extent[]): AsyncGenerator<Extent> {
+  yield* extents;
+}
+
+async function kindsOf(wanted: AsyncIterable<Stretch>, blockCount: number): Promise<Uint8Array> {
+  const kinds = new Uint8Array(blockCount);
+  let end = 0;
+  for await (const { firstBlock, kinds: own } of wanted) {
+    expect(firstBlock, 'ascending, each once').toBeGreaterThanOrEqual(end);
+    kinds.set(own, firstBlock);
+    end = firstBlock + own.length;
+  }
+  return kinds;
+}
+
+it('blocks that are to be verified come in the same order as what changed, each once, and change nothing else', async () => {
+  const edge = fc.nat({ max: 299 });
+  const cuts = fc.uniqueArray(edge, { maxLength: 8 }).map((edges) => edges.sort((a, b) => a - b));
+  const pairs = (edges: readonly number[]): readonly (readonly [number, number])[] =>
+    edges.flatMap((from, i) => (i % 2 === 0 && i + 1 < edges.length ? [[from, edges[i + 1] ?? 0] as const] : []));
+  await fc.assert(
+    fc.asyncProperty(fc.integer({ min: 1, max: 300 }), cuts, cuts, async (blockCount, changed, checked) => {
+      const inside = (all: readonly (readonly [number, number])[]) => all.filter(([, end]) => end <= blockCount);
+      const extents = inside(pairs(changed)).map(([from, to], i) => ({
+        offset: from * blockSize,
+        length: (to - from) * blockSize,
+        zero: i % 2 === 1,
+      }));
+      const ranges = inside(pairs(checked)).map(([first, end]) => ({ first, end }));
+      const options = { blockSize, blockCount, full: false };
+      const plain = await kindsOf(stretches(given(extents), options), blockCount);
+      const kinds = await kindsOf(withChecks(stretches(given(extents), options), ranges, options), blockCount);
+      for (let block = 0; block < blockCount; block++) {
+        const isChecked = ranges.some(({ first, end }) => first <= block && block < end);
+        const untouched = plain[block] === blockKind.untouched;
+        expect(kinds[block]).toBe(untouched && isChecked ? blockKind.verify : plain[block]);
+      }
+    }),
+  );
+});
