@@ -10,6 +10,7 @@ import { register as registerPoints } from './commands/points.ts';
 import { register as registerProtect } from './commands/protect.ts';
 import { register as registerRestore } from './commands/restore.ts';
 import { register as registerRoot } from './commands/root.ts';
+import { register as registerServe } from './commands/serve.ts';
 import { register as registerStatus } from './commands/status.ts';
 import { register as registerVerify } from './commands/verify.ts';
 import { ConfigNotFound } from './config/config-invalid.ts';
@@ -32,6 +33,7 @@ const commands: readonly RegisterCommand[] = [
   registerAcknowledge,
   registerPoints,
   registerRestore,
+  registerServe,
   registerVerify,
   registerRoot,
   registerCache,

@@ -33,6 +33,11 @@ export function rangesInFlightMax({ limits }: Config): number {
   return within(limits.inFlight, (limits.memoryBytes * shareOfMemory) / rangeBytes);
 }
 
+/** Opened blocks that a served point keeps. What is in flight is counted with the rest. */
+export function servedCacheBytes({ limits }: Config): number {
+  return Math.floor(limits.memoryBytes * shareOfMemory);
+}
+
 function within(wanted: number, affordable: number): number {
   return Math.max(1, Math.min(wanted, Math.floor(affordable)));
 }

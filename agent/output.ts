@@ -31,6 +31,8 @@ export interface Output {
   note(line: string): void;
   /** How far it is: rewritten in place on a terminal; elsewhere a line now and then, the longer it takes the rarer. */
   progress(progress: Progress): void;
+  /** What a command that stays has to say before it ends: the lines, or with `--json` the document in one line. */
+  announce(document: unknown, lines: readonly string[]): void;
   /** The command's answer: the lines, or with `--json` the document. Once, at the end. */
   answer(document: unknown, lines: readonly string[]): void;
   /** As `answer`, but the lines go to standard error. */
@@ -88,6 +90,7 @@ export function createOutput(options: OutputOptions, now: () => number = () => p
       nextLineMs = nowMs + quietFor(nowMs - firstProgressMs);
       say(stderr, [progressLine(progress)]);
     },
+    announce: (document, lines) => say(stdout, json ? [JSON.stringify(document)] : lines),
     answer: (document, lines) => say(stdout, json ? [asJson(document)] : lines),
     failure: (document, lines) => {
       say(stderr, lines(coloursFor(stderr, options.environment)));

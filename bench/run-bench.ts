@@ -4,6 +4,7 @@
  *   npm run bench                       seed, resync, restore: the agent and the others in turns
  *   npm run bench -- limits             each stage alone, and the whole
  *   npm run bench -- sync               a qcow2 with a bitmap: nothing changed, a hundredth changed
+ *   npm run bench -- serve              a stored disk read where it is, and a machine that boots from it
  *   npm run bench -- page               all of that: the tables of docs/benchmarks.md
  *   npm run bench -- --short            a small image, restic and kopia only; --record: the ratios that the tests compare with
  *
@@ -21,6 +22,7 @@ import { type LimitRound, limitRound } from './limits/measure-limits.ts';
 import { describeOthers } from './observe.ts';
 import { type RaceOptions, type Row, raceRound, steps } from './race.ts';
 import { disturbed, type Ratio, ratiosOf } from './ratios.ts';
+import { serveRounds } from './serve/run-serve.ts';
 import { shortContestants, shortSource } from './short.ts';
 import { type SyncRow, syncNeeds, syncRound } from './sync/measure-sync.ts';
 import { syncTable } from './sync/sync-table.ts';
@@ -45,9 +47,14 @@ const roundsMax = Number(options.rounds ?? (short ? 3 : 5));
 const compressions = choose(bothCompressions, options.compression ?? (short ? 'fastest' : undefined));
 const chosenSteps = choose(steps, options.only);
 /** What was measured, as it was measured. */
-const raw: { race: Row[]; limits: LimitRound[]; sync: SyncRow[] } = { race: [], limits: [], sync: [] };
+const raw: { race: Row[]; limits: LimitRound[]; sync: SyncRow[]; serve: object[] } = {
+  race: [],
+  limits: [],
+  sync: [],
+  serve: [],
+};
 
-type Part = 'race' | 'limits' | 'sync';
+type Part = 'race' | 'limits' | 'sync' | 'serve';
 interface PartOfPage {
   readonly title: string;
   measure(arena: Arena): Promise<readonly string[]>;
@@ -56,9 +63,11 @@ const parts: Readonly<Record<Part, PartOfPage>> = {
   race: { title: 'Beside other programs', measure: race },
   limits: { title: 'Beside its own limits', measure: limits },
   sync: { title: 'An image whose changes are tracked', measure: sync },
+  serve: { title: 'A stored disk, read where it is', measure: serve },
 };
 const [what = 'race'] = positionals;
-const wanted: readonly Part[] = what === 'page' ? ['race', 'limits', 'sync'] : choose(['race', 'limits', 'sync'], what);
+const allParts: readonly Part[] = ['race', 'limits', 'sync', 'serve'];
+const wanted = what === 'page' ? allParts : choose(allParts, what);
 
 await using arena = await openArena({
   source: options.source ?? (short ? shortSource : '/usr'),
@@ -103,6 +112,12 @@ async function sync(arena: Arena): Promise<readonly string[]> {
   if (needs !== null) return [`not measured: syncs by a bitmap: ${needs}`];
   for (let round = 1; round <= roundsMax; round++) raw.sync.push(...(await syncRound(arena, round)));
   return [...syncTable(raw.sync), '', item(describeOthers(raw.sync))];
+}
+
+async function serve(arena: Arena): Promise<readonly string[]> {
+  const { lines, ...measured } = await serveRounds(arena, roundsMax, options.without);
+  raw.serve.push(measured);
+  return lines;
 }
 
 /** All of them, or those of a list with commas. */

@@ -115,12 +115,12 @@ export class BlockMap {
     return page !== undefined && 'runs' in page ? page.runs : [];
   }
 
-  /** The pages from the root down to that leaf, as far as there are any. */
-  async pathTo(leafIndex: number, signal: AbortSignal): Promise<readonly VisitedPage[]> {
+  /** The pages from the root down to that leaf, or to the one above it of level `lowest`, as far as there are any. */
+  async pathTo(leafIndex: number, signal: AbortSignal, lowest = 0): Promise<readonly VisitedPage[]> {
     const block = leafIndex * leafBlocks;
     const path: VisitedPage[] = [];
     let ref = block < pageSpan(this.level) ? this.root : null;
-    for (let level = this.level; ref !== null; level--) {
+    for (let level = this.level; ref !== null && level >= lowest; level--) {
       const firstBlock = block - (block % pageSpan(level));
       const page = await this.page(ref, level, firstBlock, signal);
       path.push({ ref, page, firstBlock });

@@ -48,11 +48,12 @@ export class RecordPlan {
   }
 }
 
-function* splitByPlaintext(
-  { id, members }: CoalescedRange<PlannedRecord>,
+/** Into parts with at most `rangePlaintextMax` of wanted blocks. */
+export function* splitByPlaintext<Planned extends PlannedRecord>(
+  { id, members }: CoalescedRange<Planned>,
   blockSize: number,
-): Generator<CoalescedRange<PlannedRecord>> {
-  let part: PlannedRecord[] = [];
+): Generator<CoalescedRange<Planned>> {
+  let part: Planned[] = [];
   let plaintextBytes = 0;
   for (const member of members) {
     const bytes = member.pieces.reduce((sum, { count }) => sum + count, 0) * blockSize;
@@ -68,10 +69,10 @@ function* splitByPlaintext(
 }
 
 /** Members ascend. */
-function rangeOf(
-  id: CoalescedRange<PlannedRecord>['id'],
-  members: readonly PlannedRecord[],
-): CoalescedRange<PlannedRecord> {
+function rangeOf<Planned extends PlannedRecord>(
+  id: CoalescedRange<Planned>['id'],
+  members: readonly Planned[],
+): CoalescedRange<Planned> {
   const offset = members[0]?.offset ?? 0;
   const last = members.at(-1);
   return { id, offset, length: last === undefined ? 0 : last.offset + last.length - offset, members };

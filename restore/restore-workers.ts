@@ -52,11 +52,23 @@ export class RestoreWorkers implements AsyncDisposable {
     signal: AbortSignal,
     use: (pieces: readonly OpenedPiece[]) => Promise<void>,
   ): Promise<void> {
+    await this.openSome(keys, task, signal, async (pieces, failures) => {
+      for (const failure of failures) throw errorOf(failure);
+      await use(pieces);
+    });
+  }
+
+  /** The same for whoever can go on without the records that fail: none of their blocks is among the pieces. */
+  async openSome(
+    keys: EpochKeys,
+    task: RangeTask,
+    signal: AbortSignal,
+    use: (pieces: readonly OpenedPiece[], failures: readonly RecordFailure[]) => Promise<void>,
+  ): Promise<void> {
     // One that meets an error is not given back: somebody may still be writing from it.
     const into = this.#slots.take();
     const { pieces, failures }: OpenedRange = await this.#run('openRangeTask', keys, { ...task, into }, signal);
-    for (const failure of failures) throw errorOf(failure);
-    await use(pieces);
+    await use(pieces, failures);
     this.#slots.give(into);
   }
 

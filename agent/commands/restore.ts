@@ -1,6 +1,5 @@
 import { join } from 'node:path';
 import { type Command, Option } from 'commander';
-import { ReplicaNotFound } from '../../replica/chain.ts';
 import { toHex } from '../../replica/encoding.ts';
 import { type DiskState, flagOf } from '../../replica/manifest.ts';
 import { SegmentReader } from '../../replica/segment-reader.ts';
@@ -20,6 +19,7 @@ import { OutputPositions, restoreProgress } from '../progress/restore-progress.t
 import { watchProgress } from '../progress/watch-progress.ts';
 import { formatBytes, formatDuration, formatSpeed } from '../quantities.ts';
 import { openSession } from '../session.ts';
+import { chooseDisks } from './choose-disks.ts';
 import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
 
 /** `failkit restore`: a recovery point's disks into files, onto a block device or an NBD export. */
@@ -133,15 +133,6 @@ async function openOutput(
 /** Only for one disk: a folder may have any name. */
 function isNbdUri({ to, disk }: RestoreOptions): boolean {
   return disk !== undefined && /^nbds?(\+unix)?:/.test(to);
-}
-
-function chooseDisks({ manifest, point }: OpenPoint, label: string | undefined): readonly DiskState[] {
-  if (label === undefined) return manifest.disks;
-  const disk = manifest.disks.find((candidate) => candidate.label === label);
-  if (disk !== undefined) return [disk];
-  throw new ReplicaNotFound(
-    `point ${point} has no disk ${label}; it has ${manifest.disks.map((candidate) => candidate.label).join(', ')}`,
-  );
 }
 
 function pathOf(disk: DiskState, options: RestoreOptions): string {

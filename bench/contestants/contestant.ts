@@ -1,4 +1,4 @@
-import type { Measured } from '../measure.ts';
+import type { Measured, Program } from '../measure.ts';
 
 /** The same work by each program: one image, the same S3 server, a bucket of its own. */
 
@@ -41,6 +41,14 @@ export interface Run {
   resync(): Promise<Measured>;
   /** Into an empty folder. Returns where the image is then. */
   restore(to: string): Promise<Restored>;
+  /** Shows what was stored below an empty folder until it is ended. Absent: it has no such thing, or another one. */
+  mount?(at: string): Mount;
+}
+
+export interface Mount {
+  readonly program: Program;
+  /** Where the image is then. */
+  readonly image: string;
 }
 
 export interface Restored {

@@ -32,6 +32,10 @@ export const rclone: Contestant = {
       storeFolder: null,
       seed: () => copy(dirname(place.image), 'sealed:'),
       resync: () => copy('--ignore-times', dirname(place.image), 'sealed:'),
+      mount: (at) => ({
+        program: { command: command(), args: ['mount', '--read-only', 'sealed:', at], env },
+        image: join(at, basename(place.image)),
+      }),
       restore: async (to) => ({ measured: await copy('sealed:', to), image: join(to, basename(place.image)) }),
     };
   },

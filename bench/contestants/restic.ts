@@ -33,6 +33,10 @@ export const restic: Contestant = {
         measured: await run('restore', '--quiet', 'latest', '--target', to),
         image: join(to, place.image),
       }),
+      mount: (at) => ({
+        program: { command: command(), args: ['mount', '--quiet', at], env },
+        image: join(at, 'snapshots/latest', place.image),
+      }),
     };
   },
 };

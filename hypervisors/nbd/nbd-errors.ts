@@ -41,8 +41,8 @@ export class NbdRequestFailed extends Error {
   override readonly name = 'NbdRequestFailed';
   /** The protocol's name of the error, as `EIO`. */
   readonly errno: string;
-  constructor(message: string, errno: string) {
-    super(message);
+  constructor(message: string, errno: string, options: { readonly cause?: unknown } = {}) {
+    super(message, options);
     this.errno = errno;
   }
 }

@@ -53,6 +53,18 @@ export function describeNbdAddress({ transport, exportName, tls }: NbdAddress): 
   return `${scheme}://${host}:${transport.port}/${name}`;
 }
 
+/** What `parseNbdUri` and other programs take. The name for TLS is left to whoever connects. */
+export function formatNbdUri({ transport, exportName, tls }: Omit<NbdAddress, 'serverName'>): string {
+  const scheme = tls ? 'nbds' : 'nbd';
+  const name = encodeURIComponent(exportName);
+  if (transport.kind === 'unix') {
+    const path = transport.path.split('/').map(encodeURIComponent).join('/');
+    return `${scheme}+unix:///${name}?socket=${path}`;
+  }
+  const host = transport.host.includes(':') ? `[${transport.host}]` : transport.host;
+  return `${scheme}://${host}:${transport.port}/${name}`;
+}
+
 function parametersOf(text: string, url: URL, scheme: { readonly tls: boolean; readonly unix: boolean }) {
   const known = [...(scheme.unix ? ['socket'] : []), ...(scheme.tls ? ['tls-hostname'] : [])];
   for (const name of new Set(url.searchParams.keys())) {

@@ -30,6 +30,8 @@ const typed: readonly {
   { words: ['seed', '--j'], offers: ['--json'], not: '--kit' },
   { words: ['verify', '--level', 'c'], offers: ['checksum', 'ciphertext'], not: 'full' },
   { words: ['--log-level', 'd'], offers: ['debug'], not: 'doctor' },
+  { words: ['ser'], offers: ['serve'], not: 'seed' },
+  { words: ['serve', '--t'], offers: ['--tls-cert', '--tls-key', '--tls-client-ca'], not: '--to' },
   { words: ['completion', 'z'], offers: ['zsh'], not: 'bash' },
 ];
 
@@ -52,6 +54,7 @@ const named: readonly {
   { words: ['--config', config, 'sync', 'web-1', ''], offers: ['会計'], not: 'sync' },
   { words: ['status', '--config', config, 'web-'], offers: ['web-1'], not: 'web 2' },
   { words: ['cache', 'rebuild', '--config', config, ''], offers: ['web-1', '会計'], not: 'wrong' },
+  { words: ['serve', '--config', config, 'web-1', '--disk', 's'], offers: ['system', 'scratch'], not: 'web-1' },
   { words: ['restore', '--config', config, 'web-1', '--disk', 's'], offers: ['system', 'scratch'], not: 'web-1' },
 ];
 const silent: readonly (readonly string[])[] = [

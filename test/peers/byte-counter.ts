@@ -7,6 +7,8 @@ export interface ByteCounter extends AsyncDisposable {
   /** From the client to the server. */
   readonly sentBytes: number;
   readonly receivedBytes: number;
+  /** For what comes from now on; to be called while nothing is on its way. */
+  setDelay(delayMs: number): void;
 }
 
 /** On its way at one time, for each direction of each connection: 200 Mbit/s over 80 ms need 2 MB. */
@@ -15,14 +17,15 @@ const underWayBytesMax = 16 * 2 ** 20;
 /** `delayMs`: what a byte takes from end to end, one way. */
 export async function startByteCounter(port: number, delayMs = 0): Promise<ByteCounter> {
   const seen = { sentBytes: 0, receivedBytes: 0 };
+  const delay = { ms: delayMs };
   const open = new Set<Socket>();
   const server = createServer({ noDelay: true }, (client) => {
     const upstream = connect({ port, host: '127.0.0.1', noDelay: true });
     for (const socket of [client, upstream]) open.add(socket);
-    pass(client, upstream, delayMs, (bytes) => {
+    pass(client, upstream, delay, (bytes) => {
       seen.sentBytes += bytes;
     });
-    pass(upstream, client, delayMs, (bytes) => {
+    pass(upstream, client, delay, (bytes) => {
       seen.receivedBytes += bytes;
     });
     for (const [socket, other] of [
@@ -48,6 +51,9 @@ export async function startByteCounter(port: number, delayMs = 0): Promise<ByteC
     get receivedBytes() {
       return seen.receivedBytes;
     },
+    setDelay: (ms) => {
+      delay.ms = ms;
+    },
     [Symbol.asyncDispose]: async () => {
       for (const socket of open) socket.destroy();
       server.close();
@@ -56,7 +62,7 @@ export async function startByteCounter(port: number, delayMs = 0): Promise<ByteC
   };
 }
 
-function pass(from: Socket, to: Socket, delayMs: number, count: (bytes: number) => void): void {
+function pass(from: Socket, to: Socket, delay: { readonly ms: number }, count: (bytes: number) => void): void {
   let underWay = 0;
   const deliver = (chunk: Buffer): void => {
     to.write(chunk, () => {
@@ -68,8 +74,8 @@ function pass(from: Socket, to: Socket, delayMs: number, count: (bytes: number) 
   from.on('data', (chunk: Buffer) => {
     underWay += chunk.length;
     if (underWay >= underWayBytesMax) from.pause();
-    if (delayMs === 0) deliver(chunk);
-    else setTimeout(deliver, delayMs, chunk);
+    if (delay.ms === 0) deliver(chunk);
+    else setTimeout(deliver, delay.ms, chunk);
   });
-  from.on('end', () => setTimeout(() => to.end(), delayMs));
+  from.on('end', () => setTimeout(() => to.end(), delay.ms));
 }

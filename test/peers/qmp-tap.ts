@@ -1,6 +1,7 @@
 /** A monitor behind which the real one is: it counts what a client asks, and can call back at any of it. */
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
+import { createInterface } from 'node:readline';
 
 export interface QmpTap extends AsyncDisposable {
   readonly socket: string;
@@ -26,15 +27,10 @@ export async function tapQmp(socket: string, monitor: string): Promise<QmpTap> {
       });
     }
     qemu.pipe(client, { end: false });
-    client.on('data', (bytes: Buffer) => {
-      for (const line of bytes
-        .toString()
-        .split('\n')
-        .filter((each) => each !== '')) {
-        commands.push(String(JSON.parse(line).execute));
-        const fires = armed?.nth === commands.length ? armed : null;
-        qemu.write(`${line}\n`, () => fires?.then());
-      }
+    createInterface({ input: client }).on('line', (line) => {
+      commands.push(String(JSON.parse(line).execute));
+      const fires = armed?.nth === commands.length ? armed : null;
+      qemu.write(`${line}\n`, () => fires?.then());
     });
   }).listen(socket);
   await once(server, 'listening');
