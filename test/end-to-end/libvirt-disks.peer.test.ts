@@ -79,7 +79,9 @@ describe.skipIf(needs !== null)(`disks of a machine of libvirt${needs === null ?
     const files = ['--diskspec', 'vda,snapshot=no', '--diskspec', `vdb,file=${join(site.folder, 'overlay.qcow2')}`];
     await site.peer.virsh('snapshot-create-as', 'web', 'upper', '--disk-only', '--no-metadata', ...files);
     const index = site.disks.findIndex(({ label }) => label === 'vdb');
-    const disks = site.disks.map((disk, i) => (i === index ? { ...disk, path: join(site.folder, 'overlay.qcow2') } : disk));
+    const disks = site.disks.map((disk, i) =>
+      i === index ? { ...disk, path: join(site.folder, 'overlay.qcow2') } : disk,
+    );
     const { outcome, oracle } = await observeRun({ ...site, disks }, 'sync', 'web', '--json');
     expect([outcome.exitCode, outcome.stderr]).toEqual([0, expect.anything()]);
     type Published = { point: number; disks: { fullReadReason: string }[] };

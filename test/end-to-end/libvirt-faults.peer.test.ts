@@ -28,9 +28,9 @@ describe.skipIf(needs !== null)(
       await expectOk('seed', 'web');
     });
     afterAll(async () => {
-    await site?.[Symbol.asyncDispose]();
-    await small?.[Symbol.asyncDispose]();
-  });
+      await site?.[Symbol.asyncDispose]();
+      await small?.[Symbol.asyncDispose]();
+    });
 
     async function expectOk(...args: string[]) {
       const outcome = await site.failkit(...args);
@@ -111,7 +111,7 @@ describe.skipIf(needs !== null)(
     });
 
     it('ends, and the guest goes on, when the scratch folder is full', async () => {
-        await chmod(small.folder, 0o755);
+      await chmod(small.folder, 0o755);
       const source = { scratch: small.folder, scratchFreeMiBMin: 8 };
       await site.configure({ source, limits: { readMiBPerSecond: 1 } });
       await expectFailure(site.failkit('resync', 'web'), 'SCRATCH_FULL', /so that the guest goes on/);

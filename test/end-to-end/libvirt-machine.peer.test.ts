@@ -64,26 +64,26 @@ describe.skipIf(needs !== null).for(modes)(
     });
 
     const control = () => ({ kind: 'libvirt' as const, uri: site.peer.uri, domain: 'web' });
-  const kvmMachine = () => ({
-    name: 'web',
-    control: control(),
-    scratchFolder: join(site.folder, 'scratch'),
-    scratchFreeBytesMin: 1,
-    excludedDisks: [],
-    attachments: [],
-    tag: '0a0b0c0d',
-  });
+    const kvmMachine = () => ({
+      name: 'web',
+      control: control(),
+      scratchFolder: join(site.folder, 'scratch'),
+      scratchFreeBytesMin: 1,
+      excludedDisks: [],
+      attachments: [],
+      tag: '0a0b0c0d',
+    });
 
-  it('shows the doctor what a run will meet', async () => {
-    const findings = await examineLibvirt(kvmMachine(), control(), new AbortController().signal);
-    expect(findings.filter(({ level }) => level === 'failed')).toEqual([]);
-    const warnings = findings.filter(({ level }) => level === 'warning').map(({ disk, what }) => `${disk}: ${what}`);
-    expect(warnings).toEqual(mode === 'push' ? [expect.stringMatching(/^vdb: it has an iothread/)] : []);
-    expect(findings.map(({ what }) => what)).toContain('the guest agent is connected');
-    expect(findings[0]?.what).toMatch(/^libvirt \d+\.\d+\.\d+, QEMU \d+\.\d+/);
-  });
+    it('shows the doctor what a run will meet', async () => {
+      const findings = await examineLibvirt(kvmMachine(), control(), new AbortController().signal);
+      expect(findings.filter(({ level }) => level === 'failed')).toEqual([]);
+      const warnings = findings.filter(({ level }) => level === 'warning').map(({ disk, what }) => `${disk}: ${what}`);
+      expect(warnings).toEqual(mode === 'push' ? [expect.stringMatching(/^vdb: it has an iothread/)] : []);
+      expect(findings.map(({ what }) => what)).toContain('the guest agent is connected');
+      expect(findings[0]?.what).toMatch(/^libvirt \d+\.\d+\.\d+, QEMU \d+\.\d+/);
+    });
 
-  it('is read in the way that its disks need, which nobody said', async () => {
+    it('is read in the way that its disks need, which nobody said', async () => {
       const machine = {
         name: 'web',
         control: { kind: 'libvirt' as const, uri: site.peer.uri, domain: 'web' },
@@ -116,8 +116,8 @@ describe.skipIf(needs !== null).for(modes)(
       const outcome = await expectOk(site.failkit('sync', 'web', '--json'));
       await site.configure();
       const [published] = outcome.json<{ machines: Published[] }>().machines;
-    expect(published?.consistency).toBe('application-consistent');
-    expect(published?.frozenMs).toBeGreaterThan(0);
+      expect(published?.consistency).toBe('application-consistent');
+      expect(published?.frozenMs).toBeGreaterThan(0);
       const before = await newestWrite(site.guest);
       await site.guest.run('sleep 0.5');
       expect(await newestWrite(site.guest)).toBeGreaterThan(before);
