@@ -54,6 +54,17 @@ const remedies: Readonly<Record<string, Remedy>> = {
   GUEST_AGENT_FAILED: retry('source', 'see whether qemu-guest-agent runs in the guest'),
   GUEST_STILL_FROZEN: stop('source', 'thaw the guest by hand (guest-fsfreeze-thaw), or reset the machine'),
 
+  VIRSH_MISSING: stop('source', 'install libvirt-clients on this host'),
+  LIBVIRT_UNREACHABLE: retry(
+    'source',
+    'see whether libvirtd runs, and whether this user may use it: virsh -c ADDRESS list',
+  ),
+  LIBVIRT_REFUSED: stop('source', 'see what libvirt says; failkit doctor looks at the machine'),
+  LIBVIRT_TIMED_OUT: retry('source', 'see what libvirtd is at; the next run cleans up what this one left'),
+  LIBVIRT_OUTPUT_INVALID: stop('source', 'report this with the output of virsh version'),
+  MACHINE_NOT_RUNNING: stop('source', 'start the machine, or name its images in a source of type image'),
+  SNAPSHOT_INCOMPLETE: retry('source', 'run failkit resync, which reads the disks in full'),
+
   QEMU_TOOL_FAILED: stop('source', 'install qemu-utils (qemu-nbd, qemu-img), or see what it says of the image'),
   NBD_URI_INVALID: stop('usage', 'correct the NBD URI'),
   NBD_UNREACHABLE: retry('source', 'check the address of the NBD server, and that it runs'),
@@ -135,6 +146,7 @@ const remedies: Readonly<Record<string, Remedy>> = {
   SIGNATURE_INVALID: damagedHistory(),
 
   OUTPUT_EXISTS: stop('overwrite', 'name another output, or say --force where the command has it'),
+  DEFINITION_IMPOSSIBLE: stop('usage', 'restore without it: disks and attachments are whole in any case'),
   OUTPUT_UNUSABLE: stop('source', 'make room or correct the path; the same restore goes on where it stopped'),
   DISK_TOO_LARGE: stop('source', 'spread its content over smaller disks, or leave the disk out'),
 

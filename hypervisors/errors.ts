@@ -23,3 +23,8 @@ export class QuiesceUnavailable extends Error {
   readonly code = 'QUIESCE_UNAVAILABLE';
   override readonly name = 'QuiesceUnavailable';
 }
+/** The snapshot holds only what changed since a reference point, and more was asked for: another snapshot is needed. */
+export class SnapshotIncomplete extends Error {
+  readonly code = 'SNAPSHOT_INCOMPLETE';
+  override readonly name = 'SnapshotIncomplete';
+}

@@ -30,6 +30,11 @@ export interface SnapshotOptions {
   readonly quiesce: 'off' | 'prefer' | 'require';
   /** What to do about a source that changes while it is read, where the source can't be frozen. */
   readonly whenChanging: 'refuse' | 'mark-inconsistent';
+  /**
+   * The reference points that `changedExtents` will be asked by, by label; a disk that is to be read in full is not in it. A hint where it
+   * is missing, for sources that must know before the snapshot.
+   */
+  readonly since?: ReadonlyMap<string, ReferencePoint>;
 }
 
 export interface MachineSnapshot extends AsyncDisposable {
@@ -70,6 +75,11 @@ export interface BlockSource {
    * bytes, or where its pace is to be kept; it may change from call to call.
    */
   readonly direct: DirectReads | null;
+  /**
+   * The snapshot holds nothing of the disk but what `changedExtents` yields for the reference point it was taken with: other reads and a
+   * full listing fail with SnapshotIncomplete. Who needs more leaves the disk out of `since` at the next snapshot.
+   */
+  readonly changesOnly?: true;
 }
 
 export interface DirectReads {

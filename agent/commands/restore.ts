@@ -11,6 +11,7 @@ import { openExportSink, openQcow2Sink } from '../../restore/sinks/nbd-sink.ts';
 import { makeOutputFolder, openRawSink } from '../../restore/sinks/raw-sink.ts';
 import type { RestoreSink } from '../../restore/sinks/sink.ts';
 import { choosePoint } from '../choose-point.ts';
+import { checkDefinition, type DefineOptions, defineRestored } from '../define-restored.ts';
 import { findMachine } from '../find-machine.ts';
 import { describeFreshness, knownHead } from '../freshness.ts';
 import { rangesInFlightMax, workersOf } from '../memory-budget.ts';
@@ -23,11 +24,8 @@ import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
 
 /** `failkit restore`: a recovery point's disks into files, onto a block device or an NBD export. */
 
-interface RestoreOptions {
-  readonly to: string;
+interface RestoreOptions extends DefineOptions {
   readonly point?: string;
-  readonly disk?: string;
-  readonly force?: boolean;
   readonly format: 'raw' | 'qcow2';
   readonly expectHead?: string;
   readonly salvage?: boolean;
@@ -47,6 +45,11 @@ export function register(program: Command, run: RunCommand): void {
     )
     .option('--point <point>', 'number, or a time (the newest point not after it); default: the newest')
     .option('--disk <label>', 'restore this disk only')
+    .option('--define <uri>', 'make the machine known to libvirt at this address, under a new name and identity')
+    .option('--define-file <file>', 'write that definition to a file')
+    .option('--qemu <file>', 'write a script that starts the machine with plain QEMU')
+    .option('--name <name>', 'of the machine as it is defined; default: its old name with -restored')
+    .option('--network <name>', 'libvirt network to connect it to; by default it has no network')
     .option('--force', 'overwrite what is there; needed for every block device and NBD export')
     .option('--salvage', 'read around damage to the chain: take what is still whole')
     .option('--expect-head <seq:digest>', 'the head that you noted: refuse a bucket that shows an older one')
@@ -65,6 +68,7 @@ async function restore(machine: string, options: RestoreOptions, context: Comman
   const freshness = await describeFreshness(replica, knownHead(session, machineId, options.expectHead), signal);
   const point = await replica.openPoint(choosePoint(replica, options.point), signal);
   const disks = chooseDisks(point, options.disk);
+  await checkDefinition(options, point, signal);
   const flag = flagOf(point.manifest);
   if (flag !== null) context.output.note(`point ${point.point} is flagged: it ${flag}: ransomware or a runaway job?`);
   using reader = new SegmentReader(session.repo, machineId, replica.keys);
@@ -86,8 +90,10 @@ async function restore(machine: string, options: RestoreOptions, context: Comman
       options.force === true,
       signal,
     );
+  const files = disks.map((disk) => ({ label: disk.label, path: pathOf(disk, options), format: options.format }));
+  const defined = await defineRestored(options, point, files, signal);
   const durationMs = performance.now() - started;
-  return answer(point, disks, options, progress, durationMs, freshness, context);
+  return answer(point, disks, options, progress, { durationMs, freshness, defined }, context);
 }
 
 /** No disk gets its name before all are whole: until then the same command goes on, instead of meeting its own outputs. */
@@ -144,8 +150,7 @@ function answer(
   disks: readonly DiskState[],
   options: RestoreOptions,
   progress: RestoreProgress,
-  durationMs: number,
-  freshness: string,
+  { durationMs, freshness, defined }: { durationMs: number; freshness: string; defined: readonly string[] },
   context: CommandContext,
 ): CommandAnswer {
   const { green, yellow, dim } = context.output.colours;
@@ -166,10 +171,12 @@ function answer(
       ...progress,
       disks: restored,
       excluded: manifest.excluded,
+      defined,
     },
     lines: [
       `${green('ok')} ${manifest.machineName} as of ${snapshotTime} (point ${point}, ${manifest.consistency})`,
       ...restored.map(({ label, path, capacityBytes }) => `   ${label}  ${formatBytes(capacityBytes)}  ${path}`),
+      ...defined.map((what) => `   ${what}`),
       ...manifest.excluded.map(({ label, reason }) => yellow(`   ${label} is not in this point: ${reason}`)),
       `   ${formatBytes(progress.writtenBytes)} written, ${formatBytes(progress.fetchedBytes)} fetched in ${formatDuration(durationMs)} (${formatSpeed((progress.writtenBytes / durationMs) * 1000)}); every block checked`,
       dim(`   ${freshness}`),

@@ -48,6 +48,8 @@ export interface DiskDecision {
 export interface DecideOptions {
   /** The operator asked for a full read. */
   readonly resync: boolean;
+  /** Why the snapshot was taken whole, although changes were to do; null: it was not. */
+  readonly wholeBecause: string | null;
   readonly pages: PageSource;
   readonly blocksMax?: number;
   /** The id of a disk that no point has yet. */
@@ -65,7 +67,7 @@ export function decideDisk(source: BlockSource, previous: DiskState | null, opti
   const diskId = previous?.diskId ?? options.newDiskId(label);
   const geometry = { diskId, blockSize, capacityBytes };
   const oldGeometry = sameGeneration ? { ...geometry, capacityBytes: previous.capacityBytes } : geometry;
-  const { fullReadReason, mode } = howToRead(source, sameGeneration ? previous : null, options.resync);
+  const { fullReadReason, mode } = howToRead(source, sameGeneration ? previous : null, options);
   return {
     source,
     geometry,
@@ -92,7 +94,7 @@ function reasonForGeneration(previous: DiskState | null, blockSize: number): str
 function howToRead(
   source: BlockSource,
   previous: DiskState | null,
-  resync: boolean,
+  { resync, wholeBecause }: DecideOptions,
 ): Pick<DiskDecision, 'fullReadReason' | 'mode'> {
   if (previous === null) return { mode: 'seed', fullReadReason: 'first full copy of this disk' };
   if (resync) return { mode: 'resync', fullReadReason: 'resync: the operator asked for it' };
@@ -100,6 +102,7 @@ function howToRead(
     const sizes = `from ${previous.capacityBytes} to ${source.capacityBytes} bytes`;
     return { mode: 'resync', fullReadReason: `resync: the disk's size changed ${sizes}` };
   }
+  if (wholeBecause !== null) return { mode: 'resync', fullReadReason: `resync: ${wholeBecause}` };
   const tracked = previous.referencePoint !== null;
   return { mode: 'sync', fullReadReason: tracked ? '' : 'this source has no changed block tracking' };
 }

@@ -1,6 +1,12 @@
 import type { KeyProvider } from '../../crypto/key-provider.ts';
 import { keyIdOf, type SigningKey } from '../../crypto/signing.ts';
-import type { HypervisorConnection, MachineSnapshot, SnapshotOptions } from '../../hypervisors/hypervisor.ts';
+import { SnapshotIncomplete } from '../../hypervisors/errors.ts';
+import type {
+  HypervisorConnection,
+  MachineSnapshot,
+  ReferencePoint,
+  SnapshotOptions,
+} from '../../hypervisors/hypervisor.ts';
 import { type Chain, type ChainHead, openChain } from '../../replica/chain.ts';
 import type { ChainState } from '../../replica/chain-state.ts';
 import { toHex } from '../../replica/encoding.ts';
@@ -91,6 +97,21 @@ export interface Repair extends RepairedSnapshot {
 
 /** Publishes one recovery point, or throws and publishes none. */
 export async function protectMachine(context: ProtectContext, signal: AbortSignal): Promise<PublishedPoint> {
+  try {
+    return await publishOnePoint(context, null, signal);
+  } catch (error) {
+    // Only while it was read did it turn out that a disk is needed whole.
+    if (!(error instanceof SnapshotIncomplete)) throw error;
+    return await publishOnePoint(context, error.message, signal);
+  }
+}
+
+/** `wholeBecause`: why the snapshot is to hold everything, where its source can't for the price of the changes; null: it need not. */
+async function publishOnePoint(
+  context: ProtectContext,
+  wholeBecause: string | null,
+  signal: AbortSignal,
+): Promise<PublishedPoint> {
   const { repo, machineId, state, options } = context;
   const chain = await openChain(repo, machineId, signal);
   requireTrusted(repo, context.agent, machineId, (chain?.head.seq ?? 0) + 1);
@@ -98,18 +119,11 @@ export async function protectMachine(context: ProtectContext, signal: AbortSigna
   using ring = new KeyRing(repo, { machineId, state: { epochs: chain?.state.epochs ?? new Map() } }, [
     context.provider,
   ]);
-  await using snapshot = await context.connection.snapshot({ name: context.machineName }, options.snapshot, signal);
-  const { keys, begin, lost } = await openRunKeys(
-    repo,
-    chain,
-    machineId,
-    ring,
-    state,
-    { ...options, ...context },
-    signal,
-  );
   const previous = chain === null ? null : await newestManifest(repo, chain, ring, state, options.access, signal);
-
+  const asked = { ...options.snapshot, since: referencePointsOf(previous, wholeBecause, options, state) };
+  await using snapshot = await context.connection.snapshot({ name: context.machineName }, asked, signal);
+  const run = { ...options, ...context };
+  const { keys, begin, lost } = await openRunKeys(repo, chain, machineId, ring, state, run, signal);
   if (lost !== null) state.clearJournal();
   const adopt = prepareJournal(chain, state);
   const staging: Staging = { manifest: null, track: null, droppedPages: [] };
@@ -135,7 +149,7 @@ export async function protectMachine(context: ProtectContext, signal: AbortSigna
     state,
     pages: cachedPages(state, reader),
     lost,
-    options,
+    options: { ...options, wholeBecause },
     progress: context.progress,
     ...knownTracking(state, snapshot),
   };
@@ -171,6 +185,18 @@ function knownTracking(state: MachineState, { takenAt }: MachineSnapshot): Pick<
     laps: new Map(state.trackRecord.laps.map((lap) => [lap.diskId, lap])),
     onMismatch: (disk, what) => state.keepTrackRecord(withDoubt(state.trackRecord, disk, what, takenAt.getTime())),
   };
+}
+
+/** What the disks will be asked by: none where they are read in full anyway. */
+function referencePointsOf(
+  previous: Manifest | null,
+  wholeBecause: string | null,
+  { resync }: ProtectOptions,
+  { damagedSegments }: MachineState,
+): ReadonlyMap<string, ReferencePoint> {
+  const full = wholeBecause !== null || resync || damagedSegments.length > 0;
+  const disks = full ? [] : (previous?.disks ?? []);
+  return new Map(disks.map(({ label, referencePoint }) => [label, referencePoint]));
 }
 
 /** What the next point will have made of the state, once its entry exists. */

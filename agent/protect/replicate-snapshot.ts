@@ -59,6 +59,7 @@ export interface ReplicateTools {
   readonly lost: string | null;
   readonly options: {
     readonly resync: boolean;
+    readonly wholeBecause: string | null;
     readonly access: 'full' | 'write-only';
     readonly blocksMax?: number;
     readonly segmentBytes: number;

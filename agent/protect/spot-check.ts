@@ -1,3 +1,4 @@
+import { SnapshotIncomplete } from '../../hypervisors/errors.ts';
 import { blockCountOf } from '../../replica/block-map.ts';
 import { toHex } from '../../replica/encoding.ts';
 import {
@@ -10,10 +11,13 @@ import {
   type Lap,
   newLap,
   shareOf,
+  verifiedToMs,
 } from '../vigilance/lap.ts';
 import type { DiskDecision } from './plan-disks.ts';
 
 /** A rolling re-read of what changed block tracking says did not change: docs/decisions/0059. */
+
+const dayMs = 24 * 60 * 60 * 1000;
 
 export interface SpotCheckLimits {
   /** Each block is checked once in so long; 0: none is. */
@@ -54,11 +58,23 @@ export function planSpotCheck(
   const disk = identityOf(decision);
   if (decision.since === null || disk.blockCount === 0) return afterWholeDisk(decision, lap, nowMs);
   const known = lap !== null && isLapOf(lap, disk) ? { ...lap, label: disk.label } : newLap(disk, nowMs);
-  if (limits.everyMs === 0) return { ranges: [], blocks: 0, known, next: afterNoShare(known, nowMs) };
+  const wanted = limits.everyMs !== 0;
+  if (wanted && decision.source.changesOnly === true) requireRecentLap(known, nowMs, limits);
+  if (!wanted || decision.source.changesOnly === true)
+    return { ranges: [], blocks: 0, known, next: afterNoShare(known, nowMs) };
   const budgetBytes = (limits.bytesPerRunMax * decision.geometry.capacityBytes) / Math.max(1, capacityBytes);
   const pace = { everyMs: limits.everyMs, blocksMax: Math.ceil(budgetBytes / decision.geometry.blockSize) };
   const share = shareOf(known, nowMs, pace);
   return { ...share, known, next: afterShare(known, nowMs, pace, share) };
+}
+
+/** Of a snapshot that holds nothing but changes no block can be checked: every so often the disk is read whole instead. */
+function requireRecentLap(known: Lap, nowMs: number, { everyMs }: SpotCheckLimits): void {
+  const checkedMs = verifiedToMs(known) ?? known.begunMs;
+  if (nowMs - checkedMs < everyMs) return;
+  throw new SnapshotIncomplete(
+    `disk ${known.label} was last read whole ${Math.floor((nowMs - checkedMs) / dayMs)} days ago: its source shows changes only, so that no block is checked in between`,
+  );
 }
 
 /** A full listing compares every block with the newest point: nothing is left to check. */

@@ -12,7 +12,13 @@ const image = z.object({
   filename: z.string(),
   'format-specific': z
     .object({
-      data: z.object({ bitmaps: z.array(bitmap).prefault([]), extents: z.array(extent).prefault([]) }).prefault({}),
+      data: z
+        .object({
+          compat: z.string().optional(),
+          bitmaps: z.array(bitmap).prefault([]),
+          extents: z.array(extent).prefault([]),
+        })
+        .prefault({}),
     })
     .optional(),
 });
@@ -21,6 +27,8 @@ const chain = z.array(image).min(1);
 export interface ImageInfo {
   readonly capacityBytes: number;
   readonly hasSnapshots: boolean;
+  /** Of qcow2: 0.10 or 1.1. */
+  readonly compatibility: string | null;
   /** The image first, then what it was laid over and what it is split into. */
   readonly files: readonly string[];
   readonly bitmaps: readonly ImageBitmap[];
@@ -34,8 +42,16 @@ export interface ImageBitmap {
   readonly inconsistent: boolean;
 }
 
-export async function readImageInfo(path: string, format: string, signal: AbortSignal): Promise<ImageInfo> {
-  const text = await runQemuImg(['info', '--output=json', '--backing-chain', '-f', format, '--', path], signal);
+/** `shared`: also while a machine runs from it; what is said of bitmaps is not current then. */
+export async function readImageInfo(
+  path: string,
+  format: string,
+  signal: AbortSignal,
+  { shared = false }: { readonly shared?: boolean } = {},
+): Promise<ImageInfo> {
+  const options = shared ? ['--force-share'] : [];
+  const command = ['info', '--output=json', '--backing-chain', ...options, '-f', format, '--', path];
+  const text = await runQemuImg(command, signal);
   const parsed = chain.safeParse(JSON.parse(text));
   const top = parsed.data?.[0];
   if (parsed.data === undefined || top === undefined)
@@ -47,6 +63,7 @@ export async function readImageInfo(path: string, format: string, signal: AbortS
   return {
     capacityBytes: top['virtual-size'],
     hasSnapshots: top.snapshots.length > 0,
+    compatibility: top['format-specific']?.data.compat ?? null,
     files: [...new Set([path, ...parts])],
     bitmaps: (top['format-specific']?.data.bitmaps ?? []).map(({ name, flags }) => ({
       name,

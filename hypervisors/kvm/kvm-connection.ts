@@ -1,6 +1,7 @@
 import { SourceNotFound } from '../errors.ts';
-import type { HypervisorConnection } from '../hypervisor.ts';
-import type { KvmMachine, QmpControl } from './kvm-machine.ts';
+import type { HypervisorConnection, Machine } from '../hypervisor.ts';
+import type { KvmMachine } from './kvm-machine.ts';
+import { measureByLibvirt, snapshotByLibvirt } from './libvirt/snapshot-by-libvirt.ts';
 import { measureByQmp, snapshotByQmp } from './snapshot-by-qmp.ts';
 
 /** The `kvm` source: machines of QEMU that run. */
@@ -14,18 +15,23 @@ export function connectKvm(machines: readonly KvmMachine[]): HypervisorConnectio
     async *listMachines(signal) {
       for (const machine of machines) {
         signal.throwIfAborted();
-        yield { name: machine.name, disks: await measureByQmp(machine, qmpOf(machine), signal) };
+        yield { name: machine.name, disks: await measure(machine, signal) };
       }
     },
     async snapshot({ name }, options, signal) {
       const machine = find(name);
-      return await snapshotByQmp(machine, qmpOf(machine), options, signal);
+      const { control } = machine;
+      return control.kind === 'qmp'
+        ? await snapshotByQmp(machine, control, options, signal)
+        : await snapshotByLibvirt(machine, control, options, signal);
     },
     [Symbol.asyncDispose]: async () => undefined,
   };
 }
 
-function qmpOf({ name, control }: KvmMachine): QmpControl {
-  if (control.kind === 'qmp') return control;
-  throw new SourceNotFound(`machine ${name}: libvirt`);
+async function measure(machine: KvmMachine, signal: AbortSignal): Promise<Machine['disks']> {
+  const { control } = machine;
+  return control.kind === 'qmp'
+    ? await measureByQmp(machine, control, signal)
+    : await measureByLibvirt(machine, control, signal);
 }

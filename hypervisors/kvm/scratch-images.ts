@@ -56,7 +56,7 @@ export async function prepareScratch(scratch: ScratchFolder): Promise<void> {
 
 export async function removeScratch({ folder, prefix }: ScratchFolder): Promise<void> {
   for (const name of await inFolder(folder, () => readdir(folder)))
-    if (name.startsWith(prefix)) await rm(join(folder, name), { force: true });
+    if (name.startsWith(prefix)) await rm(join(folder, name), { recursive: true, force: true });
 }
 
 /** Calls back once when too little room is left; a guest whose writes find none is stopped by QEMU. */
@@ -85,7 +85,7 @@ export function watchScratch(
   return { [Symbol.dispose]: () => stopping.abort() };
 }
 
-async function freeBytes(folder: string): Promise<number> {
+export async function freeBytes(folder: string): Promise<number> {
   const { bavail, bsize } = await inFolder(folder, () => statfs(folder));
   return bavail * bsize;
 }

@@ -30,6 +30,8 @@ export interface ServeOptions {
   readonly contexts: readonly string[];
   /** Persistent dirty bitmaps to export. */
   readonly bitmaps?: readonly string[];
+  /** Export the context that tells what the image itself holds. */
+  readonly allocationDepth?: boolean;
 }
 
 export interface ServedImage extends AsyncDisposable {
@@ -56,10 +58,11 @@ class QemuNbd implements AsyncDisposable {
   #failure: string | null = null;
   #log = '';
 
-  constructor({ path, format, writable, bitmaps = [] }: ServeOptions, socket: string) {
+  constructor({ path, format, writable, bitmaps = [], allocationDepth }: ServeOptions, socket: string) {
     this.path = path;
     const mode = writable ? ['--discard=unmap', '--detect-zeroes=unmap'] : ['--read-only'];
     const args = [...mode, `--format=${format}`, `--socket=${socket}`, '--shared=8'];
+    if (allocationDepth === true) args.push('--allocation-depth');
     args.push(...bitmaps.map((name) => `--bitmap=${name}`), '--', path);
     this.#server = spawn('qemu-nbd', args, { stdio: ['ignore', 'ignore', 'pipe'] });
     this.#server.stderr?.setEncoding('utf8').on('data', (text: string) => {

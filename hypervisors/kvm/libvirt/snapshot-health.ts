@@ -1,0 +1,99 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { BlockSource } from '../../hypervisor.ts';
+import { ScratchFull, SnapshotLost } from '../kvm-errors.ts';
+import type { Marks } from '../marks.ts';
+import { endJob, findJob, isOurJob } from './backup-job.ts';
+import { runStateOf } from './domain.ts';
+import type { Virsh } from './virsh.ts';
+
+/** Whether what is read is still the snapshot. Once it is not, nobody may go on reading. */
+
+const watchPauseMs = 5_000;
+
+export class SnapshotHealth implements AsyncDisposable {
+  readonly #virsh: Virsh;
+  readonly #uuid: string;
+  readonly #marks: Marks;
+  readonly #stopping = new AbortController();
+  readonly #watching: Promise<void>;
+  #failure: Error | null = null;
+  #ending: Promise<void> = Promise.resolve();
+
+  constructor(virsh: Virsh, uuid: string, marks: Marks) {
+    this.#virsh = virsh;
+    this.#uuid = uuid;
+    this.#marks = marks;
+    this.#watching = this.#watch();
+  }
+
+  /** Ends the snapshot, and lets a guest go on that QEMU stopped because a write found no room. */
+  giveUp(failure: ScratchFull | SnapshotLost): void {
+    if (this.#failure !== null) return;
+    this.#failure = failure;
+    this.#ending = endJob(this.#virsh, this.#uuid, this.#marks, new AbortController().signal).catch(() => undefined);
+  }
+
+  /** What ended the snapshot; null while nothing did. */
+  get failure(): Error | null {
+    return this.#failure;
+  }
+
+  /** Throws what ended the snapshot. When it returns, everything that was read before is what the disks held. */
+  async check(signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    if (this.#failure === null) {
+      const job = await findJob(this.#virsh, this.#uuid, signal);
+      if (job === null || !isOurJob(job, this.#marks))
+        this.giveUp(
+          new SnapshotLost(`libvirt does not keep the snapshot of domain ${this.#uuid} any more: did somebody end it?`),
+        );
+    }
+    if (this.#failure !== null) throw this.#failure;
+  }
+
+  /** The same disk, whose failures say what ended the snapshot. */
+  watching(source: BlockSource): BlockSource {
+    const explain = async (error: unknown, signal: AbortSignal): Promise<unknown> => {
+      if (signal.aborted) return error;
+      await this.check(signal).catch(() => undefined);
+      return this.#failure ?? error;
+    };
+    return {
+      ...source,
+      async *changedExtents(since, signal) {
+        try {
+          yield* source.changedExtents(since, signal);
+        } catch (error) {
+          throw await explain(error, signal);
+        }
+      },
+      async read(offset, into, signal) {
+        await source.read(offset, into, signal).catch(async (error: unknown) => {
+          throw await explain(error, signal);
+        });
+      },
+    };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stopping.abort();
+    await Promise.allSettled([this.#watching, this.#ending]);
+  }
+
+  /** The scratch folder is watched by itself; a guest that outran that watch stands still. */
+  async #watch(): Promise<void> {
+    const { signal } = this.#stopping;
+    try {
+      for (;;) {
+        await sleep(watchPauseMs, undefined, { signal });
+        if (!(await runStateOf(this.#virsh, this.#uuid, signal)).stoppedByIoError) continue;
+        this.giveUp(
+          new ScratchFull('a write of the guest found no room: the snapshot was given up so that the guest goes on'),
+        );
+        return;
+      }
+    } catch {
+      // Whatever libvirt can't answer now, the check after the last read will meet again.
+    }
+  }
+}
