@@ -1,6 +1,8 @@
+import { examineQmp } from '../../hypervisors/kvm/examine-qmp.ts';
 import { connectKvm } from '../../hypervisors/kvm/kvm-connection.ts';
 import type { KvmMachine } from '../../hypervisors/kvm/kvm-machine.ts';
-import { examineLibvirt, type MachineFinding } from '../../hypervisors/kvm/libvirt/examine-libvirt.ts';
+import { examineLibvirt } from '../../hypervisors/kvm/libvirt/examine-libvirt.ts';
+import type { MachineFinding } from '../../hypervisors/kvm/machine-finding.ts';
 import type { MachineConfig } from '../config/config-schema.ts';
 import { formatBytes } from '../quantities.ts';
 import { type Checked, doubtful, good, type Verdict } from './finding.ts';
@@ -12,7 +14,8 @@ export async function checkKvmMachine(
   signal: AbortSignal,
 ): Promise<Checked<number>> {
   const { control } = kvm;
-  const findings = control.kind === 'libvirt' ? await examineLibvirt(kvm, control, signal) : [];
+  const findings =
+    control.kind === 'libvirt' ? await examineLibvirt(kvm, control, signal) : await examineQmp(kvm, control, signal);
   const trouble = summarize(findings);
   if (trouble?.outcome === 'failed') return { verdict: trouble, value: 0 };
   await using connection = connectKvm([kvm]);

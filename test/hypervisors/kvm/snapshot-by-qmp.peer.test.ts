@@ -10,6 +10,7 @@ import type {
   ReferencePoint,
   SnapshotOptions,
 } from '../../../hypervisors/hypervisor.ts';
+import { examineQmp } from '../../../hypervisors/kvm/examine-qmp.ts';
 import { connectKvm } from '../../../hypervisors/kvm/kvm-connection.ts';
 import {
   MachineBusy,
@@ -199,6 +200,24 @@ describe.skipIf(needs !== null)(`a machine of QEMU${needs === null ? '' : ` (${n
       await taken[Symbol.asyncDispose]();
       expect(await readdir(lab.machine.scratchFolder)).toEqual([]);
       await (await snapshot())[Symbol.asyncDispose]();
+    });
+
+    it('is preceded by a look that says in plain words what is in the way, and changes nothing', async () => {
+      const control = { kind: 'qmp' as const, socket: join(lab.folder, 'qmp'), guestAgentSocket: null };
+      const look = async () => (await examineQmp(lab.machine, control, never)).filter(({ level }) => level !== 'ok');
+      expect((await look()).map(({ disk, what }) => `${disk ?? ''}: ${what}`)).toEqual([
+        'devdisk1: its image (raw) keeps no bitmap: it is read in full after each start of QEMU',
+        `: the scratch folder ${lab.machine.scratchFolder} is not there`,
+        ': points are crash-consistent',
+      ]);
+      await (await snapshot())[Symbol.asyncDispose]();
+      await lab.restart();
+      await lab.crash();
+      expect((await look()).map(({ what }) => what)).toContain('its bitmap is inconsistent: QEMU did not end in order');
+      const threads = await openQemuLab({ iothread: true });
+      const all = await examineQmp(threads.machine, { ...control, socket: join(threads.folder, 'qmp') }, never);
+      await threads[Symbol.asyncDispose]();
+      expect(all.filter(({ what }) => what === 'it has an iothread: QEMU pushes it')).toHaveLength(2);
     });
 
     it('leaves out disks that are excluded, and says so', async () => {
