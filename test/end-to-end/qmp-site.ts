@@ -20,8 +20,12 @@ export interface QmpSite extends AsyncDisposable {
   /** The test's own monitor. */
   readonly monitor: QmpClient;
   readonly scratchFolder: string;
-  /** What `machine` and `source` name replaces the site's own settings of those names. */
-  configure(settings?: { readonly machine?: object; readonly source?: object }): Promise<void>;
+  /** What `machine` and `source` name replaces the site's own settings of those names; the rest stands beside them. */
+  configure(settings?: {
+    readonly machine?: object;
+    readonly source?: object;
+    readonly [key: string]: unknown;
+  }): Promise<void>;
   failkit(...args: readonly string[]): Promise<Outcome>;
   start(...args: readonly string[]): FailkitProcess;
   /** Boots the machine; a writer begins on its second disk. */
@@ -32,12 +36,16 @@ export interface QmpSite extends AsyncDisposable {
   copyDisks(): Promise<ReadonlyMap<string, string>>;
 }
 
-export async function openQmpSite({ iothread = false } = {}): Promise<QmpSite> {
+export async function openQmpSite({ iothread = false, dataMiB = 48 } = {}): Promise<QmpSite> {
   const folder = await mkdtemp(join(tmpdir(), 'failkit-qmp-'));
   const scratchFolder = join(folder, 'scratch');
   const disks: readonly GuestDisk[] = [
     { path: await makeGuestDisk(folder, { format: 'qcow2' }), format: 'qcow2', iothread },
-    { path: await makeDataDisk(folder, { format: 'qcow2', sizeMiB: 48, name: 'data' }), format: 'qcow2', iothread },
+    {
+      path: await makeDataDisk(folder, { format: 'qcow2', sizeMiB: dataMiB, name: 'data' }),
+      format: 'qcow2',
+      iothread,
+    },
   ];
   const qmpSocket = join(folder, 'qmp');
   let running: { readonly guest: Guest; readonly monitor: QmpClient } | null = null;
@@ -50,12 +58,13 @@ export async function openQmpSite({ iothread = false } = {}): Promise<QmpSite> {
     await running?.guest[Symbol.asyncDispose]();
     running = null;
   };
-  const configure: QmpSite['configure'] = async ({ machine = {}, source = {} } = {}) => {
+  const configure: QmpSite['configure'] = async ({ machine = {}, source = {}, ...rest } = {}) => {
     const kvm = { type: 'kvm', qmp: qmpSocket, scratch: scratchFolder, scratchFreeMiBMin: 1, ...source };
     const config = {
       repository: { target: 'filesystem', directory: 'bucket' },
       keys: { provider: 'local-key', file: 'local.key' },
       state: 'state',
+      ...rest,
       machines: [{ name: 'web', quiesce: 'off', source: kvm, ...machine }],
     };
     await writeFile(join(folder, 'failkit.yaml'), stringify(config));
