@@ -58,17 +58,7 @@ export async function openQmpSite({ iothread = false, dataMiB = 48 } = {}): Prom
     await running?.guest[Symbol.asyncDispose]();
     running = null;
   };
-  const configure: QmpSite['configure'] = async ({ machine = {}, source = {}, ...rest } = {}) => {
-    const kvm = { type: 'kvm', qmp: qmpSocket, scratch: scratchFolder, scratchFreeMiBMin: 1, ...source };
-    const config = {
-      repository: { target: 'filesystem', directory: 'bucket' },
-      keys: { provider: 'local-key', file: 'local.key' },
-      state: 'state',
-      ...rest,
-      machines: [{ name: 'web', quiesce: 'off', source: kvm, ...machine }],
-    };
-    await writeFile(join(folder, 'failkit.yaml'), stringify(config));
-  };
+  const configure: QmpSite['configure'] = (settings) => writeConfig({ folder, qmpSocket, scratchFolder }, settings);
   await configure();
   const withConfig = (args: readonly string[]) => ['--config', join(folder, 'failkit.yaml'), ...args];
   let copies = 0;
@@ -95,11 +85,8 @@ export async function openQmpSite({ iothread = false, dataMiB = 48 } = {}): Prom
     },
     async copyDisks() {
       const made = new Map<string, string>();
-      for (const [i, { path, format }] of disks.entries()) {
-        const copy = join(folder, `copy-${++copies}.raw`);
-        await qemuImg(['convert', '-U', '-f', format, '-O', 'raw', path, copy]);
-        made.set(labels[i] ?? '', copy);
-      }
+      for (const [i, disk] of disks.entries())
+        made.set(labels[i] ?? '', await copyDisk(disk, join(folder, `copy-${++copies}.raw`)));
       return made;
     },
     async [Symbol.asyncDispose]() {
@@ -107,6 +94,26 @@ export async function openQmpSite({ iothread = false, dataMiB = 48 } = {}): Prom
       await rm(folder, { recursive: true, force: true });
     },
   };
+}
+
+async function writeConfig(
+  { folder, qmpSocket, scratchFolder }: Readonly<Record<'folder' | 'qmpSocket' | 'scratchFolder', string>>,
+  { machine = {}, source = {}, ...rest }: Parameters<QmpSite['configure']>[0] = {},
+): Promise<void> {
+  const kvm = { type: 'kvm', qmp: qmpSocket, scratch: scratchFolder, scratchFreeMiBMin: 1, ...source };
+  const config = {
+    repository: { target: 'filesystem', directory: 'bucket' },
+    keys: { provider: 'local-key', file: 'local.key' },
+    state: 'state',
+    ...rest,
+    machines: [{ name: 'web', quiesce: 'off', source: kvm, ...machine }],
+  };
+  await writeFile(join(folder, 'failkit.yaml'), stringify(config));
+}
+
+async function copyDisk({ path, format }: GuestDisk, copy: string): Promise<string> {
+  await qemuImg(['convert', '-U', '-f', format, '-O', 'raw', path, copy]);
+  return copy;
 }
 
 async function beginWriting(guest: Guest): Promise<void> {
