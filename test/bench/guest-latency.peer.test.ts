@@ -22,7 +22,8 @@ describe.skipIf(needs !== null).for([
     expect(code).toBe(0);
     expect((await site.failkit('init', '--kit', 'kit')).exitCode).toBe(0);
     const ratios: number[] = [];
-    for (let attempt = 1; attempt <= attemptsMax; attempt++) {
+    // Others use this machine, too: one that met the goal shows that nothing has to wait for the uplink.
+    while (ratios.length < attemptsMax && !ratios.some((ratio) => ratio <= 2)) {
       const begun = await guestClockMs(site.guest);
       await site.guest.run(`sleep ${baselineMs / 1000}`);
       const before = await guestClockMs(site.guest);
