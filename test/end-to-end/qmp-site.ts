@@ -20,8 +20,12 @@ export interface QmpSite extends AsyncDisposable {
   /** The test's own monitor. */
   readonly monitor: QmpClient;
   readonly scratchFolder: string;
-  /** What `machine` and `source` name replaces the site's own settings of those names. */
-  configure(settings?: { readonly machine?: object; readonly source?: object }): Promise<void>;
+  /** What `machine` and `source` name replaces the site's own settings of those names; the rest stands beside them. */
+  configure(settings?: {
+    readonly machine?: object;
+    readonly source?: object;
+    readonly [key: string]: unknown;
+  }): Promise<void>;
   failkit(...args: readonly string[]): Promise<Outcome>;
   start(...args: readonly string[]): FailkitProcess;
   /** Boots the machine; a writer begins on its second disk. */
@@ -32,12 +36,16 @@ export interface QmpSite extends AsyncDisposable {
   copyDisks(): Promise<ReadonlyMap<string, string>>;
 }
 
-export async function openQmpSite({ iothread = false } = {}): Promise<QmpSite> {
+export async function openQmpSite({ iothread = false, dataMiB = 48 } = {}): Promise<QmpSite> {
   const folder = await mkdtemp(join(tmpdir(), 'failkit-qmp-'));
   const scratchFolder = join(folder, 'scratch');
   const disks: readonly GuestDisk[] = [
     { path: await makeGuestDisk(folder, { format: 'qcow2' }), format: 'qcow2', iothread },
-    { path: await makeDataDisk(folder, { format: 'qcow2', sizeMiB: 48, name: 'data' }), format: 'qcow2', iothread },
+    {
+      path: await makeDataDisk(folder, { format: 'qcow2', sizeMiB: dataMiB, name: 'data' }),
+      format: 'qcow2',
+      iothread,
+    },
   ];
   const qmpSocket = join(folder, 'qmp');
   let running: { readonly guest: Guest; readonly monitor: QmpClient } | null = null;
@@ -50,16 +58,7 @@ export async function openQmpSite({ iothread = false } = {}): Promise<QmpSite> {
     await running?.guest[Symbol.asyncDispose]();
     running = null;
   };
-  const configure: QmpSite['configure'] = async ({ machine = {}, source = {} } = {}) => {
-    const kvm = { type: 'kvm', qmp: qmpSocket, scratch: scratchFolder, scratchFreeMiBMin: 1, ...source };
-    const config = {
-      repository: { target: 'filesystem', directory: 'bucket' },
-      keys: { provider: 'local-key', file: 'local.key' },
-      state: 'state',
-      machines: [{ name: 'web', quiesce: 'off', source: kvm, ...machine }],
-    };
-    await writeFile(join(folder, 'failkit.yaml'), stringify(config));
-  };
+  const configure: QmpSite['configure'] = (settings) => writeConfig({ folder, qmpSocket, scratchFolder }, settings);
   await configure();
   const withConfig = (args: readonly string[]) => ['--config', join(folder, 'failkit.yaml'), ...args];
   let copies = 0;
@@ -86,11 +85,8 @@ export async function openQmpSite({ iothread = false } = {}): Promise<QmpSite> {
     },
     async copyDisks() {
       const made = new Map<string, string>();
-      for (const [i, { path, format }] of disks.entries()) {
-        const copy = join(folder, `copy-${++copies}.raw`);
-        await qemuImg(['convert', '-U', '-f', format, '-O', 'raw', path, copy]);
-        made.set(labels[i] ?? '', copy);
-      }
+      for (const [i, disk] of disks.entries())
+        made.set(labels[i] ?? '', await copyDisk(disk, join(folder, `copy-${++copies}.raw`)));
       return made;
     },
     async [Symbol.asyncDispose]() {
@@ -98,6 +94,26 @@ export async function openQmpSite({ iothread = false } = {}): Promise<QmpSite> {
       await rm(folder, { recursive: true, force: true });
     },
   };
+}
+
+async function writeConfig(
+  { folder, qmpSocket, scratchFolder }: Readonly<Record<'folder' | 'qmpSocket' | 'scratchFolder', string>>,
+  { machine = {}, source = {}, ...rest }: Parameters<QmpSite['configure']>[0] = {},
+): Promise<void> {
+  const kvm = { type: 'kvm', qmp: qmpSocket, scratch: scratchFolder, scratchFreeMiBMin: 1, ...source };
+  const config = {
+    repository: { target: 'filesystem', directory: 'bucket' },
+    keys: { provider: 'local-key', file: 'local.key' },
+    state: 'state',
+    ...rest,
+    machines: [{ name: 'web', quiesce: 'off', source: kvm, ...machine }],
+  };
+  await writeFile(join(folder, 'failkit.yaml'), stringify(config));
+}
+
+async function copyDisk({ path, format }: GuestDisk, copy: string): Promise<string> {
+  await qemuImg(['convert', '-U', '-f', format, '-O', 'raw', path, copy]);
+  return copy;
 }
 
 async function beginWriting(guest: Guest): Promise<void> {
