@@ -72,7 +72,7 @@ describe.skipIf(needs !== null)(
       await expectRecovery();
     });
 
-    it.for([1, 2, 3, 4, 5, 6, 7, 8])('is recovered from when it was killed while it read, %i', async (time) => {
+    it.for([1, 3, 5, 8])('is recovered from when it was killed while it read, %i', async (time) => {
       const run = site.start('sync', 'web');
       const before = (await site.checkpoints()).length;
       while ((await site.checkpoints()).length === before) await sleep(20);
@@ -80,7 +80,7 @@ describe.skipIf(needs !== null)(
       run.kill('SIGKILL');
       await run.ended;
       await expectGuestWrites();
-      if (time % 4 === 0) await expectRecovery();
+      if (time > 3) await expectRecovery();
     });
 
     it('says who is there, and touches nothing of theirs', async () => {
