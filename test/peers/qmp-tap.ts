@@ -5,7 +5,7 @@ import { createInterface } from 'node:readline';
 
 export interface QmpTap extends AsyncDisposable {
   readonly socket: string;
-  /** Commands of the client since the tap was armed. */
+  /** Commands of the client since the tap was armed; questions that change nothing are left out. */
   readonly commands: readonly string[];
   /** Calls back when QEMU was given the nth command from now on. */
   arm(nth: number, then: () => void): void;
@@ -28,8 +28,9 @@ export async function tapQmp(socket: string, monitor: string): Promise<QmpTap> {
     }
     qemu.pipe(client, { end: false });
     createInterface({ input: client }).on('line', (line) => {
-      commands.push(String(JSON.parse(line).execute));
-      const fires = armed?.nth === commands.length ? armed : null;
+      const command = String(JSON.parse(line).execute);
+      if (!command.startsWith('query-')) commands.push(command);
+      const fires = armed?.nth === commands.length && commands.at(-1) === command ? armed : null;
       qemu.write(`${line}\n`, () => fires?.then());
     });
   }).listen(socket);
