@@ -1,3 +1,4 @@
+import { chmod } from 'node:fs/promises';
 import type { BlockSource } from '../hypervisor.ts';
 import { baseAllocation, NbdDisk } from '../nbd/nbd-disk.ts';
 import { nbdBlockSource } from '../nbd/nbd-source.ts';
@@ -31,6 +32,8 @@ async function startServer(qmp: QmpClient, path: string, signal: AbortSignal): P
   const addr = { type: 'unix', data: { path } };
   try {
     await qmp.run('nbd-server-start', { addr, 'max-connections': connectionsMax }, signal);
+    // QEMU makes it by its own umask, and whoever may connect reads the disks.
+    await chmod(path, 0o600);
   } catch (cause) {
     if (!(cause instanceof QmpRefused)) throw cause;
     throw new MachineBusy(`${cause.message}: QEMU has one NBD server, and somebody else uses it: end that first`, {
