@@ -42,19 +42,17 @@ describe.skipIf(needs !== null)(`images in other formats than raw (${needs ?? 'r
       expect(dataBytes).toBe(mebibyte);
     });
 
-    it('tells exactly what was written since the snapshot before, trims as zeros', async () => {
+    it('tells exactly what was written since the snapshot before, large trims as zeros', async () => {
       const since = await takeAndClose();
-      await qemuIo(path, 'write -P 7 1M 4k', 'discard 0 64k', 'write -P 9 5M 100k');
+      await qemuIo(path, 'discard 0 1M', 'write -P 7 2M 4k', 'discard 3M 64k', 'write -P 9 5M 100k');
       await using taken = await snapshot(tracked());
-      const extents = await extentsOf(taken, since);
-      expect(extents[0]).toEqual({ offset: 0, length: 65_536, zero: true });
-      // What lies in one cluster beside the data may read as zero, too.
-      expect(rangesOf(extents)).toEqual([
-        [0, 65_536],
-        [mebibyte, mebibyte + 65_536],
-        [5 * mebibyte, 5 * mebibyte + 131_072],
+      // To read a little is cheaper than to ask whether it reads as zero.
+      expect(await extentsOf(taken, since)).toEqual([
+        { offset: 0, length: mebibyte, zero: true },
+        { offset: 2 * mebibyte, length: 65_536, zero: false },
+        { offset: 3 * mebibyte, length: 65_536, zero: false },
+        { offset: 5 * mebibyte, length: 131_072, zero: false },
       ]);
-      expect(extents.filter(({ zero }) => !zero).map(({ offset }) => offset)).toEqual([mebibyte, 5 * mebibyte]);
     });
 
     it('keeps the bitmap of the last point until another run has read by it, whatever fails between', async () => {
@@ -149,17 +147,6 @@ async function extentsOf(taken: MachineSnapshot, since: ReferencePoint): Promise
   for await (const extent of taken.disks[0]?.changedExtents(since, never) ?? []) extents.push(extent);
   return extents;
 }
-
-function rangesOf(extents: readonly Extent[]): readonly (readonly [number, number])[] {
-  const ranges: [number, number][] = [];
-  for (const { offset, length } of extents) {
-    const last = ranges.at(-1);
-    if (last?.[1] === offset) last[1] += length;
-    else ranges.push([offset, offset + length]);
-  }
-  return ranges;
-}
-
 /** One MiB of data at the start, nothing behind it. */
 async function makeImage(path: string, format: ImageFormat): Promise<void> {
   const raw = `${path}.raw`;
