@@ -3,7 +3,7 @@ import { TallyReporter } from './test/lanes/tally-reporter.ts';
 
 const slow = ['test/**/*.slow.test.ts', 'test/**/*.peer.test.ts'];
 /** They compare times: nothing else runs meanwhile. */
-const alone = ['test/bench/*.peer.test.ts'];
+const alone = ['test/bench/*.peer.test.ts', 'test/end-to-end/changed-limits.peer.test.ts'];
 const shared = {
   setupFiles: ['test/canary-setup.ts'],
   pool: 'forks' as const,
