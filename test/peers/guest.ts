@@ -9,6 +9,7 @@ import { accessSync, constants, existsSync, openSync, readFileSync } from 'node:
 import { copyFile, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { cpus, hostname, release, tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
 import { connectWhenThere, type Ready, SerialShell, type ShellAnswer } from './serial-shell.ts';
 import { peerFolder, peerNeeds } from './server-process.ts';
@@ -16,6 +17,7 @@ import { peerFolder, peerNeeds } from './server-process.ts';
 const readyTimeoutMs = 180_000;
 const powerOffTimeoutMs = 60_000;
 const kvmTimeoutMs = 15_000;
+const endPauseMs = 1_000;
 const errorsShownChars = 2_000;
 
 export type DiskFormat = 'raw' | 'qcow2';
@@ -141,11 +143,11 @@ async function boot(options: GuestOptions, accel: 'kvm' | 'tcg'): Promise<Guest>
     await kill();
     await rm(folder, { recursive: true, force: true });
   };
+  const refused = ended.then(() => {
+    throw new Error(`QEMU did not start:\n${readFileSync(at('errors'), 'utf8').slice(-errorsShownChars)}`);
+  });
+  refused.catch(() => null);
   try {
-    const refused = ended.then(() => {
-      throw new Error(`QEMU did not start:\n${readFileSync(at('errors'), 'utf8').slice(-errorsShownChars)}`);
-    });
-    refused.catch(() => null);
     const shell = await Promise.race([SerialShell.connect(at('serial')), refused]);
     // It listens before it has opened its disks, but greets only afterwards.
     await Promise.race([greeted(at('test-qmp')), refused]);
@@ -166,8 +168,10 @@ async function boot(options: GuestOptions, accel: 'kvm' | 'tcg'): Promise<Guest>
       },
     };
   } catch (error) {
+    // A QEMU that ends breaks its connections first.
+    const why = await Promise.race([refused, sleep(endPauseMs, error)]).catch((refusal: unknown) => refusal);
     await removed();
-    throw error;
+    throw why;
   }
 }
 
