@@ -46,8 +46,9 @@ export default defineConfig({
           ...shared,
           name: 'alone',
           include: alone,
-          // Groups run one after the other.
+          // Groups run one after the other, and the files of this one, too.
           sequence: { groupOrder: 1 },
+          maxWorkers: 1,
           testTimeout: 1_200_000,
           hookTimeout: 1_200_000,
         },
