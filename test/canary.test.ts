@@ -1,4 +1,4 @@
-import { mkdtempSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { inspect } from 'node:util';
@@ -32,6 +32,12 @@ describe('a printed secret is found', () => {
   ] as const)('%s', ([, printed]) => {
     expect(leaksIn(printed)).not.toEqual([]);
   });
+});
+
+test('the folder of the whole run is left to whoever made it', () => {
+  const folder = process.env.FAILKIT_CANARY_FOLDER ?? '';
+  removeCanaryFolder(folder);
+  expect(existsSync(folder)).toBe(true);
 });
 
 test('what is no secret is not found', () => {

@@ -9,6 +9,7 @@ import { join } from 'node:path';
 
 const folderVariable = 'FAILKIT_CANARY_FOLDER';
 const seedVariable = 'FAILKIT_CANARY_SEED';
+const inheritedFolder = process.env[folderVariable];
 
 export interface Canaries {
   readonly password: string;
@@ -54,8 +55,9 @@ export function openCanaryFolder(): string {
   return folder;
 }
 
+/** One that a parent process made is left to that: it is not done with it. */
 export function removeCanaryFolder(folder: string): void {
-  rmSync(folder, { recursive: true, force: true });
+  if (folder !== inheritedFolder) rmSync(folder, { recursive: true, force: true });
 }
 
 /** Which secret was printed, how it was written and in which file; empty when all is well. Names no secret itself. */
