@@ -29,7 +29,10 @@ export class PushedDisk {
   readonly #index: number;
   readonly #disk: QemuDisk;
   readonly #tracking: DiskTracking;
-  #stream: { readonly pushed: PushedExtents; readonly ended: Promise<void> } | null = null;
+  /** Where that goes which no part was asked for; from the beginning of its own job on. */
+  #stream: PushedExtents | null = null;
+  /** Bitmaps that the frozen disk has by now. */
+  readonly #placed = new Set<string>();
   #part: Part | null = null;
   /** Jobs follow each other: QEMU's graph is not changed while one runs. */
   #turn: Promise<unknown> = Promise.resolve();
@@ -77,8 +80,10 @@ export class PushedDisk {
     const range = since === null ? { sync: 'full' } : await this.#bitmapRange(since, signal);
     const pushed = new PushedExtents();
     const job = { device: this.#marks.frozenDisk(this.#index), target: this.#marks.server(this.#index), ...range };
-    const ended = this.#inTurn(() => this.#push(job, signal));
-    this.#stream = { pushed, ended };
+    const ended = this.#inTurn(() => {
+      this.#stream = pushed;
+      return this.#push(job, signal);
+    });
     ended.then(
       () => pushed.finish(),
       () => pushed.finish(),
@@ -104,9 +109,12 @@ export class PushedDisk {
   async #bitmapRange(since: Uint8Array, signal: AbortSignal): Promise<Readonly<Record<string, unknown>>> {
     const name = this.#tracking.frozenSince(since);
     const node = this.#marks.frozenDisk(this.#index);
-    await this.#qmp.run('block-dirty-bitmap-add', { node, name, granularity: alignBytes, disabled: true }, signal);
-    const bitmaps = [{ node: this.#disk.node, name }];
-    await this.#qmp.run('block-dirty-bitmap-merge', { node, target: name, bitmaps }, signal);
+    if (!this.#placed.has(name)) {
+      await this.#qmp.run('block-dirty-bitmap-add', { node, name, granularity: alignBytes, disabled: true }, signal);
+      const bitmaps = [{ node: this.#disk.node, name }];
+      await this.#qmp.run('block-dirty-bitmap-merge', { node, target: name, bitmaps }, signal);
+      this.#placed.add(name);
+    }
     return { sync: 'bitmap', bitmap: name, 'bitmap-mode': 'never' };
   }
 
@@ -125,7 +133,7 @@ export class PushedDisk {
 
   async #read(offset: number, into: Uint8Array, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
-    const missing = this.#stream?.pushed.read(offset, into) ?? [{ offset, length: into.length }];
+    const missing = this.#stream?.read(offset, into) ?? [{ offset, length: into.length }];
     for (const range of missing) {
       const start = range.offset - offset;
       await this.#fetch(range.offset, into.subarray(start, start + range.length), signal);
@@ -135,7 +143,7 @@ export class PushedDisk {
   async #fetch(offset: number, into: Uint8Array, signal: AbortSignal): Promise<void> {
     const end = offset + into.length;
     // Whoever waits for this part does not read what else is pushed meanwhile.
-    this.#stream?.pushed.stopWaiting();
+    this.#stream?.stopWaiting();
     for (let at = offset - (offset % alignBytes); at < end; at += partBytesMax) {
       const length = Math.min(
         partBytesMax,
@@ -177,11 +185,11 @@ export class PushedDisk {
     if (this.#part !== null) this.#part.bytes.set(bytes, offset - this.#part.offset);
     else if (this.#stream !== null)
       for (let at = 0; at < bytes.length; at += heldBytesMax)
-        await this.#stream.pushed.take(offset + at, bytes.subarray(at, at + heldBytesMax), signal);
+        await this.#stream.take(offset + at, bytes.subarray(at, at + heldBytesMax), signal);
   }
 
   #takeZeroes(offset: number, length: number): void {
-    if (this.#part === null) this.#stream?.pushed.takeZeroes(offset, length);
+    if (this.#part === null) this.#stream?.takeZeroes(offset, length);
     else this.#part.bytes.fill(0, offset - this.#part.offset, offset - this.#part.offset + length);
   }
 
