@@ -60,7 +60,7 @@ export async function snapshotByQmp(
   if (server !== null) await connectToServer(qmp, pushed, server.path, marks, signal);
   const jobs = pulled.map(({ index }) => marks.job(index));
   const health = opening.use(new SnapshotHealth(qmp, marks, jobs));
-  const { takenAt, quiesced, frozenMs } = await takePoint(qmp, machine, control, disks, marks, options, signal);
+  const { takenAt, quiesced, frozenMs } = await takePoint(qmp, machine.name, control, disks, marks, options, signal);
   opening.use(watchScratch(scratch, (full) => health.giveUp(full)));
   const pulls = await exportDisks(qmp, pulled, marks, nbdSocket, opening, signal);
   const sourceOf = ({ disk }: TakenDisk): BlockSource | undefined =>

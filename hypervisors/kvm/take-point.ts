@@ -1,7 +1,7 @@
 import { QuiesceUnavailable } from '../errors.ts';
 import type { SnapshotOptions } from '../hypervisor.ts';
 import { freezeGuest, GuestAgentFailed, thawGuest } from './guest-agent.ts';
-import type { KvmMachine, QmpControl } from './kvm-machine.ts';
+import type { QmpControl } from './kvm-machine.ts';
 import type { Marks } from './marks.ts';
 import { insertFilters, showFrozenDisks } from './push-disks.ts';
 import type { QmpClient } from './qmp-client.ts';
@@ -21,7 +21,7 @@ export interface TakenPoint {
 
 export async function takePoint(
   qmp: QmpClient,
-  { name }: KvmMachine,
+  machineName: string,
   { guestAgentSocket }: QmpControl,
   disks: readonly TakenDisk[],
   marks: Marks,
@@ -36,7 +36,7 @@ export async function takePoint(
   const since = await freeze(guestAgentSocket, signal);
   if (typeof since !== 'number') {
     if (quiesce === 'prefer') return await unfrozen();
-    throw new QuiesceUnavailable(`machine ${name} can't be frozen: ${since.message}`, { cause: since });
+    throw new QuiesceUnavailable(`machine ${machineName} can't be frozen: ${since.message}`, { cause: since });
   }
   let takenAt: Date;
   try {

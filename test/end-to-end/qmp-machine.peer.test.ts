@@ -2,12 +2,19 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { QmpRefused } from '../../hypervisors/kvm/kvm-errors.ts';
+import { marksOf } from '../../hypervisors/kvm/marks.ts';
+import { listDisks } from '../../hypervisors/kvm/qemu-disks.ts';
+import { QmpClient } from '../../hypervisors/kvm/qmp-client.ts';
+import { takePoint } from '../../hypervisors/kvm/take-point.ts';
+import { trackDisk } from '../../hypervisors/kvm/tracking-bitmaps.ts';
 import { bootGuest, guestNeeds } from '../peers/guest.ts';
 import { checkWritten, newestWrite } from '../peers/guest-writer.ts';
 import { tapQmp } from '../peers/qmp-tap.ts';
 import { differingDisks, observeRun, openQmpSite, type QmpSite } from './qmp-site.ts';
 
 const needs = await guestNeeds();
+const never = new AbortController().signal;
 const suffix = needs === null ? '' : ` (${needs})`;
 
 interface Published {
@@ -45,7 +52,7 @@ describe.skipIf(needs !== null).for(modes)(`a machine of QEMU that writes to $di
   }
 
   const status = async (): Promise<string> => {
-    const answer = await site.monitor.run('query-status', {}, new AbortController().signal);
+    const answer = await site.monitor.run('query-status', {}, never);
     return typeof answer === 'object' && answer !== null && 'status' in answer ? String(answer.status) : '';
   };
 
@@ -72,6 +79,30 @@ describe.skipIf(needs !== null).for(modes)(`a machine of QEMU that writes to $di
     await site.configure();
     expect(published.consistency).toBe('application-consistent');
     expect(published.frozenMs).toBeLessThan(500);
+    const before = await newestWrite(site.guest);
+    await site.guest.run('sleep 0.5');
+    expect(await newestWrite(site.guest)).toBeGreaterThan(before);
+  });
+
+  it('is thawed where the snapshot fails inside the frozen guest', async () => {
+    const { agentSocket, qmpSocket } = site.guest;
+    await using qmp = await QmpClient.open(qmpSocket, never);
+    const control = { kind: 'qmp' as const, socket: qmpSocket, guestAgentSocket: agentSocket };
+    const [disk] = await listDisks(qmp, never);
+    if (disk === undefined) throw new Error('no disk');
+    const marks = marksOf('ffffffff');
+    const gone = { ...disk, node: 'no-such-node' };
+    const tracking = trackDisk(gone, marks, marks.newReferencePoint());
+    const taken = takePoint(
+      qmp,
+      'web',
+      control,
+      [{ index: 0, disk: gone, tracking, mode: 'pull' }],
+      marks,
+      { quiesce: 'require', whenChanging: 'refuse' },
+      never,
+    );
+    await expect(taken).rejects.toThrow(QmpRefused);
     const before = await newestWrite(site.guest);
     await site.guest.run('sleep 0.5');
     expect(await newestWrite(site.guest)).toBeGreaterThan(before);
