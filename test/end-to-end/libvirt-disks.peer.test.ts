@@ -3,7 +3,8 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { makeDataDisk } from '../peers/guest.ts';
 import { libvirtNeeds } from '../peers/libvirt.ts';
-import { differingDisks, type LibvirtSite, observeRun, openLibvirtSite } from './libvirt-site.ts';
+import { differingDisks } from './differing-disks.ts';
+import { type LibvirtSite, observeRun, openLibvirtSite } from './libvirt-site.ts';
 
 const needs = await libvirtNeeds();
 

@@ -7,7 +7,8 @@ import { remedyOf } from '../../agent/remedy.ts';
 import { newestWrite } from '../peers/guest-writer.ts';
 import { libvirtNeeds } from '../peers/libvirt.ts';
 import { peerFolder } from '../peers/server-process.ts';
-import { differingDisks, type LibvirtSite, observeRun, openLibvirtSite } from './libvirt-site.ts';
+import { differingDisks } from './differing-disks.ts';
+import { type LibvirtSite, observeRun, openLibvirtSite } from './libvirt-site.ts';
 import { mountSmallDisk, type SmallDisk } from './small-disk.ts';
 
 const needs = await libvirtNeeds();

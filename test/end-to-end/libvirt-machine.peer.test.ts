@@ -6,7 +6,8 @@ import { connectKvm } from '../../hypervisors/kvm/kvm-connection.ts';
 import { examineLibvirt } from '../../hypervisors/kvm/libvirt/examine-libvirt.ts';
 import { newestWrite } from '../peers/guest-writer.ts';
 import { libvirtNeeds } from '../peers/libvirt.ts';
-import { differingDisks, type LibvirtSite, observeRun, openLibvirtSite } from './libvirt-site.ts';
+import { differingDisks } from './differing-disks.ts';
+import { type LibvirtSite, observeRun, openLibvirtSite } from './libvirt-site.ts';
 
 const needs = await libvirtNeeds();
 const suffix = needs === null ? '' : ` (${needs})`;

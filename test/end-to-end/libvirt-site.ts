@@ -1,11 +1,12 @@
 /** A host with a real libvirt, one machine that never stops writing, and an agent that protects it. */
-import { chmod, mkdir, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { stringify } from 'yaml';
 import { makeDataDisk, makeGuestDisk, qemuImg } from '../peers/guest.ts';
 import { startWriter } from '../peers/guest-writer.ts';
 import { type DomainDisk, defineDomain, type LibvirtGuest, type LibvirtPeer, startLibvirt } from '../peers/libvirt.ts';
+import type { ObservedRun } from './differing-disks.ts';
 import { type FailkitProcess, type Outcome, runFailkit, startFailkit } from './failkit-process.ts';
 
 const pointTimeoutMs = 120_000;
@@ -103,12 +104,6 @@ async function boot(guest: LibvirtGuest): Promise<void> {
   await startWriter(guest, { file: '/data/vdb/slots', mib: 16 });
 }
 
-export interface ObservedRun {
-  readonly outcome: Outcome;
-  /** Of each disk by its label: a raw copy that a program which is no part of ours made at the instant of the snapshot. */
-  readonly oracle: ReadonlyMap<string, string>;
-}
-
 /** The machine stands still from before the run until its snapshot is there, and writes on while it is read. */
 export async function observeRun(site: LibvirtSite, ...args: readonly string[]): Promise<ObservedRun> {
   const { peer, guest, disks } = site;
@@ -133,29 +128,4 @@ export async function observeRun(site: LibvirtSite, ...args: readonly string[]):
     await peer.virsh('resume', guest.name);
   }
   return { outcome: await run.ended, oracle };
-}
-
-/** Labels of disks that differ from the oracle's. */
-export async function differingDisks(
-  site: LibvirtSite,
-  point: string,
-  oracle: ObservedRun['oracle'],
-): Promise<readonly string[]> {
-  const to = join(site.folder, `restored-${point}`);
-  const { exitCode, stderr } = await site.failkit('restore', 'web', '--to', to, '--point', point);
-  if (exitCode !== 0) throw new Error(stderr);
-  const differing: string[] = [];
-  for (const [label, copy] of oracle) {
-    const compared = qemuImg(['compare', '-f', 'raw', '-F', 'raw', copy, join(to, `${label}.raw`)]);
-    if (
-      !(await compared.then(
-        () => true,
-        () => false,
-      ))
-    )
-      differing.push(label);
-    await rm(copy);
-  }
-  await rm(to, { recursive: true });
-  return differing;
 }

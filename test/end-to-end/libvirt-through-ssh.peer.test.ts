@@ -3,7 +3,8 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { sshNeeds } from '../peers/libvirt.ts';
-import { differingDisks, type LibvirtSite, observeRun, openLibvirtSite } from './libvirt-site.ts';
+import { differingDisks } from './differing-disks.ts';
+import { type LibvirtSite, observeRun, openLibvirtSite } from './libvirt-site.ts';
 
 const needs = await sshNeeds();
 

@@ -11,7 +11,8 @@ import { trackDisk } from '../../hypervisors/kvm/tracking-bitmaps.ts';
 import { bootGuest, guestNeeds } from '../peers/guest.ts';
 import { checkWritten, newestWrite } from '../peers/guest-writer.ts';
 import { tapQmp } from '../peers/qmp-tap.ts';
-import { differingDisks, observeRun, openQmpSite, type QmpSite } from './qmp-site.ts';
+import { differingDisks } from './differing-disks.ts';
+import { observeRun, openQmpSite, type QmpSite } from './qmp-site.ts';
 
 const needs = await guestNeeds();
 const never = new AbortController().signal;

@@ -8,6 +8,7 @@ import { listDisks } from '../../hypervisors/kvm/qemu-disks.ts';
 import { QmpClient } from '../../hypervisors/kvm/qmp-client.ts';
 import { bootGuest, type Guest, type GuestDisk, makeDataDisk, makeGuestDisk, qemuImg } from '../peers/guest.ts';
 import { startWriter } from '../peers/guest-writer.ts';
+import type { ObservedRun } from './differing-disks.ts';
 import { type FailkitProcess, type Outcome, runFailkit, startFailkit } from './failkit-process.ts';
 
 const pointTimeoutMs = 120_000;
@@ -124,12 +125,6 @@ async function beginWriting(guest: Guest): Promise<void> {
   await startWriter(guest, { file: '/data/vdb/slots', mib: 16 });
 }
 
-export interface ObservedRun {
-  readonly outcome: Outcome;
-  /** Of each disk by its label: a raw copy of the instant of the snapshot. Empty when the run took none. */
-  readonly oracle: ReadonlyMap<string, string>;
-}
-
 /** The machine stands still from before the run until its snapshot is there, and writes on while it is read. */
 export async function observeRun(site: QmpSite, run: () => FailkitProcess): Promise<ObservedRun> {
   const pointsOf = async () => (await site.bitmaps()).filter((name) => name.includes('-point-'));
@@ -149,27 +144,4 @@ export async function observeRun(site: QmpSite, run: () => FailkitProcess): Prom
     await site.monitor.run('cont', {}, never);
   }
   return { outcome: await ended, oracle };
-}
-
-/** Labels of disks that differ from the oracle's; the copies are removed. */
-export async function differingDisks(
-  site: QmpSite,
-  point: string,
-  oracle: ObservedRun['oracle'],
-): Promise<readonly string[]> {
-  const to = join(site.folder, `restored-${point}`);
-  const { exitCode, stderr } = await site.failkit('restore', 'web', '--to', to, '--point', point);
-  if (exitCode !== 0) throw new Error(stderr);
-  const differing: string[] = [];
-  for (const [label, copy] of oracle) {
-    const compared = qemuImg(['compare', '-f', 'raw', '-F', 'raw', copy, join(to, `${label}.raw`)]);
-    const same = await compared.then(
-      () => true,
-      () => false,
-    );
-    if (!same) differing.push(label);
-    await rm(copy);
-  }
-  await rm(to, { recursive: true });
-  return differing;
 }
