@@ -27,7 +27,9 @@ export async function tapQmp(socket: string, monitor: string): Promise<QmpTap> {
       });
     }
     qemu.pipe(client, { end: false });
-    createInterface({ input: client }).on('line', (line) => {
+    const lines = createInterface({ input: client });
+    lines.on('error', () => undefined); // it passes on those of its input, such as that of a client that was killed
+    lines.on('line', (line) => {
       const command = String(JSON.parse(line).execute);
       if (!command.startsWith('query-')) commands.push(command);
       const fires = armed?.nth === commands.length && commands.at(-1) === command ? armed : null;
