@@ -1,4 +1,5 @@
 import { writeSync } from 'node:fs';
+import { copyBytes } from '../crypto/copy-bytes.ts';
 import {
   type OpenedPiece,
   type OpenedRange,
@@ -20,7 +21,7 @@ function openIntoMemory(task: OpenRangeTask, into: Uint8Array): OpenedRange {
   const pieces: OpenedPiece[] = [];
   let at = 0;
   const failures = openRange(task, ({ firstBlock, bytes }) => {
-    into.set(bytes, at);
+    copyBytes(bytes, into, at);
     pieces.push({ firstBlock, bytes: into.subarray(at, at + bytes.length) });
     at += bytes.length;
   });

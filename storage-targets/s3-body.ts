@@ -68,7 +68,7 @@ async function collect(
       body.destroy(new StoreUnavailable(`${key}: the store sends more than the ${length} bytes it announced`));
       return;
     }
-    bytes.set(chunk, filled);
+    copyChunk(chunk, bytes, filled);
     filled += chunk.length;
     const wait = pace === undefined ? null : waitFor(chunk.length, pace);
     giveBack(chunk);
@@ -85,6 +85,12 @@ async function collect(
   if (filled !== length)
     throw new StoreUnavailable(`${key}: the store's answer ended after ${filled} of ${length} bytes`);
   return bytes;
+}
+
+/** Like `set`, which takes eleven times as long onto shared memory (see `crypto/copy-bytes.ts`): Node copies parts of a buffer by itself. */
+function copyChunk(chunk: Uint8Array, into: Uint8Array, at: number): void {
+  const source = Buffer.from(chunk.buffer, chunk.byteOffset, chunk.length);
+  if (source.copy(into, at, 0, 1) === 1) source.copy(into, at + 1, 1);
 }
 
 /** Gives the memory of a chunk back at once, where the chunk is all of it: garbage collection is late with what lies outside its heap. */

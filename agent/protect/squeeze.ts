@@ -1,6 +1,7 @@
 import type { KeyObject } from 'node:crypto';
 import { readSync } from 'node:fs';
 import { constants, zstdCompressSync } from 'node:zlib';
+import { copyBytes } from '../../crypto/copy-bytes.ts';
 import { freeBytes } from '../../crypto/free-bytes.ts';
 import { blockDigest, digestBytes, prepareDigestKey } from '../../crypto/suite.ts';
 import { type Codec, codec } from '../../replica/segment.ts';
@@ -184,7 +185,7 @@ function compressRuns(task: SqueezeTask, outcomes: Uint8Array, piece: Piece, pac
 function compressRun(task: SqueezeTask, plaintext: Uint8Array, packed: Packed): Pick<SqueezedRecord, 'codec' | 'body'> {
   const place = (bytes: Uint8Array): Uint8Array => {
     const body = task.bytes.subarray(packed.end, packed.end + bytes.length);
-    body.set(bytes);
+    copyBytes(bytes, body, 0);
     packed.end += bytes.length;
     return body;
   };
