@@ -17,7 +17,10 @@ export class SocketMemory {
   /** From now on until it is disposed, somebody takes bytes as they come. */
   startTaking(): Disposable {
     this.#takers += 1;
-    return { [Symbol.dispose]: () => void (this.#takers -= 1) };
+    const stop = (): void => {
+      this.#takers -= 1;
+    };
+    return { [Symbol.dispose]: stop };
   }
 
   /** The chunk was used up, and is not looked at again. */
