@@ -169,7 +169,7 @@ export const mutants: readonly Mutant[] = [
     rule: 'R6',
     name: 'a summary forgets the watermark',
     edits: [{ file: state, find: '      watermark: this.watermark,\n', replace: '      watermark: 0,\n' }],
-    shows: ['garbage kept'],
+    shows: ['segment lost', 'chain refused'],
   },
   {
     rule: 'R7',
