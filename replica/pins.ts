@@ -28,7 +28,7 @@ export function pinsPrefix(machineId: Uint8Array): string {
   return `${machinePrefix(machineId)}pins/`;
 }
 
-export function pinName(machineId: Uint8Array, point: number, hours: number, id: string): string {
+function pinName(machineId: Uint8Array, point: number, hours: number, id: string): string {
   return `${pinsPrefix(machineId)}${decimal(point, 16)}-${decimal(hours, 6)}-${id}`;
 }
 
