@@ -238,6 +238,24 @@ it('a client that takes no answers is given up, and its memory with it', async (
   expect(served.server.connections).toBe(0);
 });
 
+it('a client on a slow line is not given up while an answer moves', async () => {
+  const bytes = randomBytes(4 * mebi, 5);
+  await using served = await serve([new MemoryExport('d', bytes)], { bounds: { stallMs: 300 } });
+  using raw = await RawClient.connect(served.socket);
+  await raw.enter({ structured: false });
+  raw.socket.pause();
+  raw.request(read, 0, bytes.length);
+  const received: Buffer[] = [];
+  for (let left = 16 + bytes.length; left > 0; await sleep(10)) {
+    const chunk: Buffer | null = raw.socket.read(Math.min(left, 32 * 1024)) ?? raw.socket.read();
+    if (raw.ended) break;
+    if (chunk === null) continue;
+    received.push(chunk);
+    left -= chunk.length;
+  }
+  expect(Buffer.compare(Buffer.concat(received).subarray(16), bytes)).toBe(0);
+});
+
 it('a client that stops in the middle of a request is given up; one that is silent between two is not', async () => {
   await using served = await serve([new MemoryExport('d', Buffer.alloc(mebi, 1))], { bounds: { stallMs: 300 } });
   using idle = await RawClient.connect(served.socket);
