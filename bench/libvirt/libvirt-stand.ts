@@ -58,7 +58,11 @@ export async function openLibvirtStand(arena: Arena): Promise<LibvirtStand> {
       await run(guest, 'sync');
       return pairs.length;
     },
-    requireRestored: (dataDisk) => requireSameImage(data, dataDisk, stand.newFolder()),
+    requireRestored: async (dataDisk) => {
+      // QEMU writes out what it holds of the image's own tables.
+      await peer.virsh('suspend', guest.name);
+      await requireSameImage(data, dataDisk, stand.newFolder());
+    },
     [Symbol.asyncDispose]: () => held.disposeAsync(),
   };
 }

@@ -1,0 +1,12 @@
+import { NbdDisk } from '../hypervisors/nbd/nbd-disk.ts';
+import { parseNbdUri } from '../hypervisors/nbd/nbd-uri.ts';
+import { Random } from './random.ts';
+const never = new AbortController().signal;
+const [uri='', count='400', depth='1'] = process.argv.slice(2);
+await using disk = await NbdDisk.open(parseNbdUri(uri), {}, never);
+const random = new Random(11); const n = Number(count);
+const at = Array.from({length:n}, () => random.below(disk.capacityBytes/4096)*4096);
+const times:number[]=[]; const start = performance.now(); let next = 0;
+await Promise.all(Array.from({length:Number(depth)}, async () => { const into = new Uint8Array(4096); for (;;) { const i = next++; if (i>=n) return; const t=performance.now(); await disk.read(at[i]!, into, never); times.push(performance.now()-t); } }));
+times.sort((a,b)=>a-b);
+console.log(`${n} reads depth ${depth}: mean ${((performance.now()-start)/n).toFixed(2)} ms, median ${times[n>>1]?.toFixed(2)}, p90 ${times[Math.floor(n*.9)]?.toFixed(2)}`);
