@@ -75,12 +75,15 @@ async function openAgent(stand: LibvirtStand, repository: object, storeFolder: s
 
 async function openVirtnbdbackup(stand: LibvirtStand, options: readonly string[]): Promise<MachineCopy> {
   const storeFolder = join(stand.stand.place.memoryFolder, 'virtnbdbackup');
+  // Asked for with every address but the usual one, and of no use here.
+  const place = ['--uri', stand.uri, '--user', 'nobody', '--password', 'none'];
   const tool = (name: string): string => join(peerFolder(virtnbdbackupPeer), name);
   const copy = (level: string): Promise<Measured> =>
     measure({
       command: tool('virtnbdbackup'),
       args: [
-        ...['--uri', stand.uri, '--domain', stand.domain, '--level', level, '--output', storeFolder],
+        ...place,
+        ...['--domain', stand.domain, '--level', level, '--output', storeFolder],
         ...['--scratchdir', stand.scratch, '--noprogress', ...options],
       ],
     });
@@ -92,7 +95,8 @@ async function openVirtnbdbackup(stand: LibvirtStand, options: readonly string[]
       measure({
         command: tool('virtnbdrestore'),
         args: [
-          ...['--uri', stand.uri, '--input', storeFolder, '--output', to, '--noprogress'],
+          ...place,
+          ...['--input', storeFolder, '--output', to, '--noprogress'],
           ...['--logfile', join(stand.stand.place.folder, 'virtnbdrestore.log')],
         ],
       }),
