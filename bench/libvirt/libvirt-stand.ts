@@ -43,7 +43,7 @@ export async function openLibvirtStand(arena: Arena): Promise<LibvirtStand> {
     { label: 'vda', path: await makeGuestDisk(peer.folder, { format: 'qcow2' }), format: 'qcow2' },
     { label: 'vdb', path: data, format: 'qcow2' },
   ];
-  const guest = await defineDomain(peer, { name: 'web', disks });
+  const guest = await defineDomain(peer, { name: `bench-${process.pid}`, disks });
   await guest.start();
   await guest.ready();
   // Nobody writes but who is told to.
