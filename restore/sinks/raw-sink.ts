@@ -106,7 +106,11 @@ function rawSink(
     mayHoldContent: !at.isNew,
     write: (offset, bytes, signal) => guarded(() => writeFully(file, offset, bytes, signal)),
     read: (offset, into, signal) => guarded(() => readFully(file, offset, into, at.path, signal)),
-    direct: { fd: file.fd, refusal: (error) => outputError(error, at.path), noteWritten: () => undefined },
+    direct: {
+      place: async (offset, length) => [{ at: offset, length, fd: file.fd, offset }],
+      refusal: (error) => outputError(error, at.path),
+      noteWritten: () => undefined,
+    },
     complete: () =>
       guarded(async () => {
         await file.sync();
