@@ -42,7 +42,9 @@ export function register(program: Command, run: RunCommand): void {
       'folder for all disks (LABEL.raw) and attachments; with --disk the file, block device or NBD export itself',
     )
     .addOption(
-      new Option('--format <format>', 'of the files; qcow2 needs qemu-utils').choices(['raw', 'qcow2', 'vhdx']).default('raw'),
+      new Option('--format <format>', 'of the files; qcow2 needs qemu-utils')
+        .choices(['raw', 'qcow2', 'vhdx'])
+        .default('raw'),
     )
     .option('--point <point>', 'number, or a time (the newest point not after it); default: the newest')
     .option('--disk <label>', 'restore this disk only')

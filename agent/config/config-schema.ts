@@ -350,7 +350,8 @@ function refuseImpossibleDisk(
   const refuse = (key: string, message: string): void => context.addIssue({ code: 'custom', path: [key], message });
   if (disk.path === undefined && disk.nbd === undefined) refuse('path', 'is missing: give a path, or an nbd address');
   if (disk.path !== undefined && disk.nbd !== undefined) refuse('nbd', 'is there besides a path: give one of the two');
-  if (disk.nbd !== undefined && (disk.format ?? 'raw') !== 'raw') refuse('format', 'is for files: an export is always raw');
+  if (disk.nbd !== undefined && (disk.format ?? 'raw') !== 'raw')
+    refuse('format', 'is for files: an export is always raw');
   if (disk.tracking !== 'none' && disk.format !== 'qcow2')
     refuse('tracking', 'needs format: qcow2, for only such images keep bitmaps');
 }

@@ -5,8 +5,8 @@ import { crc32cWithout } from './crc32c.ts';
 import { PageCache } from './file-pages.ts';
 import { mebibyte, putGuid, viewOf } from './little-endian.ts';
 import { metadataIds, metadataTableBytes } from './metadata.ts';
-import { regionIds, regionTableBytes, regionTableOffsets } from './region-table.ts';
 import type { RandomAccessFile } from './random-access-file.ts';
+import { regionIds, regionTableBytes, regionTableOffsets } from './region-table.ts';
 import { blockState, entryBytes } from './vhdx-block-table.ts';
 import { headerBytes, headerOffsets } from './vhdx-header.ts';
 import { openVhdxLayer } from './vhdx-layer.ts';
@@ -38,7 +38,10 @@ export class VhdxWriter {
     this.#file = file;
     this.#blocks = blocks;
     const first = places.blockTable + tableMebibytes(blocks.length);
-    const ends = blocks.reduce((end, place) => (place === 0 ? end : Math.max(end, place + blockBytes / mebibyte)), first);
+    const ends = blocks.reduce(
+      (end, place) => (place === 0 ? end : Math.max(end, place + blockBytes / mebibyte)),
+      first,
+    );
     this.#endMebibytes = ends;
   }
 
@@ -191,7 +194,11 @@ function metadata(capacityBytes: number): Uint8Array {
   const ofDisk = 6;
   const items = [
     { id: metadataIds.fileParameters, flags: 4, bytes: numbers(blockBytes, 0) },
-    { id: metadataIds.diskSize, flags: ofDisk, bytes: numbers(capacityBytes % 2 ** 32, Math.floor(capacityBytes / 2 ** 32)) },
+    {
+      id: metadataIds.diskSize,
+      flags: ofDisk,
+      bytes: numbers(capacityBytes % 2 ** 32, Math.floor(capacityBytes / 2 ** 32)),
+    },
     { id: metadataIds.page83, flags: ofDisk, bytes: identity },
     { id: metadataIds.logicalSector, flags: ofDisk, bytes: numbers(sectorBytes) },
     { id: metadataIds.physicalSector, flags: ofDisk, bytes: numbers(physicalSectorBytes) },

@@ -131,7 +131,12 @@ export async function takeName(partial: string, path: string): Promise<void> {
   await syncFolder(dirname(path));
 }
 
-export async function writeFully(file: FileHandle, offset: number, bytes: Uint8Array, signal: AbortSignal): Promise<void> {
+export async function writeFully(
+  file: FileHandle,
+  offset: number,
+  bytes: Uint8Array,
+  signal: AbortSignal,
+): Promise<void> {
   for (let done = 0; done < bytes.length; ) {
     signal.throwIfAborted();
     done += (await file.write(bytes, done, bytes.length - done, offset + done)).bytesWritten;

@@ -4,7 +4,16 @@ import type { FilePiece } from '../../hypervisors/hypervisor.ts';
 import { ImageCorrupt, ImageUnsupported } from '../../hypervisors/vhdx/image-errors.ts';
 import { openLocalFile } from '../../hypervisors/vhdx/local-file.ts';
 import { VhdxWriter } from '../../hypervisors/vhdx/vhdx-writer.ts';
-import { type FileSinkOptions, findOutput, OutputUnusable, outputError, partialPathOf, readFully, takeName, writeFully } from './raw-sink.ts';
+import {
+  type FileSinkOptions,
+  findOutput,
+  OutputUnusable,
+  outputError,
+  partialPathOf,
+  readFully,
+  takeName,
+  writeFully,
+} from './raw-sink.ts';
 import type { RestoreSink } from './sink.ts';
 
 /** Into a new dynamic VHDX file, which takes its name when it is complete. No tool of QEMU or Windows is needed. */
@@ -67,9 +76,7 @@ function vhdxSink(
     async read(offset, into, signal) {
       into.fill(0);
       for (const { at, length, offset: inFile } of writer.written(file.fd, offset, into.length))
-        await guarded(() =>
-          readFully(file, inFile, into.subarray(at - offset, at - offset + length), partial, signal),
-        );
+        await guarded(() => readFully(file, inFile, into.subarray(at - offset, at - offset + length), partial, signal));
     },
     direct: { place, refusal: (error) => outputError(error, partial), noteWritten: () => undefined },
     complete: () =>

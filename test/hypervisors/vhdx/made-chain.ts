@@ -19,7 +19,7 @@ export interface MadeChain {
 export interface ChainShape {
   readonly depth: number;
   readonly sectorBytes: 512 | 4096;
-  /** States that every reader agrees on: what is undefined or unmapped may read as anything. */
+  /** What every reader agrees on: undefined and unmapped blocks may read as anything, and 7-Zip opens no disk of an odd number of sectors. */
   readonly onlyDefined?: boolean;
   /** Children that are larger or smaller than what they lie over. */
   readonly resizes?: boolean;
@@ -31,7 +31,8 @@ export function madeChain(random: Random, { depth, sectorBytes, onlyDefined, res
   let content = Buffer.alloc(0);
   let parentGuid: string | null = null;
   for (let i = 0; i < depth; i++) {
-    const sectors = Math.ceil(((1 + random.below(4)) * mebibyte) / sectorBytes) - random.below(200);
+    const sectors =
+      ((1 + random.below(4)) * mebibyte) / sectorBytes - (onlyDefined === true ? 2 : 1) * random.below(100);
     const capacityBytes: number = i === 0 || resizes === true ? sectors * sectorBytes : content.length;
     const under = content;
     content = Buffer.alloc(capacityBytes);
@@ -45,8 +46,14 @@ export function madeChain(random: Random, { depth, sectorBytes, onlyDefined, res
     }
     const name = `layer-${i}.${i === 0 ? '' : 'a'}vhdx`;
     const dataWriteGuid = `${(random.below(2 ** 32) + 1).toString(16).padStart(8, '0')}-0000-4000-8000-00000000000${i}`;
-    const parent = parentGuid === null ? null : { dataWriteGuid: parentGuid, entries: linksTo(`layer-${i - 1}.${i === 1 ? '' : 'a'}vhdx`, parentGuid) };
-    layers.push({ name, bytes: bytesOf(makeVhdx({ capacityBytes, sectorBytes, blockBytes, blocks, parent, dataWriteGuid })) });
+    const parent =
+      parentGuid === null
+        ? null
+        : { dataWriteGuid: parentGuid, entries: linksTo(`layer-${i - 1}.${i === 1 ? '' : 'a'}vhdx`, parentGuid) };
+    layers.push({
+      name,
+      bytes: bytesOf(makeVhdx({ capacityBytes, sectorBytes, blockBytes, blocks, parent, dataWriteGuid })),
+    });
     parentGuid = dataWriteGuid;
   }
   const top = layers.at(-1);
@@ -69,13 +76,16 @@ function madeBlock(
   isChild: boolean,
   { blockBytes, sectorBytes, onlyDefined }: { blockBytes: number; sectorBytes: number; onlyDefined: boolean },
 ): MadeBlock | null {
-  const states = isChild ? (['none', 'full', 'zero', 'partial', 'partial'] as const) : (['none', 'full', 'full', 'zero'] as const);
+  const states = isChild
+    ? (['none', 'full', 'zero', 'partial', 'partial'] as const)
+    : (['none', 'full', 'full', 'zero'] as const);
   const others = onlyDefined ? [] : (['unmapped', 'undefined'] as const);
   const state = random.pick([...states, ...others]);
   if (state === 'none') return null;
   if (state !== 'full' && state !== 'partial') return { state };
   const bytes = Buffer.alloc(blockBytes, 1 + random.below(255));
-  for (let at = 0; at < blockBytes; at += sectorBytes) bytes.writeUInt32LE(random.below(2 ** 32), at + random.below(sectorBytes - 4));
+  for (let at = 0; at < blockBytes; at += sectorBytes)
+    bytes.writeUInt32LE(random.below(2 ** 32), at + random.below(sectorBytes - 4));
   if (state === 'full') return { state, bytes };
   return { state, bytes, has: madeBits(random, blockBytes / sectorBytes) };
 }

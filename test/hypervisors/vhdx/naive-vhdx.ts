@@ -12,7 +12,9 @@ export function naiveSector(files: readonly Buffer[], sector: number): Buffer {
   if (header === undefined || header.subarray(48, 64).some((byte) => byte !== 0)) throw new Error('a log');
   const table = file.toString('latin1', 196_608, 196_612) === 'regi' ? 196_608 : 262_144;
   const regionTable = file.subarray(table, table + 65_536);
-  const regions = listed(regionTable, 16, regionTable.readUInt32LE(8), (at) => Number(regionTable.readBigUInt64LE(at + 16)));
+  const regions = listed(regionTable, 16, regionTable.readUInt32LE(8), (at) =>
+    Number(regionTable.readBigUInt64LE(at + 16)),
+  );
   const metadata = file.subarray(regions.get('metadata'));
   const items = listed(metadata, 32, metadata.readUInt16LE(10), (at) => metadata.readUInt32LE(at + 16));
   const item = (name: string): number => items.get(name) ?? Number.NaN;
@@ -37,7 +39,9 @@ export function naiveSector(files: readonly Buffer[], sector: number): Buffer {
   if (state !== 7) return zeros;
   const bitmap = entry(Math.floor(block / chunk) * (chunk + 1) + chunk).at;
   const bit = sector % ((chunk * blockBytes) / sectorBytes);
-  return (((file[bitmap + Math.floor(bit / 8)] ?? 0) >> (bit % 8)) & 1) === 1 ? file.subarray(here, here + sectorBytes) : ask();
+  return (((file[bitmap + Math.floor(bit / 8)] ?? 0) >> (bit % 8)) & 1) === 1
+    ? file.subarray(here, here + sectorBytes)
+    : ask();
 }
 
 const names: Readonly<Record<string, string>> = {

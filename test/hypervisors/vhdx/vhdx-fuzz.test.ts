@@ -5,7 +5,16 @@ import { linksTo } from './made-chain.ts';
 import { bytesOf } from './memory-file.ts';
 import { naiveSector } from './naive-vhdx.ts';
 import { openIn } from './read-all.ts';
-import { blockTableAt, logAt, type MadeBlock, makeLogEntry, makeVhdx, mebibyte, metadataAt, sum } from './vhdx-maker.ts';
+import {
+  blockTableAt,
+  logAt,
+  type MadeBlock,
+  makeLogEntry,
+  makeVhdx,
+  mebibyte,
+  metadataAt,
+  sum,
+} from './vhdx-maker.ts';
 
 /**
  * Broken images end in a named error, or in the bytes that are right. Where a checksum covers the change, right is what was there
@@ -63,7 +72,9 @@ function patterned(value: number): Buffer {
 
 function madeFiles(): Readonly<Record<Place['target'], Buffer>> {
   const plan = { capacityBytes, sectorBytes, blockBytes: mebibyte, parent: null, dataWriteGuid: guid } as const;
-  const base = new Map<number, MadeBlock>([1, 2, 4].map((block) => [block, { state: 'full', bytes: patterned(block) }]));
+  const base = new Map<number, MadeBlock>(
+    [1, 2, 4].map((block) => [block, { state: 'full', bytes: patterned(block) }]),
+  );
   const has = Array.from({ length: mebibyte / sectorBytes }, (_, i) => (i < 40 ? i % 3 === 0 : i > 1000));
   const own = new Map<number, MadeBlock>([
     [1, { state: 'partial', bytes: patterned(21), has }],
@@ -142,20 +153,29 @@ it(`${cases} broken images end in a named error or in the right bytes`, { timeou
     const bytes = files[place.target];
     const takeBack = mutate(random, bytes, place);
     const sums = place.summed !== null && random.chance(0.6);
-    const summed = place.summed === null ? null : bytes.subarray(place.summed.at, place.summed.at + place.summed.length);
+    const summed =
+      place.summed === null ? null : bytes.subarray(place.summed.at, place.summed.at + place.summed.length);
     const sumBefore = summed === null ? null : Buffer.from(summed.subarray(4, 8));
     if (sums && summed !== null) sum(summed);
     const started = performance.now();
-    const outcome = await judge(random, files, place.target, rightBytes(place, sums, files, pristine)).catch((cause: unknown) => {
-      throw new Error(`seed ${seed + i}, ${place.name}${sums ? ', summed again' : ''}`, { cause });
-    });
+    const outcome = await judge(random, files, place.target, rightBytes(place, sums, files, pristine)).catch(
+      (cause: unknown) => {
+        throw new Error(`seed ${seed + i}, ${place.name}${sums ? ', summed again' : ''}`, { cause });
+      },
+    );
     expect(performance.now() - started, `seed ${seed + i}`).toBeLessThan(caseMsMax);
     if (sumBefore !== null) summed?.set(sumBefore, 4);
     takeBack();
     const key = `${place.name}${sums ? ', summed again' : ''}: ${outcome}`;
     tally.set(key, (tally.get(key) ?? 0) + 1);
   }
-  if (process.env.FAILKIT_FUZZ_CASES) console.info([...tally].sort().map(([key, count]) => `${count} ${key}`).join('\n'));
+  if (process.env.FAILKIT_FUZZ_CASES)
+    console.info(
+      [...tally]
+        .sort()
+        .map(([key, count]) => `${count} ${key}`)
+        .join('\n'),
+    );
   for (const target of ['base', 'child', 'dirty'] as const) expect(files[target].equals(pristine[target])).toBe(true);
 });
 

@@ -18,7 +18,14 @@ it('a disk of 64 TiB in blocks of 1 MiB is listed and read in bounded memory', {
   const folder = mkdtempSync(join(tmpdir(), 'failkit-large-'));
   const path = join(folder, 'large.vhdx');
   // The maker writes a small disk; its size and its table are made large afterwards.
-  const small = makeVhdx({ capacityBytes: mebibyte, sectorBytes: 512, blockBytes: mebibyte, blocks: new Map(), parent: null, dataWriteGuid: '0a0b0c0d-1111-2222-3333-444455556666' });
+  const small = makeVhdx({
+    capacityBytes: mebibyte,
+    sectorBytes: 512,
+    blockBytes: mebibyte,
+    blocks: new Map(),
+    parent: null,
+    dataWriteGuid: '0a0b0c0d-1111-2222-3333-444455556666',
+  });
   const fd = openSync(path, 'w');
   const tableBytes = 513 * mebibyte;
   ftruncateSync(fd, blockTableAt + tableBytes + 2 * mebibyte);
@@ -36,7 +43,8 @@ it('a disk of 64 TiB in blocks of 1 MiB is listed and read in bounded memory', {
   await using chain = await openChain(path, { openFile: openLocalFile, onWindows: false }, never);
   if (chain === null) throw new Error('it is there');
   const data: number[] = [];
-  for await (const { offset, length, zero } of diskExtents(chain, never)) if (!zero) data.push(offset / mebibyte, length);
+  for await (const { offset, length, zero } of diskExtents(chain, never))
+    if (!zero) data.push(offset / mebibyte, length);
   const used = memoryBytes() - before;
   expect(data).toEqual([123_456, mebibyte, blocks - 1, mebibyte]);
   const last = Buffer.alloc(4096);
@@ -46,7 +54,9 @@ it('a disk of 64 TiB in blocks of 1 MiB is listed and read in bounded memory', {
   rmSync(folder, { recursive: true });
 });
 
-it('a disk of 64 TiB is written in bounded memory, and its far end is where it should be', { timeout: 300_000 }, async () => {
+it('a disk of 64 TiB is written in bounded memory, and its far end is where it should be', {
+  timeout: 300_000,
+}, async () => {
   const folder = mkdtempSync(join(tmpdir(), 'failkit-large-'));
   const path = join(folder, 'written.vhdx');
   {

@@ -104,7 +104,8 @@ function madeHeader(plan: VhdxPlan, sequence: number): Buffer {
   const header = Buffer.alloc(4096);
   header.write('head', 0, 'latin1');
   header.writeBigUInt64LE(BigInt(sequence), 8);
-  guidBytes('11111111-2222-3333-4444-555555555555').copy(header, 16);
+  // 7-Zip takes two files with one identifier for the same one.
+  guidBytes(plan.dataWriteGuid).reverse().copy(header, 16);
   guidBytes(plan.dataWriteGuid).copy(header, 32);
   if (plan.logGuid !== undefined) guidBytes(plan.logGuid).copy(header, 48);
   header.writeUInt16LE(1, 66);
@@ -140,7 +141,9 @@ function madeMetadata(plan: VhdxPlan): Buffer {
 }
 
 function locator({ entries }: MadeParent): Buffer {
-  const pairs = Object.entries(entries).map(([key, value]) => [Buffer.from(key, 'utf16le'), Buffer.from(value, 'utf16le')] as const);
+  const pairs = Object.entries(entries).map(
+    ([key, value]) => [Buffer.from(key, 'utf16le'), Buffer.from(value, 'utf16le')] as const,
+  );
   const head = Buffer.alloc(20 + 12 * pairs.length);
   guidBytes(guids.locatorType).copy(head);
   head.writeUInt16LE(pairs.length, 18);
@@ -219,5 +222,8 @@ const crcs = Array.from({ length: 256 }, (_, byte) => {
 export function guidBytes(guid: string): Buffer {
   const hex = guid.replaceAll('-', '');
   const reversed = (text: string): string => (text.match(/../g) ?? []).reverse().join('');
-  return Buffer.from(reversed(hex.slice(0, 8)) + reversed(hex.slice(8, 12)) + reversed(hex.slice(12, 16)) + hex.slice(16), 'hex');
+  return Buffer.from(
+    reversed(hex.slice(0, 8)) + reversed(hex.slice(8, 12)) + reversed(hex.slice(12, 16)) + hex.slice(16),
+    'hex',
+  );
 }

@@ -6,7 +6,17 @@ import { Random } from '../../random.ts';
 import { linksTo, madeChain } from './made-chain.ts';
 import { bytesOf } from './memory-file.ts';
 import { contentOf, openIn } from './read-all.ts';
-import { blockTableAt, logAt, type MadeBlock, makeLogEntry, makeVhdx, mebibyte, metadataAt, sum, type VhdxPlan } from './vhdx-maker.ts';
+import {
+  blockTableAt,
+  logAt,
+  type MadeBlock,
+  makeLogEntry,
+  makeVhdx,
+  mebibyte,
+  metadataAt,
+  sum,
+  type VhdxPlan,
+} from './vhdx-maker.ts';
 
 const never = new AbortController().signal;
 const guid = '0a0b0c0d-1111-2222-3333-444455556666';
@@ -45,24 +55,30 @@ it('sums as CRC-32C does', () => {
 });
 
 describe('a chain', () => {
-  it.for([1, 2, 3, 4, 5, 6, 7, 8])('of %i random images reads as whoever made it says, whole and in parts', async (depth) => {
-    for (const sectorBytes of [512, 4096] as const) {
-      const random = new Random(depth * 2 + sectorBytes);
-      const made = madeChain(random, { depth, sectorBytes, resizes: depth % 2 === 0 });
-      const files = Object.fromEntries(made.layers.map(({ name, bytes }) => [name, bytes]));
-      await using chain = await openIn(files, made.top.name);
-      expect(Buffer.compare(await contentOf(chain), made.content)).toBe(0);
-      for (let i = 0; i < 20; i++) {
-        const [a, b] = [random.below(made.content.length), random.below(made.content.length)];
-        const into = Buffer.alloc(Math.abs(a - b), 0xee);
-        await readDisk(chain, Math.min(a, b), into, never);
-        expect(Buffer.compare(into, made.content.subarray(Math.min(a, b), Math.max(a, b)))).toBe(0);
+  it.for([1, 2, 3, 4, 5, 6, 7, 8])(
+    'of %i random images reads as whoever made it says, whole and in parts',
+    async (depth) => {
+      for (const sectorBytes of [512, 4096] as const) {
+        const random = new Random(depth * 2 + sectorBytes);
+        const made = madeChain(random, { depth, sectorBytes, resizes: depth % 2 === 0 });
+        const files = Object.fromEntries(made.layers.map(({ name, bytes }) => [name, bytes]));
+        await using chain = await openIn(files, made.top.name);
+        expect(Buffer.compare(await contentOf(chain), made.content)).toBe(0);
+        for (let i = 0; i < 20; i++) {
+          const [a, b] = [random.below(made.content.length), random.below(made.content.length)];
+          const into = Buffer.alloc(Math.abs(a - b), 0xee);
+          await readDisk(chain, Math.min(a, b), into, never);
+          expect(Buffer.compare(into, made.content.subarray(Math.min(a, b), Math.max(a, b)))).toBe(0);
+        }
       }
-    }
-  });
+    },
+  );
 
   it('reads an explicit zero as zero, whatever the parent has there', async () => {
-    const files = { 'p.vhdx': image(), 'a.vhdx': child(linksTo('p.vhdx', guid), { blocks: new Map([[0, { state: 'zero' as const }]]) }) };
+    const files = {
+      'p.vhdx': image(),
+      'a.vhdx': child(linksTo('p.vhdx', guid), { blocks: new Map([[0, { state: 'zero' as const }]]) }),
+    };
     await using chain = await openIn(files, 'a.vhdx');
     expect((await contentOf(chain)).every((byte) => byte === 0)).toBe(true);
   });
@@ -85,10 +101,7 @@ describe('a chain', () => {
 
   it('that is a circle, or longer than Hyper-V makes them, ends', async () => {
     expect(await codeOf({ 'a.vhdx': child(linksTo('a.vhdx', other)) })).toBe('IMAGE_CORRUPT');
-    const layers = Array.from({ length: 70 }, (_, i) => [
-      `${i}.avhdx`,
-      child(linksTo(`${i + 1}.avhdx`, other)),
-    ]);
+    const layers = Array.from({ length: 70 }, (_, i) => [`${i}.avhdx`, child(linksTo(`${i + 1}.avhdx`, other))]);
     expect(await codeOf(Object.fromEntries(layers), '0.avhdx')).toBe('IMAGE_UNSUPPORTED');
   });
 
