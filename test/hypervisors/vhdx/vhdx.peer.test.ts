@@ -14,6 +14,7 @@ import { nbdNeeds, runNbdTool } from '../../peers/nbd.ts';
 import { peerFolder, peerNeeds } from '../../peers/server-process.ts';
 import { Random } from '../../random.ts';
 import { madeChain } from './made-chain.ts';
+import { madeVhdChain } from './made-vhd.ts';
 import { contentOf } from './read-all.ts';
 import { mebibyte } from './vhdx-maker.ts';
 
@@ -69,6 +70,20 @@ describe.skipIf(sevenZip !== null)(`differencing chains (${sevenZip ?? 'real 7-Z
       const what = `depth ${depth}, sectors of ${sectorBytes}, seed ${seed}`;
       expect(Buffer.compare(ours, content), what).toBe(0);
       expect(Buffer.compare(ours, await bySevenZip(path)), what).toBe(0);
+    }
+  });
+});
+
+describe.skipIf(sevenZip !== null)(`chains of VHD files (${sevenZip ?? 'real 7-Zip'})`, () => {
+  it('read as 7-Zip reads them', async () => {
+    for (const depth of [1, 2, 3, 4]) {
+      const { layers, top, content } = madeVhdChain(new Random(20 + depth), depth);
+      for (const { name, bytes } of layers) writeFileSync(join(folder, name), bytes);
+      const path = join(folder, top.name);
+      await using chain = await open(path);
+      const ours = await contentOf(chain);
+      expect(Buffer.compare(ours, content), `depth ${depth}`).toBe(0);
+      expect(Buffer.compare(ours, await bySevenZip(path, 'VHD')), `depth ${depth}`).toBe(0);
     }
   });
 });

@@ -1,9 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import { readDisk } from '../../../hypervisors/vhdx/chain-reader.ts';
+import { diskExtents, readDisk } from '../../../hypervisors/vhdx/chain-reader.ts';
 import { crc32cWithout } from '../../../hypervisors/vhdx/crc32c.ts';
 import { parentPlaces } from '../../../hypervisors/vhdx/parent-places.ts';
 import { Random } from '../../random.ts';
 import { linksTo, madeChain } from './made-chain.ts';
+import { madeVhdChain } from './made-vhd.ts';
 import { bytesOf } from './memory-file.ts';
 import { contentOf, openIn } from './read-all.ts';
 import {
@@ -116,6 +117,63 @@ describe('a chain', () => {
       '\\\\?\\Volume{1}\\machines\\p.vhdx',
       'D:\\web\\p.vhdx',
     ]);
+  });
+});
+
+it('finds its bitmaps in every chunk of a large disk', async () => {
+  // 4096 blocks of 1 MiB share a bitmap.
+  const capacityBytes = 9 * 2 ** 30 + 3 * 512;
+  const has = Array.from({ length: 2048 }, (_, i) => i === 1 || i === 2047);
+  const partial: MadeBlock = { state: 'partial', bytes: Buffer.alloc(mebibyte, 5), has };
+  const blocks = [4095, 4096, 8191, 8192, 9215];
+  const plan = { capacityBytes, blocks: new Map(blocks.map((block) => [block, partial])) };
+  const base = image({ capacityBytes, blocks: new Map([[4096, full(7)]]) });
+  const files = { 'p.vhdx': base, 'a.vhdx': child(linksTo('p.vhdx', guid), plan) };
+  await using chain = await openIn(files, 'a.vhdx');
+  const data: number[] = [];
+  for await (const { offset, length, zero } of diskExtents(chain, never))
+    if (!zero) data.push(offset / 512, length / 512);
+  const [a, b, c, d, e] = blocks.map((block) => block * 2048);
+  const runs = [
+    [a, 1, 1],
+    [a, 2047, 1 + 2048],
+    [c, 1, 1],
+    [c, 2047, 1],
+    [d, 1, 1],
+    [d, 2047, 1],
+    [e, 1, 1],
+    [e, 2047, 1],
+  ];
+  expect(data).toEqual(runs.flatMap(([first = 0, at = 0, length = 0]) => [first + at, length]));
+  const into = Buffer.alloc(1536);
+  await readDisk(chain, (b ?? 0) * 512, into, never);
+  expect([into[511], into[512], into[1024]]).toEqual([7, 5, 7]);
+});
+
+describe('a VHD', () => {
+  it.for([1, 2, 3, 4])('that lies over %i others but one reads as whoever made it says', async (depth) => {
+    const made = madeVhdChain(new Random(depth), depth);
+    const files = Object.fromEntries(made.layers.map(({ name, bytes }) => [name, bytes]));
+    await using chain = await openIn(files, made.top.name);
+    expect(Buffer.compare(await contentOf(chain), made.content)).toBe(0);
+  });
+
+  it('is read by the copy of its footer where the end of the file is torn, and refused where both are', async () => {
+    const { top } = madeVhdChain(new Random(7), 1);
+    const torn = changed(top.bytes, top.bytes.length - 500, [9]);
+    expect(await codeOf({ a: torn }, 'a')).toBe('read');
+    expect(await codeOf({ a: changed(torn, 12, [9]) }, 'a')).toBe('IMAGE_CORRUPT');
+  });
+
+  it('over a parent that was exchanged is refused, and one whose blocks share a place, too', async () => {
+    const { layers } = madeVhdChain(new Random(3), 2);
+    const stranger = madeVhdChain(new Random(4), 3).layers[1]?.bytes ?? Buffer.alloc(0);
+    const files = { 'layer-0.vhd': stranger, 'layer-1.avhd': layers[1]?.bytes ?? Buffer.alloc(0) };
+    expect(await codeOf(files, 'layer-1.avhd')).toBe('IMAGE_PARENT_MISMATCH');
+    const twice = Buffer.from(madeVhdChain(new Random(5), 1).top.bytes);
+    const place = [4096, 4100, 4104].map((at) => twice.readUInt32BE(at)).find((each) => each !== 0xffffffff) ?? 9;
+    for (const at of [4096, 4100]) twice.writeUInt32BE(place, at);
+    expect(await codeOf({ a: twice }, 'a')).toBe('IMAGE_CORRUPT');
   });
 });
 
