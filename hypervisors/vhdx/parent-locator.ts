@@ -3,7 +3,7 @@ import { guidAt, viewOf, zeroGuid } from './little-endian.ts';
 
 /** By what a differencing image finds its parent, and knows it again (MS-VHDX 2.6.2.6). */
 
-export const vhdxLocatorType = 'b04aefb7-d19e-4a81-b789-25b8e9445913';
+const vhdxLocatorType = 'b04aefb7-d19e-4a81-b789-25b8e9445913';
 const guidText = /^\{?([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})\}?$/i;
 
 export interface ParentLocator {

@@ -9,7 +9,7 @@ import { parentOf } from './vhd-parent.ts';
 
 /** VHD, the older format (Virtual Hard Disk Image Format Specification 1.0): fixed, dynamic, differencing. Numbers are big-endian. */
 
-export const sectorBytes = 512;
+const sectorBytes = 512;
 const footerBytes = 512;
 const headerBytes = 1024;
 const unusedBlock = 0xffffffff;

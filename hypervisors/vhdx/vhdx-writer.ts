@@ -21,7 +21,7 @@ const places = { log: 1, metadata: 2, blockTable: 3 } as const;
 const identifierBytes = 8;
 
 /** Images of Windows have whole sectors. */
-export function vhdxCapacity(capacityBytes: number): number {
+function vhdxCapacity(capacityBytes: number): number {
   return Math.ceil(capacityBytes / sectorBytes) * sectorBytes;
 }
 

@@ -2,8 +2,11 @@ import type { Random } from '../../random.ts';
 import type { MadeChain, MadeLayer } from './made-chain.ts';
 import { makeVhd, vhdBlockBytes } from './vhd-maker.ts';
 
-/** A random chain of growing VHD files, with what the disk holds according to whoever made them. */
-export function madeVhdChain(random: Random, depth: number): MadeChain {
+/**
+ * A random chain of growing VHD files, with what the disk holds according to whoever made them. `leftovers`: what stands in sectors of the
+ * base that its bitmaps do not name. 7-Zip wants zeros there.
+ */
+export function madeVhdChain(random: Random, depth: number, leftovers = 0xdd): MadeChain {
   const content = Buffer.alloc(3 * vhdBlockBytes - 512 * 2 * random.below(100));
   const layers: MadeLayer[] = [];
   const identifier = (i: number): Buffer => Buffer.alloc(16, i + 1);
@@ -19,7 +22,7 @@ export function madeVhdChain(random: Random, depth: number): MadeChain {
         const at = block * vhdBlockBytes + sector * 512;
         if (own && at < content.length) bytes.copy(content, at, sector * 512, sector * 512 + 512);
         // Nobody is to read what is not there.
-        if (!own) bytes.fill(0xdd, sector * 512, sector * 512 + 512);
+        if (!own) bytes.fill(i === 0 ? leftovers : 0xdd, sector * 512, sector * 512 + 512);
       }
       blocks.set(block, { bytes, has });
     }

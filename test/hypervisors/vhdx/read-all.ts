@@ -5,7 +5,7 @@ import { memoryFile } from './memory-file.ts';
 
 const never = new AbortController().signal;
 
-export function filesOf(files: Readonly<Record<string, Uint8Array>>): OpenFile {
+function filesOf(files: Readonly<Record<string, Uint8Array>>): OpenFile {
   return async (path): Promise<RandomAccessFile | null> => {
     const bytes = files[path];
     return bytes === undefined ? null : memoryFile(path, bytes);

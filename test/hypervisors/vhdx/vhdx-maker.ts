@@ -3,7 +3,7 @@
 export const mebibyte = 2 ** 20;
 export const metadataAt = 2 * mebibyte;
 export const blockTableAt = 3 * mebibyte;
-export const logAt = mebibyte;
+export const logAt = 2 ** 20;
 
 export type MadeBlock =
   | { readonly state: 'undefined' | 'zero' | 'unmapped' }
@@ -219,7 +219,7 @@ const crcs = Array.from({ length: 256 }, (_, byte) => {
   return crc;
 });
 
-export function guidBytes(guid: string): Buffer {
+function guidBytes(guid: string): Buffer {
   const hex = guid.replaceAll('-', '');
   const reversed = (text: string): string => (text.match(/../g) ?? []).reverse().join('');
   return Buffer.from(

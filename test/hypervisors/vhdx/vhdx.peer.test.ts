@@ -77,7 +77,7 @@ describe.skipIf(sevenZip !== null)(`differencing chains (${sevenZip ?? 'real 7-Z
 describe.skipIf(sevenZip !== null)(`chains of VHD files (${sevenZip ?? 'real 7-Zip'})`, () => {
   it('read as 7-Zip reads them', async () => {
     for (const depth of [1, 2, 3, 4]) {
-      const { layers, top, content } = madeVhdChain(new Random(20 + depth), depth);
+      const { layers, top, content } = madeVhdChain(new Random(20 + depth), depth, 0);
       for (const { name, bytes } of layers) writeFileSync(join(folder, name), bytes);
       const path = join(folder, top.name);
       await using chain = await open(path);
