@@ -20,6 +20,7 @@ export class DefinitionImpossible extends Error {
 
 export interface DefineOptions {
   readonly to: string;
+  readonly format: string;
   readonly disk?: string;
   readonly force?: boolean;
   /** An address of libvirt. */
@@ -47,6 +48,8 @@ export async function checkDefinition(options: DefineOptions, point: OpenPoint, 
     throw impossible(
       `point ${point.point} of ${point.manifest.machineName} holds no definition of libvirt, because it was not read through libvirt: say --qemu for a script that starts it`,
     );
+  if (defines && options.format === 'vhdx')
+    throw impossible('libvirt starts no machine from vhdx files: restore raw or qcow2');
   if (!defines && network !== undefined)
     throw impossible('the script for QEMU connects no network: leave out --network');
   const wanted = nameOf(options, point);

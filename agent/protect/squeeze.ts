@@ -4,6 +4,7 @@ import { constants, zstdCompressSync } from 'node:zlib';
 import { copyBytes } from '../../crypto/copy-bytes.ts';
 import { freeBytes } from '../../crypto/free-bytes.ts';
 import { blockDigest, digestBytes, prepareDigestKey } from '../../crypto/suite.ts';
+import type { FilePiece } from '../../hypervisors/hypervisor.ts';
 import { type Codec, codec } from '../../replica/segment.ts';
 import { blockKind, isToRead } from './stretch.ts';
 
@@ -39,8 +40,9 @@ export interface SqueezeTask {
 
 /** Where the worker reads the stretch by itself: piece after piece, so that what is read is still in the core's cache when it is used. */
 export interface StretchFile {
-  readonly fd: number;
-  /** Of the stretch's first byte. */
+  /** Ascending and disjoint; what none of them covers reads as zero. */
+  readonly pieces: readonly FilePiece[];
+  /** Of the stretch's first byte, on the disk. */
   readonly offset: number;
   /** To the end of the stretch, or of the disk: what lies beyond reads as zero. */
   readonly length: number;
@@ -114,13 +116,23 @@ function readPiece({ bytes, file, blockSize, kinds }: SqueezeTask, first: number
   return piece;
 }
 
-function readFully({ fd, offset }: StretchFile, at: number, into: Uint8Array): boolean {
+function readFully({ pieces, offset }: StretchFile, at: number, into: Uint8Array): boolean {
+  const start = offset + at;
+  let filled = 0;
   try {
-    for (let done = 0; done < into.length; ) {
-      const count = readSync(fd, into, done, into.length - done, offset + at + done);
-      if (count === 0) return false;
-      done += count;
+    for (const piece of pieces) {
+      const from = Math.max(start, piece.at);
+      const to = Math.min(start + into.length, piece.at + piece.length);
+      if (from >= to) continue;
+      into.fill(0, filled, from - start);
+      filled = to - start;
+      for (let done = from - start; done < filled; ) {
+        const count = readSync(piece.fd, into, done, filled - done, piece.offset + start + done - piece.at);
+        if (count === 0) return false;
+        done += count;
+      }
     }
+    into.fill(0, filled);
     return true;
   } catch {
     // Not swallowed: the owner of the file reads the stretch again, and says what is wrong with it.
