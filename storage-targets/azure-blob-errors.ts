@@ -71,6 +71,7 @@ const byCode: Readonly<Record<string, Make>> = {
   ConditionNotMet: exists,
   // Credentials that may create but not overwrite are told so instead of the condition that was not met.
   UnauthorizedBlobOverwrite: exists,
+  InvalidAuthenticationInfo: denied,
   InvalidRange: (_, text, because) => new RangeInvalid(text, because),
   Md5Mismatch: checksum,
   InvalidMd5: checksum,

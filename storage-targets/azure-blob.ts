@@ -10,7 +10,8 @@ import { checkBytes, recordedSha256 } from './checked-bytes.ts';
 import { ClockSkewed, RangeInvalid, StoreUnavailable, Unsupported } from './errors.ts';
 import { checkListPrefix } from './object-name.ts';
 import { pacedBody } from './paced-body.ts';
-import type { ByteRange, GetOptions, ObjectInfo, PutOptions, StorageTarget } from './storage-target.ts';
+import type { ByteRange, GetOptions, ObjectInfo, Pace, PutOptions, StorageTarget } from './storage-target.ts';
+import { takenOrDenied } from './taken-or-denied.ts';
 
 /** One container of Azure Blob storage. Opening sends nothing; each method translates one call. */
 export async function openAzureTarget(options: AzureOptions): Promise<StorageTarget> {
@@ -52,22 +53,19 @@ async function putIfAbsent(
   const crc64 = await crc64Of(container.subject(name), bytes, options.sha256);
   // The SDK's sending takes the whole buffer behind an array that is no Buffer; this is a view, not a copy.
   const whole = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  await container.request(
-    'putting',
-    name,
-    signal,
-    (abortSignal, pace) => {
-      const body = pace === undefined || bytes.length === 0 ? whole : pacedBody(bytes, pace);
-      return blob.upload(typeof body === 'object' && 'pipe' in body ? () => body : body, bytes.length, {
-        abortSignal,
-        conditions: { ifNoneMatch: '*' },
-        blobHTTPHeaders: { blobContentType: 'application/octet-stream' },
-        metadata: { sha256: Buffer.from(options.sha256).toString('hex') },
-        transactionalContentCrc64: crc64,
-      });
-    },
-    options.pace,
-  );
+  const upload = (abortSignal: AbortSignal, pace: Pace | undefined) =>
+    blob.upload(pace === undefined || bytes.length === 0 ? whole : () => pacedBody(bytes, pace), bytes.length, {
+      abortSignal,
+      conditions: { ifNoneMatch: '*' },
+      blobHTTPHeaders: { blobContentType: 'application/octet-stream' },
+      metadata: { sha256: Buffer.from(options.sha256).toString('hex') },
+      transactionalContentCrc64: crc64,
+    });
+  try {
+    await container.request('putting', name, signal, upload, options.pace);
+  } catch (error) {
+    throw await takenOrDenied(error, container.subject(name), () => headBlob(container, name, signal));
+  }
 }
 
 /** The checksum that Azure verifies on arrival. MD5, which it takes, too, is not there on hosts in FIPS mode. */
@@ -85,7 +83,7 @@ async function getBlob(
   { pace, into }: GetOptions = {},
 ): Promise<Uint8Array> {
   const blob = container.blob(name);
-  const read = async (abortSignal: AbortSignal, paced: typeof pace) => {
+  const read = async (abortSignal: AbortSignal, paced: Pace | undefined) => {
     const found = await blob.download(range?.offset ?? 0, range?.length, { abortSignal, maxRetryRequests: 0 });
     const how = { ...(paced && { pace: paced }), ...(into && { into }) };
     const answer = {

@@ -38,6 +38,8 @@ export function gcsAuthorization(options: GcsConnectionOptions, agents: HttpAgen
     options.credentials === undefined
       ? new GoogleAuth({
           scopes: [scope],
+          // Nobody needs it: but without one the library asks Cloud Resource Manager, where an agent has no business.
+          projectId: 'none',
           clientOptions: { transporterOptions },
           ...(options.universe !== undefined && { universeDomain: options.universe }),
         })

@@ -38,7 +38,7 @@ export class GcsFailure extends Error {
   readonly headers: HttpAnswer['headers'];
   readonly asked: Asked;
 
-  constructor(asked: Asked, { status, headers }: HttpAnswer, body: string) {
+  constructor(asked: Asked, { status, headers }: Pick<HttpAnswer, 'status' | 'headers'>, body: string) {
     const { reason, message } = parseError(body);
     super(message);
     this.asked = asked;
@@ -141,13 +141,20 @@ function networkError(code: string, message: string, about: string): StorageErro
   );
 }
 
+/** The file of the credentials, or of the token that is exchanged for one. */
+const unreadable: ReadonlySet<string> = new Set(['ENOENT', 'EACCES', 'EISDIR']);
+
+/** The library copies them from Node's errors, without what else those say. */
+const errno = /^E[A-Z]+$/;
+
 /** Whoever gives out tokens may be away, distrusted, or say no; the library wraps what it got in errors of its own. */
 function tokenError({ cause }: NoToken, about: string): StorageError {
   const inner = cause instanceof Error ? cause : new Error('no reason was given');
   const where = `${about}: no token`;
   for (const each of [inner, inner.cause]) {
-    const code = each instanceof Error ? networkCode(each) : null;
-    if (code !== null) return networkError(code, inner.message, where);
+    const code = field(each, 'code');
+    if (typeof code === 'string' && (errno.test(code) || isUntrusted(code)) && !unreadable.has(code))
+      return networkError(code, inner.message, where);
   }
   const status = field(field(inner, 'response'), 'status');
   const text = `${where}${said(inner.message, '')}`;

@@ -12,6 +12,7 @@ import { field } from './network-errors.ts';
 import { checkListPrefix } from './object-name.ts';
 import { pacedBody } from './paced-body.ts';
 import type { ByteRange, GetOptions, ObjectInfo, Pace, PutOptions, StorageTarget } from './storage-target.ts';
+import { takenOrDenied } from './taken-or-denied.ts';
 
 /** One bucket of Google Cloud Storage, through its JSON API. Opening sends nothing; each method translates one call. */
 export async function openGcsTarget(options: GcsOptions): Promise<StorageTarget> {
@@ -62,7 +63,11 @@ async function putIfAbsent(
     const { body } = await bucket.call(uploadCall(metadata, bytes, pace), either);
     body.resume();
   };
-  await bucket.request('putting', name, signal, send, options.pace);
+  try {
+    await bucket.request('putting', name, signal, send, options.pace);
+  } catch (error) {
+    throw await takenOrDenied(error, bucket.subject(name), () => headObject(bucket, name, signal));
+  }
 }
 
 /** One request of two parts, the metadata and the bytes, so that the store checks them before the object exists. */

@@ -50,7 +50,10 @@ function isNetworkCode(code: string, error: Error): boolean {
 
 /** What a store or an SDK says, as the end of a line of our own: printable, short, and nothing when it is the code once more. */
 export function said(message: string, code: string): string {
-  const printable = message.replace(/[^\x20-\x7e]+/g, ' ').trim();
+  const printable = message
+    .replace(/[^\x20-\x7e]+/g, ' ')
+    .trim()
+    .replace(/\.+$/, '');
   return printable === '' || printable === code ? '' : `: ${printable.slice(0, messageLengthMax)}`;
 }
 

@@ -2,6 +2,11 @@
 import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import {
+  ContainerSASPermissions,
+  generateBlobSASQueryParameters,
+  StorageSharedKeyCredential,
+} from '@azure/storage-blob';
 import { connectAzure } from '../../storage-targets/azure-blob-connection.ts';
 import type { AzureOptions } from '../../storage-targets/azure-blob-container.ts';
 import { canaries } from '../canary.ts';
@@ -86,4 +91,21 @@ async function createContainer(peer: AzurePeer): Promise<string> {
       await sleep(100);
     }
   }
+}
+
+/** A shared access signature for one container: `permissions` are letters as Azure has them, r read, l list, c create. */
+export function sasFor(
+  peer: AzurePeer,
+  containerName: string,
+  permissions: string,
+  untilMs: number,
+): { reveal(): string } {
+  const key = new StorageSharedKeyCredential(peer.account, peer.accountKey.reveal());
+  const settings = {
+    containerName,
+    permissions: ContainerSASPermissions.parse(permissions),
+    expiresOn: new Date(untilMs),
+  };
+  const text = generateBlobSASQueryParameters(settings, key).toString();
+  return { reveal: () => text };
 }

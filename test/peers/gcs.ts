@@ -2,8 +2,8 @@
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import type { GcsOptions } from '../../storage-targets/gcs-bucket.ts';
-import { httpAgents } from '../../storage-targets/http-agents.ts';
-import { exchange } from '../../storage-targets/http-exchange.ts';
+import { closeAgents, httpAgents } from '../../storage-targets/http-agents.ts';
+import { answerText, exchange } from '../../storage-targets/http-exchange.ts';
 import { peerFolder, peerNeeds, startServer } from './server-process.ts';
 import { makeCertificate } from './tls-certificate.ts';
 
@@ -15,7 +15,7 @@ export interface GcsPeer extends AsyncDisposable {
   readonly caFile: string | null;
   readonly pid: number;
   /** Makes a bucket and returns its name. */
-  createBucket(options?: { readonly versioning?: boolean }): Promise<string>;
+  createBucket(): Promise<string>;
   /** Kills the server at once. */
   stop(): Promise<void>;
 }
@@ -60,7 +60,7 @@ export async function startFakeGcs(options: { readonly tls?: boolean } = {}): Pr
     serviceAccountKey: makeServiceAccountKey(),
     caFile,
     pid: server.pid,
-    createBucket: ({ versioning = false } = {}) => createBucket(endpoint, caFile, versioning),
+    createBucket: () => createBucket(endpoint, caFile),
     stop,
     [Symbol.asyncDispose]: stop,
   };
@@ -81,14 +81,15 @@ function makeServiceAccountKey(): { reveal(): string } {
   return { reveal: () => JSON.stringify(key) };
 }
 
-async function createBucket(endpoint: string, caFile: string | null, versioning: boolean): Promise<string> {
+async function createBucket(endpoint: string, caFile: string | null): Promise<string> {
   const name = `b-${randomUUID()}`;
   const agents = await httpAgents(caFile === null ? {} : { caFile });
-  const body = Buffer.from(JSON.stringify({ name, versioning: { enabled: versioning } }));
+  const body = Buffer.from(JSON.stringify({ name }));
   const headers = { 'content-type': 'application/json', 'content-length': String(body.length) };
   const url = `${endpoint}/storage/v1/b?project=berlin`;
   const answer = await exchange(agents, { method: 'POST', url, headers, body: [body] }, new AbortController().signal);
-  answer.body.resume();
+  await answerText(answer);
+  closeAgents(agents);
   if (answer.status !== 200) throw new Error(`no bucket was made: HTTP ${answer.status}`);
   return name;
 }
