@@ -59,7 +59,11 @@ export async function startAzurite(options: { readonly tls?: boolean } = {}): Pr
         ? []
         : ['--oauth', 'basic', '--cert', certificate.certFile, '--key', certificate.keyFile]),
     ],
-    env: () => ({ AZURITE_ACCOUNTS: `${account}:${accountKey.reveal()}` }),
+    // It reads thousands of modules before it listens.
+    env: () => ({
+      AZURITE_ACCOUNTS: `${account}:${accountKey.reveal()}`,
+      NODE_COMPILE_CACHE: join(peerFolder('azurite'), 'compiled'),
+    }),
   });
   const stop = async () => {
     await server.stop();
