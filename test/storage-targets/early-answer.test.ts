@@ -77,10 +77,7 @@ describe('a put that the store refuses before it has read it', () => {
   const paced = (most: number) => sleep(2).then(() => Math.min(most, 128 * 1024));
 
   it.each(
-    Object.keys(opened).flatMap((store) => [
-      [store, 'at once', atOnce] as const,
-      [store, 'at a pace', paced] as const,
-    ]),
+    Object.keys(opened).flatMap((store) => [[store, 'at once', atOnce] as const, [store, 'at a pace', paced] as const]),
   )('sends nothing more of its memory, which may hold anything by then (%s, %s)', async (name, _, pace) => {
     await using target = (await opened[name]?.()) ?? expect.unreachable(name);
     const bytes = new Uint8Array(new SharedArrayBuffer(8 * mebibyte));
