@@ -12,7 +12,7 @@ const shared = {
 
 export default defineConfig({
   test: {
-    globalSetup: ['test/canary-sweep.ts'],
+    globalSetup: ['test/canary-sweep.ts', 'test/build-agent.ts'],
     reporters: ['default', new TallyReporter()],
     maxWorkers: 2,
     // Console output goes straight to the process's own streams, where it is recorded for the canary check.
