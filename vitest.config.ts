@@ -5,14 +5,14 @@ const slow = ['test/**/*.slow.test.ts', 'test/**/*.peer.test.ts'];
 /** They compare times: nothing else runs meanwhile. */
 const alone = ['test/bench/*.peer.test.ts', 'test/end-to-end/changed-limits.peer.test.ts'];
 const shared = {
-  setupFiles: ['test/canary-setup.ts'],
+  setupFiles: ['test/canary-setup.ts', 'test/new-directory-setup.ts'],
   pool: 'forks' as const,
   execArgv: ['--disable-warning=ExperimentalWarning'],
 };
 
 export default defineConfig({
   test: {
-    globalSetup: ['test/canary-sweep.ts', 'test/build-agent.ts'],
+    globalSetup: ['test/canary-sweep.ts', 'test/temporary-folder.ts', 'test/build-agent.ts'],
     reporters: ['default', new TallyReporter()],
     maxWorkers: 2,
     // Console output goes straight to the process's own streams, where it is recorded for the canary check.
