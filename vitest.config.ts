@@ -1,4 +1,5 @@
 import { defineConfig } from 'vitest/config';
+import { LongestFirst } from './test/lanes/longest-first.ts';
 import { TallyReporter } from './test/lanes/tally-reporter.ts';
 
 const slow = ['test/**/*.slow.test.ts', 'test/**/*.peer.test.ts'];
@@ -15,6 +16,7 @@ export default defineConfig({
     globalSetup: ['test/canary-sweep.ts', 'test/temporary-folder.ts', 'test/build-agent.ts'],
     reporters: ['default', new TallyReporter()],
     maxWorkers: 2,
+    sequence: { sequencer: LongestFirst },
     // Console output goes straight to the process's own streams, where it is recorded for the canary check.
     disableConsoleIntercept: true,
     projects: [
