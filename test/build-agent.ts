@@ -3,11 +3,11 @@
  * compiles. Tests start hundreds of processes and thousands of threads; from sources, each would take several times the CPU time.
  */
 import { spawnSync } from 'node:child_process';
-import { readdirSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 
 const root = join(import.meta.dirname, '..');
-const built = join(root, 'dist/agent/main.js');
+const folder = join(root, 'dist/agent');
 const sources = [
   'agent',
   'crypto',
@@ -22,7 +22,7 @@ const sources = [
 
 export function setup(): void {
   process.env.NODE_COMPILE_CACHE ??= join(root, 'node_modules/.cache/compiled-by-node');
-  const builtMs = modifiedMs(built);
+  const builtMs = modifiedMs(join(folder, 'main.js'));
   if (sources.flatMap(filesIn).some((file) => modifiedMs(file) >= builtMs)) build();
 }
 
@@ -38,11 +38,16 @@ function modifiedMs(path: string): number {
   return statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
 }
 
+/** Beside the last one, which other tests may be starting at this moment. */
 function build(): void {
+  const [next, last] = [`${folder}.next-${process.pid}`, `${folder}.last-${process.pid}`];
   const rolldown = join(root, 'node_modules/rolldown/bin/cli.mjs');
-  const { status, stderr } = spawnSync(process.execPath, [rolldown, '-c', 'rolldown.config.ts'], {
+  const { status, stderr } = spawnSync(process.execPath, [rolldown, '-c', 'rolldown.config.ts', '--dir', next], {
     cwd: root,
     encoding: 'utf8',
   });
   if (status !== 0) throw new Error(`the agent was not built: ${stderr}`);
+  if (existsSync(folder)) renameSync(folder, last);
+  renameSync(next, folder);
+  rmSync(last, { recursive: true, force: true });
 }
