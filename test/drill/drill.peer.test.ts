@@ -146,9 +146,9 @@ describe.skipIf(needs !== null)(`failkit drill --local${described}`, () => {
   }
   test.for(failing)('%s fails the drill: %s', failsTheDrill);
 
-  // These at one time, for they mostly wait for what does not come.
+  // At one time, for they wait for what does not come; only one of them boots a kernel, whose timer fails on too busy a machine.
   test.concurrent.for(late)('%s fails the drill: %s', failsTheDrill);
-  test.concurrent('what has to listen and does not, and a command that fails, fail the drill', async () => {
+  test('what has to listen and does not, and a command that fails, fail the drill', async () => {
     const { exitCode, one } = await drillOne('good', '--check', 'port=22', '--check', 'command=exit 3');
     expect(one.findings.map(({ code, what }) => `${code} ${what}`)).toEqual([
       'PORT_CLOSED port 22: nothing listens',
