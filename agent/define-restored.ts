@@ -2,7 +2,8 @@ import { chmod, readFile, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { definitionName, nvramName } from '../hypervisors/kvm/libvirt/capture-definition.ts';
 import { openVirsh } from '../hypervisors/kvm/libvirt/virsh.ts';
-import { newDefinition, shapeOf } from '../restore/definition/new-definition.ts';
+import { parseMachine, qemuMachineName } from '../hypervisors/kvm/qemu-machine.ts';
+import { type MachineShape, newDefinition, shapeOf } from '../restore/definition/new-definition.ts';
 import { plainShape, qemuScript } from '../restore/definition/qemu-script.ts';
 import type { RestoredDisk, RestoredMachine } from '../restore/definition/restored-machine.ts';
 import type { OpenPoint } from '../restore/open-point.ts';
@@ -83,11 +84,19 @@ export async function defineRestored(
     }
   }
   if (qemu !== undefined) {
-    await writeNew(qemu, qemuScript(machine, captured === null ? plainShape : shapeOf(captured)), options);
+    const shape = captured === null ? await capturedShape(options, point) : shapeOf(captured);
+    await writeNew(qemu, qemuScript(machine, shape), options);
     await chmod(qemu, 0o700);
     made.push(`script for QEMU in ${qemu}`);
   }
   return made;
+}
+
+/** Of a machine that was read by QEMU's own monitor; of any other that libvirt did not describe, a plain one. */
+async function capturedShape({ to }: DefineOptions, { manifest }: OpenPoint): Promise<MachineShape> {
+  if (!manifest.attachments.some(({ name }) => name === qemuMachineName)) return plainShape;
+  const machine = parseMachine(await readFile(join(to, 'attachments', qemuMachineName), 'utf8'));
+  return machine === null ? plainShape : { ...machine, buses: new Map(Object.entries(machine.buses)) };
 }
 
 /** libvirt allows no slash in a name, and it stands on command lines. */
