@@ -34,7 +34,8 @@ export default defineConfig({
   platform: 'node',
   input: {
     main: 'agent/main.ts',
-    // Threads, which are started by the path of their file.
+    // Threads, and the guard of a frozen guest, are started by the path of their file.
+    'guard-process': 'hypervisors/kvm/guard-process.ts',
     'pipeline-worker': 'agent/protect/pipeline-worker.ts',
     'restore-worker': 'restore/restore-worker.ts',
   },
