@@ -17,8 +17,10 @@ const startTimeoutMs = 20_000;
 const pollMs = 20;
 /** VDDK logs in, asks for a host and waits for it: minutes, where the vCenter is busy. */
 const timeouts = { handshakeMs: 180_000, responseMs: 180_000 };
-/** For the whole disk: more is no accident. */
-const restartsMax = 3;
+/** Of one read, and for the whole disk: more is no accident. */
+const attemptsMax = 3;
+const restartsMax = 50;
+const restartDelayMs = 300;
 /** Buffers of 1 MiB instead of 64 KiB: https://knowledge.broadcom.com/external/article/313937 */
 const ourConfig = 'vixDiskLib.nfcAio.Session.BufSizeIn64KB=16\nvixDiskLib.nfcAio.Session.BufCount=4\n';
 
@@ -51,7 +53,7 @@ interface OpenDisk extends AsyncDisposable {
   explain(error: unknown): unknown;
 }
 
-/** Survives the end of its nbdkit: VDDK was seen to crash, and what was read so far is good. */
+/** Survives its nbdkit, and a host that failed a read: VDDK was seen to crash, and what was read so far is good. */
 class VddkReader implements DiskReader {
   readonly capacityBytes: number;
   readonly #open: (signal: AbortSignal) => Promise<OpenDisk>;
@@ -81,15 +83,15 @@ class VddkReader implements DiskReader {
   }
 
   async #trying<T>(ask: (open: OpenDisk) => Promise<T>, signal: AbortSignal): Promise<T> {
-    for (;;) {
+    for (let attempt = 1; ; attempt++) {
       const asked = this.#current;
       const open = await asked;
       try {
         return await ask(open);
       } catch (error) {
         signal.throwIfAborted();
-        const isLost = error instanceof NbdConnectionLost || error instanceof NbdTimedOut;
-        if (!isLost || this.#disposed || !this.#restart(asked, open, signal)) throw open.explain(error);
+        const mayPass = isNbdFailure(error) && attempt < attemptsMax && !this.#disposed;
+        if (!mayPass || !this.#restart(asked, open, signal)) throw open.explain(error);
       }
     }
   }
@@ -107,8 +109,14 @@ class VddkReader implements DiskReader {
 
   async #replace(failed: OpenDisk, signal: AbortSignal): Promise<OpenDisk> {
     await failed[Symbol.asyncDispose]();
+    await sleep(restartDelayMs, undefined, { signal });
     return await this.#open(signal);
   }
+}
+
+/** What a new nbdkit may cure. */
+function isNbdFailure(error: unknown): boolean {
+  return error instanceof NbdRequestFailed || error instanceof NbdConnectionLost || error instanceof NbdTimedOut;
 }
 
 async function allExtents(nbd: NbdDisk, signal: AbortSignal): Promise<readonly Extent[]> {
@@ -143,7 +151,7 @@ async function openOnce(
     const isNbd =
       error instanceof NbdRequestFailed || error instanceof NbdConnectionLost || error instanceof NbdTimedOut;
     const what = process.end === null ? 'a read failed' : `nbdkit is gone (${process.end})`;
-    return isNbd ? explainFailure(process.messages, login, disk, what, error) : error;
+    return isNbdFailure(error) ? explainFailure(process.messages, login, disk, what, error) : error;
   };
   const nbd = opening.use(await connectWhenReady(process, socket, login, disk, signal));
   const held = opening.move();

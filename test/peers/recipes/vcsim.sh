@@ -4,4 +4,4 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cp "$parts"/*.go "$parts"/go.mod "$parts"/go.sum "$work/"
 cd "$work"
-CGO_ENABLED=0 GOFLAGS=-p=1 go build -trimpath -ldflags='-s -w' -o "$into/vcsim" .
+CGO_ENABLED=0 GOFLAGS=-p=1 go build -ldflags='-s -w' -o "$into/vcsim" .

@@ -130,7 +130,7 @@ func (f *front) behave(body []byte) error {
 	err := json.Unmarshal(body, &f.behaviour)
 	// Without the hand-off, a task that waits holds no lock: its state can be looked at.
 	delays := map[string]int{"LockHandoff": 0}
-	for _, task := range []string{"CreateSnapshot", "RemoveSnapshot", "ConsolidateVMDisks"} {
+	for _, task := range []string{"CreateSnapshot_Task", "RemoveSnapshot_Task", "ConsolidateVMDisks_Task"} {
 		delays[task] = f.behaviour.TaskDelayMs
 	}
 	simulator.TaskDelay = simulator.DelayConfig{MethodDelay: delays}

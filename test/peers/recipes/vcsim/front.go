@@ -155,8 +155,8 @@ func (f *front) answer(w http.ResponseWriter, r *http.Request, method *simulator
 			return nil, f.removeSnapshot(ctx, request)
 		})
 	case *types.ConsolidateVMDisks_Task:
-		f.startTask(w, method, func(ctx *simulator.Context) (types.AnyType, types.BaseMethodFault) {
-			f.setConsolidationNeeded(ctx, f.machine(request.This), false)
+		f.startTask(w, method, func(*simulator.Context) (types.AnyType, types.BaseMethodFault) {
+			setConsolidationNeeded(f.machine(request.This), false)
 			return nil, nil
 		})
 	case *types.Login:
@@ -277,8 +277,7 @@ func (f *front) startTask(w http.ResponseWriter, method *simulator.Method, work 
 		writeFault(w, &types.ManagedObjectNotFound{Obj: entity})
 		return
 	}
-	name := strings.ToLower(method.Name[:1]) + strings.TrimSuffix(method.Name[1:], "_Task")
-	task := f.runTask(vm, name, func(ctx *simulator.Context) (types.AnyType, types.BaseMethodFault) {
+	task := f.runTask(vm, method.Name, func(ctx *simulator.Context) (types.AnyType, types.BaseMethodFault) {
 		if hurt := f.take(method.Name, "task"); hurt != nil {
 			return nil, newFault(hurt)
 		}
@@ -288,9 +287,10 @@ func (f *front) startTask(w http.ResponseWriter, method *simulator.Method, work 
 		`<%sResponse xmlns="urn:vim25"><returnval type="Task">%s</returnval></%sResponse>`, method.Name, task.Self.Value, method.Name))
 }
 
-func (f *front) runTask(vm mo.Reference, name string, work work) *simulator.Task {
+func (f *front) runTask(vm mo.Reference, method string, work work) *simulator.Task {
 	ctx := f.context()
-	task := simulator.CreateTask(vm, name, func(*simulator.Task) (types.AnyType, types.BaseMethodFault) { return work(ctx) })
+	task := simulator.CreateTask(vm, strings.ToLower(method[:1])+strings.TrimSuffix(method[1:], "_Task"), func(*simulator.Task) (types.AnyType, types.BaseMethodFault) { return work(ctx) })
+	task.Info.Name = method // as a vCenter names it
 	task.Run(ctx)
 	return task
 }

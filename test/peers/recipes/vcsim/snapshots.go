@@ -142,7 +142,7 @@ func (f *front) removeSnapshot(ctx *simulator.Context, request *types.RemoveSnap
 			backing.FileName, backing.Parent = f.disks[diskID(vm.Self, device.Key)].base, nil
 		})
 	}
-	f.setConsolidationNeeded(ctx, vm, f.behaviour.NeedsConsolidation)
+	setConsolidationNeeded(vm, f.behaviour.NeedsConsolidation)
 	return nil
 }
 
@@ -151,8 +151,8 @@ func (f *front) wait(task types.ManagedObjectReference) {
 	f.model.Map().Get(task).(*simulator.Task).Wait()
 }
 
-func (f *front) setConsolidationNeeded(ctx *simulator.Context, vm *simulator.VirtualMachine, needed bool) {
-	ctx.Update(vm, []types.PropertyChange{{Name: "runtime.consolidationNeeded", Val: types.NewBool(needed)}})
+func setConsolidationNeeded(vm *simulator.VirtualMachine, needed bool) {
+	vm.Runtime.ConsolidationNeeded = needed
 }
 
 // forgetOld removes the oldest copies of snapshots that are gone, but none that the record of changes compares with.
