@@ -1,7 +1,8 @@
 /** nbdkit's real VDDK plugin with our stand-in for VMware's library: it proves what we do, and nothing about VMware's. */
 import { type ChildProcess, fork } from 'node:child_process';
+import { randomFillSync } from 'node:crypto';
 import { once } from 'node:events';
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -14,7 +15,6 @@ import { openVddkReader } from '../../../hypervisors/vsphere/vddk/vddk-reader.ts
 import type { VddkSettings } from '../../../hypervisors/vsphere/vddk/vddk-settings.ts';
 import { canaries, recordOutput } from '../../canary.ts';
 import { makeStandInVddk, type StandInSettings, type StandInVddk, vddkNeeds } from '../../peers/vddk.ts';
-import { Random } from '../../random.ts';
 
 const needs = await vddkNeeds();
 const never = new AbortController().signal;
@@ -38,8 +38,8 @@ describe.skipIf(needs !== null)(needs ?? 'VDDK', () => {
   beforeAll(async () => {
     root = await mkdtemp(join(tmpdir(), 'failkit-points-'));
     content = new Uint8Array(capacityBytes);
-    new Random(7).fill(content.subarray(1024 * 1024, 3 * 1024 * 1024));
-    new Random(8).fill(content.subarray(capacityBytes - 700));
+    randomFillSync(content, 1024 * 1024, 2 * 1024 * 1024);
+    randomFillSync(content, capacityBytes - 700);
     await mkdir(join(root, 'snapshot-61/a folder'), { recursive: true });
     await writeFile(join(root, 'snapshot-61/a folder/disk.vmdk'), content);
     expected = { root, user: login.user, password, thumbprint };
@@ -92,14 +92,17 @@ describe.skipIf(needs !== null)(needs ?? 'VDDK', () => {
   });
 
   it('goes on when nbdkit is killed in the middle, and when a host fails a read', async () => {
-    await using vddk = await makeStandInVddk({ ...expected, 'read-latency-us': 2_000, 'fail-read': 30 });
+    const marker = join(root, 'failed');
+    const hurt = { 'read-latency-us': 2_000, 'fail-read': 30, 'fail-once': marker };
+    await using vddk = await makeStandInVddk({ ...expected, ...hurt });
     await using reader = await open(vddk);
     const read = new Uint8Array(capacityBytes);
     const pieces = Array.from({ length: Math.ceil(capacityBytes / 65_536) }, (_, piece) =>
       reader.read(piece * 65_536, read.subarray(piece * 65_536, (piece + 1) * 65_536), never),
     );
     const all = Promise.all(pieces);
-    await sleep(20);
+    while (!existsSync(marker)) await sleep(5);
+    while (processesWith(disk.file).length === 0) await sleep(5);
     for (const pid of processesWith(disk.file)) process.kill(pid, 'SIGKILL');
     await all;
     expect(Buffer.compare(read, content)).toBe(0);
@@ -129,7 +132,10 @@ describe.skipIf(needs !== null)(needs ?? 'VDDK', () => {
   it('finds out what this host lacks before any disk is opened', async () => {
     await using vddk = await makeStandInVddk(expected);
     const settings = settingsOf(vddk);
-    expect(await examineVddk(settings, never)).toMatchObject({ tellsAllocated: true, transports: ['file', 'nbdssl', 'nbd'] });
+    expect(await examineVddk(settings, never)).toMatchObject({
+      tellsAllocated: true,
+      transports: ['file', 'nbdssl', 'nbd'],
+    });
     const code = (changed: Partial<VddkSettings>) =>
       examineVddk({ ...settings, ...changed }, never).then(
         () => 'fine',
