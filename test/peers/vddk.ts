@@ -20,8 +20,10 @@ export interface StandInSettings {
   /** The host's port does not answer. */
   readonly reachable?: 'no';
   readonly 'read-latency-us'?: number;
-  /** The nth read of a process fails. */
+  /** The nth read of an open disk fails. */
   readonly 'fail-read'?: number;
+  /** Only where this file is not there yet; it is made then. */
+  readonly 'fail-once'?: string;
 }
 
 export interface StandInVddk extends AsyncDisposable {

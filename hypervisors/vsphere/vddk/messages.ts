@@ -7,6 +7,7 @@ const tailLines = 3;
 const numbered = /\bError (\d+) \(([^)]*)\)/;
 /** nbdkit's own errors, and those that a plugin or a library gives it to print. */
 const isError = /^nbdkit: (?:[^ ]+: )?error: /;
+const isDebug = /^nbdkit: (?:[^ ]+: )?debug: /;
 const sessionCookie = /vmware_soap_session="?[^\s;"]+"?/g;
 
 export class Messages {
@@ -39,7 +40,8 @@ export class Messages {
       if (vix !== null) return [`VDDK error ${vix[1]} (${vix[2]})`];
       return isError.test(line) ? [line.replace(isError, '')] : [];
     });
-    return [...new Set(told.length > 0 ? told : lines)].slice(-tailLines).join(': ');
+    const rest = lines.filter((line) => !isDebug.test(line));
+    return [...new Set(told.length > 0 ? told : rest)].slice(-tailLines).join(': ');
   }
 
   #addLine(line: string): void {

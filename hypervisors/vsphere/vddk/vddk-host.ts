@@ -29,8 +29,10 @@ export async function examineVddk(settings: VddkSettings, signal: AbortSignal): 
   const nbdkitVersion = await pluginVersion(nbdkit, signal);
   await findLibrary(libdir);
   const asked = await run(nbdkit, ['vddk', '--dump-plugin', `libdir=${libdir}`], signal);
-  if (asked.failed) throw new VddkUnsuitable(`nbdkit can't load the VDDK in ${libdir}: ${asked.said}`);
-  const told = valuesOf(asked.said);
+  const told = valuesOf(asked.printed);
+  // It ends well without a library that it could load, too.
+  if (asked.failed || !told.has('vddk_library_version'))
+    throw new VddkUnsuitable(`nbdkit can't load the VDDK in ${libdir}: is it for this kind of processor${asked.words}`);
   const transports = (told.get('vddk_transport_modes') ?? '').split(':').filter((name) => name !== '');
   if (!settings.transports.split(':').some((name) => transports.includes(name)))
     throw new VddkTransportMissing(
@@ -49,11 +51,11 @@ async function pluginVersion(nbdkit: string, signal: AbortSignal): Promise<strin
   const asked = await run(nbdkit, ['vddk', '--version'], signal);
   const install =
     'install nbdkit and nbdkit-plugin-vddk, 1.42 or newer: Debian 13, Ubuntu 25.04, RHEL 9 and Fedora have them';
-  if (asked.failed) throw new NbdkitMissing(`${nbdkit} can't be used: ${asked.said}: ${install}`);
-  const version = /\b(\d+)\.(\d+)\.\d+/.exec(asked.said);
+  if (asked.failed) throw new NbdkitMissing(`${nbdkit} can't be used${asked.words}: ${install}`);
+  const version = /\b(\d+)\.(\d+)\.\d+/.exec(asked.printed);
   const [major, minor] = [Number(version?.[1] ?? 0), Number(version?.[2] ?? 0)];
   if (major < oldest.major || (major === oldest.major && minor < oldest.minor))
-    throw new NbdkitMissing(`${nbdkit} is too old (${asked.said.slice(0, wordsCharsMax)}): ${install}`);
+    throw new NbdkitMissing(`${nbdkit} is too old (${asked.printed.slice(0, wordsCharsMax)}): ${install}`);
   return version?.[0] ?? '';
 }
 
@@ -79,23 +81,24 @@ async function namesIn(folder: string): Promise<readonly string[]> {
   }
 }
 
-async function run(
-  tool: string,
-  args: readonly string[],
-  signal: AbortSignal,
-): Promise<{ readonly failed: boolean; readonly said: string }> {
+interface Ended {
+  readonly failed: boolean;
+  readonly printed: string;
+  /** What it says about itself, after a colon; empty where it says nothing. */
+  readonly words: string;
+}
+
+async function run(tool: string, args: readonly string[], signal: AbortSignal): Promise<Ended> {
+  const wordsOf = (text: string): string => (text.trim() === '' ? '' : `: ${text.trim().slice(0, wordsCharsMax)}`);
+  const options = { signal, timeout: toolTimeoutMs, env: toolEnvironment };
   try {
-    const { stdout } = await promisify(execFile)(tool, [...args], {
-      signal,
-      timeout: toolTimeoutMs,
-      env: toolEnvironment,
-    });
-    return { failed: false, said: stdout.trim() };
+    const { stdout, stderr } = await promisify(execFile)(tool, [...args], options);
+    return { failed: false, printed: stdout, words: wordsOf(stderr) };
   } catch (cause) {
     signal.throwIfAborted();
-    const missing = cause instanceof Error && 'code' in cause && cause.code === 'ENOENT';
-    const stderr = cause instanceof Error && 'stderr' in cause ? String(cause.stderr).trim() : '';
-    return { failed: true, said: missing ? 'it is not installed' : stderr.slice(0, wordsCharsMax) || String(cause) };
+    const isMissing = cause instanceof Error && 'code' in cause && cause.code === 'ENOENT';
+    const stderr = cause instanceof Error && 'stderr' in cause ? String(cause.stderr) : '';
+    return { failed: true, printed: '', words: wordsOf(isMissing ? 'it is not installed' : stderr) };
   }
 }
 

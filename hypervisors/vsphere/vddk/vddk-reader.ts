@@ -9,7 +9,7 @@ import type { NbdAddress } from '../../nbd/nbd-uri.ts';
 import type { DiskReader, SnapshotDisk, VsphereLogin } from '../disk-reader.ts';
 import { explainFailure } from './explain-failure.ts';
 import { NbdkitProcess } from './nbdkit-process.ts';
-import { VddkFailed } from './vddk-errors.ts';
+import { VddkFailed, VddkHostUnreachable } from './vddk-errors.ts';
 import type { VddkSettings } from './vddk-settings.ts';
 
 /** nbdkit itself; what VDDK takes to open a disk is inside the handshake. */
@@ -18,7 +18,7 @@ const pollMs = 20;
 /** VDDK logs in, asks for a host and waits for it: minutes, where the vCenter is busy. */
 const timeouts = { handshakeMs: 180_000, responseMs: 180_000 };
 /** Of one read, and for the whole disk: more is no accident. */
-const attemptsMax = 3;
+const attemptsMax = 4;
 const restartsMax = 50;
 const restartDelayMs = 300;
 /** Buffers of 1 MiB instead of 64 KiB: https://knowledge.broadcom.com/external/article/313937 */
@@ -85,19 +85,22 @@ class VddkReader implements DiskReader {
   async #trying<T>(ask: (open: OpenDisk) => Promise<T>, signal: AbortSignal): Promise<T> {
     for (let attempt = 1; ; attempt++) {
       const asked = this.#current;
-      const open = await asked;
+      let open: OpenDisk | null = null;
       try {
+        open = await asked;
         return await ask(open);
-      } catch (error) {
+      } catch (caught) {
         signal.throwIfAborted();
-        const mayPass = isNbdFailure(error) && attempt < attemptsMax && !this.#disposed;
-        if (!mayPass || !this.#restart(asked, open, signal)) throw open.explain(error);
+        const error = open === null ? caught : open.explain(caught);
+        const mayPass = error instanceof VddkFailed || error instanceof VddkHostUnreachable;
+        if (!mayPass || attempt === attemptsMax || !this.#restart(asked, open, signal)) throw error;
       }
     }
   }
 
-  /** Many reads fail with one process, and one of them starts the next. */
-  #restart(asked: Promise<OpenDisk>, failed: OpenDisk, signal: AbortSignal): boolean {
+  /** Many reads fail with one process, and one of them starts the next. False: that will not help any more. */
+  #restart(asked: Promise<OpenDisk>, failed: OpenDisk | null, signal: AbortSignal): boolean {
+    if (this.#disposed) return false;
     if (this.#current !== asked) return true;
     if (this.#restarts === restartsMax) return false;
     this.#restarts += 1;
@@ -107,8 +110,8 @@ class VddkReader implements DiskReader {
     return true;
   }
 
-  async #replace(failed: OpenDisk, signal: AbortSignal): Promise<OpenDisk> {
-    await failed[Symbol.asyncDispose]();
+  async #replace(failed: OpenDisk | null, signal: AbortSignal): Promise<OpenDisk> {
+    await failed?.[Symbol.asyncDispose]();
     await sleep(restartDelayMs, undefined, { signal });
     return await this.#open(signal);
   }
@@ -148,8 +151,6 @@ async function openOnce(
   const configFile = settings.configFile ?? ours;
   const process = opening.use(new NbdkitProcess({ settings, login, disk, folder, socket, configFile }));
   const explain = (error: unknown): unknown => {
-    const isNbd =
-      error instanceof NbdRequestFailed || error instanceof NbdConnectionLost || error instanceof NbdTimedOut;
     const what = process.end === null ? 'a read failed' : `nbdkit is gone (${process.end})`;
     return isNbdFailure(error) ? explainFailure(process.messages, login, disk, what, error) : error;
   };
