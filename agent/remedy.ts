@@ -65,6 +65,22 @@ const remedies: Readonly<Record<string, Remedy>> = {
   MACHINE_NOT_RUNNING: stop('source', 'start the machine, or name its images in a source of type image'),
   SNAPSHOT_INCOMPLETE: retry('source', 'run failkit resync, which reads the disks in full'),
 
+  VSPHERE_UNREACHABLE: retry('source', 'check the address, the network, the proxy, and that vCenter has started'),
+  VSPHERE_UNTRUSTED: stop(
+    'source',
+    'find out why before you trust it: when the certificate was exchanged on purpose, correct thumbprint or caFile',
+  ),
+  VSPHERE_LOGIN_REFUSED: stop('source', 'check user and password of the source, and that the account is not locked'),
+  VSPHERE_DENIED: stop('source', 'give the account the privileges that failkit doctor lists, on the machine'),
+  VSPHERE_TIMED_OUT: retry('source', 'see what vCenter is at; the next run cleans up what this one left'),
+  VSPHERE_ANSWER_INVALID: stop('source', 'report this with the version of vCenter and ESXi'),
+  VSPHERE_REQUEST_INVALID: stop('usage', 'take the control character out of the name or the password'),
+  VSPHERE_REFUSED: stop('source', 'see what vSphere says; failkit doctor looks at the machine'),
+  VSPHERE_BUSY: retry('source', 'wait for the other task at the machine, or end it'),
+  VSPHERE_SNAPSHOT_STUCK: retry('source', 'see who holds the files of the machine (another product?), and release them'),
+  VSPHERE_SNAPSHOT_GONE: retry('source', 'leave snapshots that are called failkit-… to failkit; run again'),
+  MACHINE_UNUSABLE: stop('source', 'do what the message says, or protect the machine in another way'),
+
   QEMU_TOOL_FAILED: stop('source', 'install qemu-utils (qemu-nbd, qemu-img), or see what it says of the image'),
   NBD_URI_INVALID: stop('usage', 'correct the NBD URI'),
   NBD_UNREACHABLE: retry('source', 'check the address of the NBD server, and that it runs'),
