@@ -1,6 +1,6 @@
 import type { Element } from '@xmldom/xmldom';
-import { VsphereAnswerInvalid } from './vsphere-errors.ts';
 import { booleanOf, childOf, childText, integerOf, typeOf } from './vim25/soap-xml.ts';
+import { VsphereAnswerInvalid } from './vsphere-errors.ts';
 
 /** The virtual disks among a machine's devices, and why some can't be protected. */
 
@@ -72,9 +72,11 @@ function refusalOf(backing: Element | null, controller: Element | null): string 
   const sharedBus = childText(controller, 'sharedBus');
   if (/RawDiskMapping/.test(type) && childText(backing, 'compatibilityMode') === 'physicalMode')
     return 'it is a raw device in physical mode, of which vSphere takes no snapshots: protect it from inside the guest';
-  if (/RawDiskVer2|PartitionedRaw|LocalPMem/.test(type)) return `its backing is ${type}, of which vSphere takes no snapshots`;
+  if (/RawDiskVer2|PartitionedRaw|LocalPMem/.test(type))
+    return `its backing is ${type}, of which vSphere takes no snapshots`;
   if (/^independent/.test(mode)) return `its mode is ${mode}: snapshots leave it out; set it to dependent`;
-  if (sharing === 'sharingMultiWriter') return 'it is shared by several machines (multi-writer): changes are not tracked';
+  if (sharing === 'sharingMultiWriter')
+    return 'it is shared by several machines (multi-writer): changes are not tracked';
   if (sharedBus === 'virtualSharing' || sharedBus === 'physicalSharing')
     return `its controller shares its bus (${sharedBus}): vSphere takes no snapshots of it`;
   if (childText(backing, 'fileName') === null) return `its backing is ${type}, which has no file`;

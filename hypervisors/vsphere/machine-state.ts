@@ -2,7 +2,17 @@ import type { Element } from '@xmldom/xmldom';
 import { SourceNotFound } from '../errors.ts';
 import { disksOf, hasTpm, isOn, settingOf, type VsphereDisk } from './machine-disks.ts';
 import { listed, type ManagedObject, property, readObject } from './vim25/properties.ts';
-import { childOf, childrenOf, childText, dateOf, type Reference, referenceOf, tag, textOf, booleanTag } from './vim25/soap-xml.ts';
+import {
+  booleanTag,
+  childOf,
+  childrenOf,
+  childText,
+  dateOf,
+  type Reference,
+  referenceOf,
+  tag,
+  textOf,
+} from './vim25/soap-xml.ts';
 import type { VimSession } from './vim25/vim-session.ts';
 import type { VsphereMachine } from './vsphere-machine.ts';
 
@@ -49,12 +59,18 @@ export const machinePaths: readonly string[] = [
 ];
 
 /** Throws SourceNotFound. */
-export async function findMachine(session: VimSession, machine: VsphereMachine, signal: AbortSignal): Promise<Reference> {
+export async function findMachine(
+  session: VimSession,
+  machine: VsphereMachine,
+  signal: AbortSignal,
+): Promise<Reference> {
   const { searchIndex } = await session.content(signal);
   const { at } = machine;
   const response =
     'path' in at
-      ? await session.call('FindByInventoryPath', searchIndex, [tag('inventoryPath', at.path)], signal, { repeatable: true })
+      ? await session.call('FindByInventoryPath', searchIndex, [tag('inventoryPath', at.path)], signal, {
+          repeatable: true,
+        })
       : await session.call(
           'FindByUuid',
           searchIndex,
@@ -102,9 +118,12 @@ export function machineState(object: ManagedObject): MachineState {
 }
 
 function trackingOf(at: (path: string) => Element | null, settings: readonly Element[]): MachineState['tracking'] {
-  if (isOn(at('config.changeTrackingEnabled')) || /^(true|1)$/i.test(settingOf(settings, 'ctkEnabled') ?? '')) return 'on';
+  if (isOn(at('config.changeTrackingEnabled')) || /^(true|1)$/i.test(settingOf(settings, 'ctkEnabled') ?? ''))
+    return 'on';
   const version = Number(/^vmx-0*(\d+)$/.exec(textOf(at('config.version')) ?? '')?.[1] ?? 99);
-  return textOf(at('capability.changeTrackingSupported')) === 'false' || version < hardwareWithTracking ? 'impossible' : 'off';
+  return textOf(at('capability.changeTrackingSupported')) === 'false' || version < hardwareWithTracking
+    ? 'impossible'
+    : 'off';
 }
 
 const hardwareWithTracking = 7;
