@@ -7,6 +7,7 @@ import { register as registerConfig } from './commands/config.ts';
 import { register as registerDoctor } from './commands/doctor.ts';
 import { register as registerDrill } from './commands/drill.ts';
 import { register as registerInit } from './commands/init.ts';
+import { register as registerMachines } from './commands/machines.ts';
 import { register as registerPoints } from './commands/points.ts';
 import { register as registerProtect } from './commands/protect.ts';
 import { register as registerRestore } from './commands/restore.ts';
@@ -29,6 +30,7 @@ import { agentVersion } from './version.ts';
 /** A new command is one file in commands/ and one line here; the order is that of the help. */
 const commands: readonly RegisterCommand[] = [
   registerInit,
+  registerMachines,
   registerProtect,
   registerStatus,
   registerAcknowledge,

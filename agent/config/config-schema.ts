@@ -84,7 +84,10 @@ export function configSchema(references: References) {
 }
 
 function refuseUnknownSources(
-  config: { readonly sources: readonly { name: string }[]; readonly machines: readonly { source: { type: string; from?: string } }[] },
+  config: {
+    readonly sources: readonly { name: string }[];
+    readonly machines: readonly { source: { type: string; from?: string } }[];
+  },
   context: z.RefinementCtx,
 ): void {
   for (const [index, { source }] of config.machines.entries()) {

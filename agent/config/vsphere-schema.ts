@@ -14,7 +14,11 @@ export function sources(references: References) {
       const names = list.map(({ name }) => name);
       for (const [index, name] of names.entries())
         if (names.indexOf(name) < index)
-          context.addIssue({ code: 'custom', path: [index, 'name'], message: `is the name of another source: ${name}` });
+          context.addIssue({
+            code: 'custom',
+            path: [index, 'name'],
+            message: `is the name of another source: ${name}`,
+          });
     })
     .prefault([]);
 }
@@ -35,18 +39,39 @@ function vsphereServer(references: References) {
         .transform((typed) => typed.replaceAll(':', '').toLowerCase())
         .nullable()
         .default(null)
-        .describe('SHA-256 of the server\'s certificate: then no other one is trusted.'),
+        .describe("SHA-256 of the server's certificate: then no other one is trusted."),
       caFile: path(references)
         .nullable()
         .default(null)
         .describe('PEM file of the authority that signed its certificate. Empty: those of the system.'),
       proxy: proxyAddress(references).nullable().default(null).describe('Address of an HTTP proxy.'),
+      vddk: vddk(references).prefault({}).describe("How disks are read: nbdkit with VMware's VDDK."),
     })
     .refine(({ thumbprint, caFile }) => thumbprint === null || caFile === null, {
       path: ['caFile'],
       error: 'is there besides a thumbprint: give one of the two',
     })
     .transform(({ server, ...rest }) => ({ ...rest, address: addressOf(server) }));
+}
+
+function vddk(references: References) {
+  return z.strictObject({
+    libdir: path(references)
+      .prefault('/opt/vmware-vix-disklib-distrib')
+      .describe('Where the VDDK is unpacked, which VMware gives to its customers.'),
+    nbdkit: text(4096).default('nbdkit').describe('The program, or its name.'),
+    transports: text(100)
+      .regex(/^[a-z]+(:[a-z]+)*$/, 'must be names with colons between, as nbdssl:hotadd')
+      .default('nbdssl')
+      .describe('How VDDK gets at the bytes, the best first. nbd sends them unencrypted.'),
+    compression: z.enum(['none', 'zlib', 'fastlz', 'skipz']).default('none').describe('Between host and agent.'),
+    unbuffered: z.boolean().default(false).describe('Bypass the caches of the host: faster on some storage.'),
+    thumbprintHash: z
+      .enum(['sha1', 'sha256'])
+      .default('sha1')
+      .describe('The hash that this VDDK knows certificates by.'),
+    configFile: path(references).nullable().default(null).describe('Settings of VDDK itself. Empty: ours.'),
+  });
 }
 
 function addressOf(server: string): { host: string; port: number } {
@@ -65,6 +90,12 @@ export function vsphereSource() {
         .optional()
         .describe('Finds the machine whatever it is called and wherever it is: failkit machines shows it.'),
       path: text(2000).optional().describe('Instead of instanceUuid: datacenter/vm/folder/name.'),
+      tracking: z
+        .enum(['enable', 'leave'])
+        .default('enable')
+        .describe(
+          'enable: changed block tracking is switched on where it is off; leave: then each run reads everything.',
+        ),
       exclude: z
         .array(text(100))
         .max(256)

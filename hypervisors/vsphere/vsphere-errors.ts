@@ -75,3 +75,13 @@ export class VsphereSnapshotStuck extends Error {
 export function isFault(error: unknown, ...types: readonly string[]): error is VsphereRefused {
   return error instanceof VsphereRefused && types.includes(error.detail.fault);
 }
+/** vSphere takes no snapshots of this machine, whatever is asked. */
+export class MachineUnusable extends Error {
+  readonly code = 'MACHINE_UNUSABLE';
+  override readonly name = 'MachineUnusable';
+}
+/** Somebody removed our snapshot while it was read: what was read can't be trusted. */
+export class VsphereSnapshotGone extends Error {
+  readonly code = 'VSPHERE_SNAPSHOT_GONE';
+  override readonly name = 'VsphereSnapshotGone';
+}

@@ -1,7 +1,6 @@
 import type { Element } from '@xmldom/xmldom';
 import { type FaultDetail, VsphereAnswerInvalid } from '../vsphere-errors.ts';
 import {
-  booleanOf,
   childOf,
   childrenOf,
   childText,
@@ -82,8 +81,4 @@ export function returnedBy(response: Element, where: string): Element {
   const value = childOf(response, 'returnval');
   if (value === null) throw new VsphereAnswerInvalid(`${where}: ${response.localName} holds nothing`);
   return value;
-}
-
-export function returnedBooleans(response: Element): readonly boolean[] {
-  return childrenOf(response, 'returnval').flatMap((value) => booleanOf(value) ?? []);
 }
