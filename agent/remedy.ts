@@ -77,9 +77,27 @@ const remedies: Readonly<Record<string, Remedy>> = {
   VSPHERE_REQUEST_INVALID: stop('usage', 'take the control character out of the name or the password'),
   VSPHERE_REFUSED: stop('source', 'see what vSphere says; failkit doctor looks at the machine'),
   VSPHERE_BUSY: retry('source', 'wait for the other task at the machine, or end it'),
-  VSPHERE_SNAPSHOT_STUCK: retry('source', 'see who holds the files of the machine (another product?), and release them'),
+  VSPHERE_SNAPSHOT_STUCK: retry(
+    'source',
+    'see who holds the files of the machine (another product?), and release them',
+  ),
   VSPHERE_SNAPSHOT_GONE: retry('source', 'leave snapshots that are called failkit-… to failkit; run again'),
   MACHINE_UNUSABLE: stop('source', 'do what the message says, or protect the machine in another way'),
+  NBDKIT_MISSING: stop('source', 'install nbdkit and nbdkit-plugin-vddk, 1.42 or newer, on this host'),
+  VDDK_MISSING: stop('source', "unpack VMware's VDDK, and name its folder as vddk.libdir"),
+  VDDK_UNSUITABLE: stop('source', 'use VDDK 8 for 64-bit Linux, or link its library as the message says'),
+  VDDK_TRANSPORT_MISSING: stop('source', 'set vddk.transports to what this VDDK has: failkit doctor lists it'),
+  VDDK_LOGIN_REFUSED: stop(
+    'source',
+    "check the password and the role's privileges: docs/operations/vsphere-data-path.md",
+  ),
+  VDDK_THUMBPRINT_REFUSED: stop(
+    'source',
+    'check vddk.thumbprintHash, and that nothing between here and vSphere breaks TLS open',
+  ),
+  VDDK_HOST_UNREACHABLE: retry('source', 'open port 902 from this host to every ESXi host that may serve the disk'),
+  VDDK_FAILED: retry('source', 'see what VDDK says; docs/operations/vsphere-data-path.md explains its numbers'),
+  DATASTORE_UNREADABLE: stop('source', 'read this machine through VDDK: set reads to vddk'),
 
   QEMU_TOOL_FAILED: stop('source', 'install qemu-utils (qemu-nbd, qemu-img), or see what it says of the image'),
   NBD_URI_INVALID: stop('usage', 'correct the NBD URI'),

@@ -115,6 +115,14 @@ export class VimSession implements AsyncDisposable {
     throw this.#refusal(method, second.detail);
   }
 
+  /** What the server's other paths know the login by. `refused`: one that it forgot, so that a new login is needed. */
+  async cookie(signal: AbortSignal, refused: string | null = null): Promise<string> {
+    if (refused !== null && refused === this.#cookie) this.#login = null;
+    await this.#loggedIn(signal);
+    if (this.#cookie === null) throw new VsphereAnswerInvalid(`${this.where} let us in, and gave no cookie`);
+    return this.#cookie;
+  }
+
   /** Ends the login, where there is one; a server that can't be asked any more forgets it by itself. */
   async [Symbol.asyncDispose](): Promise<void> {
     try {

@@ -15,6 +15,7 @@ import { openVddkReader } from '../../../hypervisors/vsphere/vddk/vddk-reader.ts
 import type { VddkSettings } from '../../../hypervisors/vsphere/vddk/vddk-settings.ts';
 import { canaries, recordOutput } from '../../canary.ts';
 import { makeStandInVddk, type StandInSettings, type StandInVddk, vddkNeeds } from '../../peers/vddk.ts';
+import type { HeldDisk } from './hold-vddk-reader.ts';
 
 const needs = await vddkNeeds();
 const never = new AbortController().signal;
@@ -155,7 +156,11 @@ describe.skipIf(needs !== null)(needs ?? 'VDDK', () => {
   it('ends with the process that started it, even when that is killed', async () => {
     await using vddk = await makeStandInVddk(expected);
     const child: ChildProcess = fork(join(import.meta.dirname, 'hold-vddk-reader.ts'), { stdio: 'pipe' });
-    child.send({ settings: settingsOf(vddk), login: { ...login, certificate: [...certificate], password }, disk });
+    const { host, port, user } = login;
+    const held: HeldDisk = {
+      ...{ settings: settingsOf(vddk), disk, login: { host, port, user }, password, certificate: [...certificate] },
+    };
+    child.send(held);
     await once(child, 'message');
     expect(processesWith(disk.file)).toHaveLength(1);
     child.kill('SIGKILL');

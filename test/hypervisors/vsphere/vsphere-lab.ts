@@ -4,8 +4,8 @@ import { readFileSync } from 'node:fs';
 import { open, readFile } from 'node:fs/promises';
 import { thumbprintOf } from '../../../hypervisors/vsphere/vim25/trusted-agent.ts';
 import type { VsphereMachine, VsphereServer } from '../../../hypervisors/vsphere/vsphere-machine.ts';
-import { makeStandInVddk, type StandInVddk, standInFor, vddkNeeds } from '../../peers/vddk.ts';
 import { startVcsim, type Vcsim, type VcsimDisk, type VcsimOptions, vcsimNeeds } from '../../peers/vcsim.ts';
+import { makeStandInVddk, type StandInVddk, standInFor, vddkNeeds } from '../../peers/vddk.ts';
 
 /** What is missing, or null. */
 export async function vsphereNeeds(): Promise<string | null> {
@@ -40,12 +40,16 @@ export async function openVsphereLab(options: VcsimOptions = {}): Promise<Vspher
     server,
     disks,
     machine: (changed: Partial<VsphereMachine> = {}): VsphereMachine => ({
-      ...{ name: 'web', server, at: { path: labPath }, excludedDisks: [], tracking: 'enable' as const },
+      ...{ name: 'web', server, at: { path: labPath }, excludedDisks: [], tracking: 'enable', reads: 'vddk' },
       tag: randomBytes(4).toString('hex'),
       ...changed,
     }),
     content: async () =>
-      new Map(await Promise.all((await disks()).map(async ({ label, live }) => [labelOf(label), await readFile(live)] as const))),
+      new Map(
+        await Promise.all(
+          (await disks()).map(async ({ label, live }) => [labelOf(label), await readFile(live)] as const),
+        ),
+      ),
     async write(label: string, offset: number, bytes: Uint8Array) {
       const disk = (await disks()).find((each) => labelOf(each.label) === label);
       if (disk === undefined) throw new Error(`there is no disk ${label}`);
