@@ -23,6 +23,7 @@ export interface VcsimDisk {
   readonly machine: string;
   readonly machineRef: string;
   readonly key: number;
+  /** Where it is attached, `scsi0:1`. */
   readonly label: string;
   /** `[datastore] folder/name.vmdk` that the guest writes to. */
   readonly file: string;
@@ -95,6 +96,8 @@ export interface Vcsim extends AsyncDisposable {
   behave(behaviour: VcsimBehaviour): Promise<void>;
   hurt(rule: VcsimHurt): Promise<void>;
   heal(): Promise<void>;
+  /** Kills that process when it made its nth call from now on: it is done, and nobody hears the answer. Questions are not counted. */
+  killAt(pid: number, nth: number): Promise<void>;
   /** As if they had been idle for too long. */
   endSessions(): Promise<void>;
   /** Of the services: no connection, session or finished task survives it, all machines do. */
@@ -144,6 +147,7 @@ export async function startVcsim(options: VcsimOptions = {}): Promise<Vcsim> {
     behave: (behaviour) => order('behave', behaviour),
     hurt: (rule) => order('hurt', rule),
     heal: () => order('heal'),
+    killAt: (pid, nth) => order('kill-at', { pid, nth }),
     endSessions: () => order('end-sessions'),
     restart: (downMs) => order('restart', { downMs }),
     resetTracking: (machine, disk) => order('reset-tracking', { machine, disk }),

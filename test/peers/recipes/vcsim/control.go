@@ -24,6 +24,8 @@ type order struct {
 	Name          string `json:"name"`
 	CapacityBytes int64  `json:"capacityBytes"`
 	DownMs        int64  `json:"downMs"`
+	Pid           int    `json:"pid"`
+	Nth           int    `json:"nth"`
 }
 
 func (f *front) control() http.Handler {
@@ -69,6 +71,12 @@ func (f *front) control() http.Handler {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.rules = nil
+		return nil, nil
+	})
+	action("kill-at", func(_ []byte, o order) (any, error) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.killAt, f.killed = o.Nth, o.Pid
 		return nil, nil
 	})
 	action("end-sessions", func(_ []byte, _ order) (any, error) {

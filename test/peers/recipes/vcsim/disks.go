@@ -59,9 +59,7 @@ func (f *front) adopt(vm *simulator.VirtualMachine, capacity int64) {
 			return
 		}
 		d := &disk{vm: vm.Self, key: device.Key, base: backing.FileName, live: filepath.Join(f.settings.Folder, "live", id+".img")}
-		if description := device.DeviceInfo; description != nil {
-			d.label = description.GetDescription().Label
-		}
+		d.label = place(vm.Config, device)
 		check(os.WriteFile(d.live, nil, 0o600))
 		f.disks[id] = d
 		f.resize(d, device, capacity)
@@ -72,6 +70,17 @@ func (f *front) adopt(vm *simulator.VirtualMachine, capacity int64) {
 			delete(f.disks, id)
 		}
 	}
+}
+
+// place is where the disk is attached, as scsi0:1.
+func place(config *types.VirtualMachineConfigInfo, disk *types.VirtualDisk) string {
+	for _, device := range config.Hardware.Device {
+		controller, ok := device.(types.BaseVirtualSCSIController)
+		if ok && device.GetVirtualDevice().Key == disk.ControllerKey && disk.UnitNumber != nil {
+			return fmt.Sprintf("scsi%d:%d", controller.GetVirtualSCSIController().BusNumber, *disk.UnitNumber)
+		}
+	}
+	return fmt.Sprintf("disk-%d", disk.Key)
 }
 
 func (f *front) resize(d *disk, device *types.VirtualDisk, capacity int64) {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/vmware/govmomi/simulator"
@@ -38,6 +39,8 @@ type front struct {
 	disks     map[string]*disk // by machine and key
 	points    []*point         // one for each snapshot, oldest first
 	seen      map[string]int   // calls by method
+	killAt    int              // the nth call from now on after which killed is killed; 0: none
+	killed    int
 }
 
 // behaviour stays until it is changed; rules (below) are used up.
@@ -118,9 +121,7 @@ func (f *front) soap(w http.ResponseWriter, r *http.Request, known bool) {
 		f.inner.ServeHTTP(w, r)
 		return
 	}
-	f.mu.Lock()
-	f.seen[method.Name]++
-	f.mu.Unlock()
+	kill := f.count(method.Name)
 	if !known {
 		r.Header.Del("Cookie")
 		if !slices.Contains(open, method.Name) {
@@ -130,6 +131,11 @@ func (f *front) soap(w http.ResponseWriter, r *http.Request, known bool) {
 	}
 	hurt := f.take(method.Name, "fault", "lose-answer", "hang")
 	switch {
+	case kill:
+		// What was asked for is done, and nobody hears the answer.
+		f.answer(httptest.NewRecorder(), r, method)
+		_ = syscall.Kill(f.killed, syscall.SIGKILL)
+		hangUp(w)
 	case hurt == nil:
 		f.answer(w, r, method)
 	case hurt.How == "fault":
@@ -140,6 +146,18 @@ func (f *front) soap(w http.ResponseWriter, r *http.Request, known bool) {
 	case hurt.How == "hang":
 		<-r.Context().Done()
 	}
+}
+
+// count says whether this is the call at which the client is to be killed. Questions that change nothing are no steps.
+func (f *front) count(method string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.seen[method]++
+	if f.killAt == 0 || strings.HasPrefix(method, "Retrieve") || strings.HasPrefix(method, "ContinueRetrieve") {
+		return false
+	}
+	f.killAt--
+	return f.killAt == 0
 }
 
 func (f *front) answer(w http.ResponseWriter, r *http.Request, method *simulator.Method) {
