@@ -1,5 +1,5 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { type MachineSnapshotEntry, type MachineState, readMachine } from './machine-state.ts';
+import { pause } from './pause.ts';
 import { booleanTag, childText, type Reference } from './vim25/soap-xml.ts';
 import { readTask, runTask, waitForTask } from './vim25/tasks.ts';
 import { isFault, VsphereBusy, VsphereRefused, VsphereSnapshotStuck, VsphereTimedOut } from './vsphere-errors.ts';
@@ -108,7 +108,7 @@ async function despiteLocks(what: string, signal: AbortSignal, work: () => Promi
           `${what}: something holds its files: ${error.detail.fault}: ${error.detail.words}: no other snapshot is taken before that is mended`,
           { cause: error },
         );
-      await sleep(pauseMs, undefined, { signal });
+      await pause(pauseMs, signal);
     }
   }
 }

@@ -50,7 +50,9 @@ describe.skipIf(needs !== null)(`a run at vSphere${needs === null ? '' : ` (${ne
     const machine = lab.machine();
     const ours = await lab.vcsim.addSnapshot(labMachine, `failkit-${machine.tag}-left`);
     const other = await lab.vcsim.addSnapshot(labMachine, 'failkit-0badc0de-1');
-    await withSnapshot(async () => expect((await names()).includes(`failkit-${machine.tag}-left`)).toBe(false), { machine });
+    await withSnapshot(async () => expect((await names()).includes(`failkit-${machine.tag}-left`)).toBe(false), {
+      machine,
+    });
     expect(await names()).toEqual(['failkit-0badc0de-1']);
     expect(ours).not.toBe(other);
     await lab.vcsim.removeSnapshot(labMachine, other);
@@ -62,6 +64,18 @@ describe.skipIf(needs !== null)(`a run at vSphere${needs === null ? '' : ` (${ne
     await withSnapshot(async () => expect(await names()).toHaveLength(1));
     expect(await names()).toEqual([]);
     expect((await lab.vcsim.calls()).CreateSnapshot_Task).toBe(1);
+  });
+
+  it('waits for a snapshot that was still being taken when it was interrupted, and removes it', async () => {
+    await lab.vcsim.behave({ taskDelayMs: 600 });
+    const stop = new AbortController();
+    const reason = new Error('enough');
+    await using connection = connectVsphere([lab.machine()]);
+    const asked = connection.snapshot({ name: 'web' }, options, stop.signal);
+    setTimeout(() => stop.abort(reason), 300);
+    await expect(asked).rejects.toBe(reason);
+    expect(await names()).toEqual([]);
+    expect((await lab.vcsim.points(labMachine)).at(-1)).toMatchObject({ gone: true });
   });
 
   it('cleans up after a snapshot that failed, too', async () => {
@@ -81,7 +95,9 @@ describe.skipIf(needs !== null)(`a run at vSphere${needs === null ? '' : ` (${ne
       for (const { offset, length } of extents) {
         const bytes = new Uint8Array(length);
         await disk?.read(offset, bytes, never);
-        expect(Buffer.compare(bytes, content.get(disk?.label ?? '')?.subarray(offset, offset + length) ?? bytes)).toBe(0);
+        expect(Buffer.compare(bytes, content.get(disk?.label ?? '')?.subarray(offset, offset + length) ?? bytes)).toBe(
+          0,
+        );
       }
       await new Promise((resolve) => setTimeout(resolve, 400));
     });
@@ -136,7 +152,11 @@ describe.skipIf(needs !== null)(`a run at vSphere${needs === null ? '' : ` (${ne
     const { attachments } = await withSnapshot(async (taken) => taken);
     const text = (name: string) =>
       new TextDecoder().decode(attachments.find((each) => each.name === name)?.bytes ?? new Uint8Array());
-    expect(JSON.parse(text('vsphere-machine.json'))).toMatchObject({ name: labMachine, firmware: 'bios', hasTpm: false });
+    expect(JSON.parse(text('vsphere-machine.json'))).toMatchObject({
+      name: labMachine,
+      firmware: 'bios',
+      hasTpm: false,
+    });
     expect(text('vsphere-config.xml')).toContain('<hardware');
   });
 

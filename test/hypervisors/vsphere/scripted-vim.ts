@@ -1,9 +1,9 @@
 /** An HTTPS server that answers as it is told: for what no vCenter would say, and for answers in the shapes that real ones have. */
 import { readFileSync } from 'node:fs';
+import type { ServerResponse } from 'node:http';
 import { createServer, type Server } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
-import type { ServerResponse } from 'node:http';
 import { text } from 'node:stream/consumers';
 import { type LoopbackCertificate, makeCertificate } from '../../peers/tls-certificate.ts';
 

@@ -45,7 +45,8 @@ describe('what is sent', () => {
   });
 
   it('is refused where XML has no way to write it', () => {
-    for (const text of ['a\u0000b', '\u001b[0m', '\ud800', '\ufffe']) expect(() => tag('a', text)).toThrow(VsphereRequestInvalid);
+    for (const text of ['a\u0000b', '\u001b[0m', '\ud800', '\ufffe'])
+      expect(() => tag('a', text)).toThrow(VsphereRequestInvalid);
     expect(tag('a', 'é 🙂')).toBe('<a>é 🙂</a>');
   });
 });

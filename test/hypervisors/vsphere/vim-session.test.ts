@@ -20,7 +20,15 @@ import {
 } from '../../../hypervisors/vsphere/vsphere-errors.ts';
 import { canaries } from '../../canary.ts';
 import { makeCertificate } from '../../peers/tls-certificate.ts';
-import { type Answer, type Asked, fixture, letInAs, responseOf, type ScriptedVim, startScriptedVim } from './scripted-vim.ts';
+import {
+  type Answer,
+  type Asked,
+  fixture,
+  letInAs,
+  responseOf,
+  type ScriptedVim,
+  startScriptedVim,
+} from './scripted-vim.ts';
 
 const never = new AbortController().signal;
 const { password } = canaries();
@@ -139,7 +147,9 @@ describe('the server is the one that is meant', () => {
     await using other = await makeCertificate();
     await using session = open({ trust: { thumbprint: pinOf(other) } });
     await expect(ask(session)).rejects.toThrow(VsphereUntrusted);
-    await expect(ask(session)).rejects.toThrow(/another certificate than the one that is pinned: SHA-256 ([0-9A-F]{2}:){31}/);
+    await expect(ask(session)).rejects.toThrow(
+      /another certificate than the one that is pinned: SHA-256 ([0-9A-F]{2}:){31}/,
+    );
     expect(vim.asked).toEqual([]);
   });
 
@@ -175,7 +185,11 @@ describe('an answer that no vCenter gives', () => {
     (response) =>
       void response.writeHead(status, { 'content-type': type }).end(body);
   const cases: readonly (readonly [string, Answer, new (message: string) => Error])[] = [
-    ['a page that says 503', plain(503, 'text/html', '<html><body>no healthy upstream</body></html>'), VsphereUnreachable],
+    [
+      'a page that says 503',
+      plain(503, 'text/html', '<html><body>no healthy upstream</body></html>'),
+      VsphereUnreachable,
+    ],
     ['XML with a status of its own', plain(302, 'text/xml', time), VsphereUnreachable],
     ['another type of content', plain(200, 'application/json', '{}'), VsphereUnreachable],
     ['more than any answer has', plain(200, 'text/xml', 'x'.repeat(70_000)), VsphereAnswerInvalid],
@@ -279,7 +293,9 @@ describe('the inventory', () => {
 describe('changed areas', () => {
   const capacityBytes = 1024 * 1024;
   const window = (start: number, length: number, ...areas: readonly (readonly [number, number])[]): string => {
-    const changed = areas.map(([at, bytes]) => `<changedArea><start>${at}</start><length>${bytes}</length></changedArea>`);
+    const changed = areas.map(
+      ([at, bytes]) => `<changedArea><start>${at}</start><length>${bytes}</length></changedArea>`,
+    );
     const inside = `<startOffset>${start}</startOffset><length>${length}</length>${changed.join('')}`;
     return responseOf('QueryChangedDiskAreas', `<returnval>${inside}</returnval>`);
   };
@@ -305,9 +321,12 @@ describe('changed areas', () => {
       [458_752, 65_536],
       [983_040, 65_536],
     ]);
-    expect(vim.asked.flatMap(({ body }) => /<startOffset>(\d+)/.exec(body)?.[1] ?? [])).toEqual(
-      ['0', '262144', '524288', '655360'],
-    );
+    expect(vim.asked.flatMap(({ body }) => /<startOffset>(\d+)/.exec(body)?.[1] ?? [])).toEqual([
+      '0',
+      '262144',
+      '524288',
+      '655360',
+    ]);
   });
 
   it.each([

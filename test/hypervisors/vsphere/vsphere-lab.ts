@@ -13,7 +13,7 @@ export async function vsphereNeeds(): Promise<string | null> {
 }
 
 export const labMachine = 'DC0_H0_VM0';
-export const labPath = `DC0/vm/${labMachine}`;
+const labPath = `DC0/vm/${labMachine}`;
 const mebibyte = 1024 * 1024;
 
 export interface VsphereLab extends AsyncDisposable {
@@ -63,7 +63,7 @@ export async function openVsphereLab(options: VcsimOptions = {}): Promise<Vspher
   return { ...lab, [Symbol.asyncDispose]: () => held.disposeAsync() };
 }
 
-export function serverOf({ host, port, user, password, certificate }: Vcsim, vddk: StandInVddk | null): VsphereServer {
+function serverOf({ host, port, user, password, certificate }: Vcsim, vddk: StandInVddk | null): VsphereServer {
   const thumbprint = thumbprintOf(new X509Certificate(readFileSync(certificate.certFile)));
   return {
     ...{ name: 'site', address: { host, port }, user, proxy: null },
