@@ -1,8 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type MachineSnapshotEntry, type MachineState, readMachine } from './machine-state.ts';
-import { property, readObjects } from './vim25/properties.ts';
 import { booleanTag, childText, type Reference } from './vim25/soap-xml.ts';
-import { runTask, waitForTask } from './vim25/tasks.ts';
+import { readTask, runTask, waitForTask } from './vim25/tasks.ts';
 import { isFault, VsphereBusy, VsphereRefused, VsphereSnapshotStuck, VsphereTimedOut } from './vsphere-errors.ts';
 import { snapshotPrefix, type VsphereSite } from './vsphere-site.ts';
 
@@ -56,11 +55,11 @@ async function waitForOthers({ session, ref, machine }: VsphereSite, signal: Abo
 
   async function stillRunning(tasks: readonly Reference[]): Promise<readonly { ref: Reference; what: string }[]> {
     const found: { ref: Reference; what: string }[] = [];
-    for await (const object of readObjects(session, tasks, ['info'], signal)) {
-      const info = property(object, 'info');
+    for (const task of tasks) {
+      const info = await readTask(session, task, signal);
       const what = childText(info, 'descriptionId') ?? childText(info, 'name') ?? '';
       const runs = ['running', 'queued'].includes(childText(info, 'state')?.trim() ?? '');
-      if (runs && inTheWay.test(what)) found.push({ ref: object.ref, what });
+      if (runs && inTheWay.test(what)) found.push({ ref: task, what });
     }
     return found;
   }

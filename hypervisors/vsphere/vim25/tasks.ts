@@ -54,7 +54,7 @@ export async function waitForTask(
 }
 
 /** Null where the task is not known any more. */
-async function readTask(session: VimSession, task: Reference, signal: AbortSignal): Promise<Element | null> {
+export async function readTask(session: VimSession, task: Reference, signal: AbortSignal): Promise<Element | null> {
   try {
     return property(await readObject(session, task, ['info'], signal), 'info');
   } catch (error) {
