@@ -176,7 +176,7 @@ export function kvmMachine(config: Config, name: string, source: KvmSourceConfig
 }
 
 export function vsphereMachine(config: Config, name: string, source: VsphereSourceConfig): VsphereMachine {
-  const { from, instanceUuid, path, exclude, tracking } = source;
+  const { from, instanceUuid, path, exclude, tracking, reads } = source;
   const server = config.sources.find((each) => each.name === from);
   if (server === undefined)
     throw new ConfigInvalid('configuration', [{ line: null, key: 'sources', what: `has no ${from}` }]);
@@ -186,6 +186,7 @@ export function vsphereMachine(config: Config, name: string, source: VsphereSour
     at: instanceUuid === undefined ? { path: path ?? '' } : { instanceUuid },
     excludedDisks: exclude,
     tracking,
+    reads,
     tag: trackingTag(config, name),
   };
 }

@@ -96,6 +96,10 @@ export function vsphereSource() {
         .describe(
           'enable: changed block tracking is switched on where it is off; leave: then each run reads everything.',
         ),
+      reads: z
+        .enum(['vddk', 'datastore'])
+        .default('vddk')
+        .describe('datastore: over HTTPS from the datastore, for sites without VDDK: slower, and with limits.'),
       exclude: z
         .array(text(100))
         .max(256)

@@ -2,7 +2,7 @@ import { examineMachine } from '../../hypervisors/vsphere/examine-machine.ts';
 import { examineServer } from '../../hypervisors/vsphere/examine-server.ts';
 import { examineVddk } from '../../hypervisors/vsphere/vddk/vddk-host.ts';
 import { openVimSession, type VsphereMachine, type VsphereServer } from '../../hypervisors/vsphere/vsphere-machine.ts';
-import type { Config } from '../config/config-schema.ts';
+import type { Config, MachineConfig } from '../config/config-schema.ts';
 import { formatBytes, formatDuration } from '../quantities.ts';
 import { exitCodes } from '../remedy.ts';
 import { vsphereServer } from '../wire.ts';
@@ -22,9 +22,14 @@ export async function* examineSources(config: Config, signal: AbortSignal): Asyn
       async (either) => ({ verdict: await checkServer(server, either), value: true }),
       exitCodes.source,
     );
+    if (!config.machines.some((machine) => readsByVddk(machine, source.name))) continue;
     if (reached === null) yield skipped(`vddk of ${source.name}`, `source ${source.name}`);
     else yield* attemptOnly(`vddk of ${source.name}`, signal, (either) => checkVddk(server, either), exitCodes.source);
   }
+}
+
+function readsByVddk({ source }: MachineConfig, name: string): boolean {
+  return source.type === 'vsphere' && source.from === name && source.reads === 'vddk';
 }
 
 async function checkServer(server: VsphereServer, signal: AbortSignal): Promise<Verdict> {

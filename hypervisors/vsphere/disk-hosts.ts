@@ -7,7 +7,7 @@ import type { VimSession } from './vim25/vim-session.ts';
 /** vSphere lets any host that has the datastore serve a snapshot's disk, so that each must be reachable. */
 
 /** What VDDK reads disks by, and what it is told about the host by. */
-export const hostPorts = [902, 443] as const;
+const hostPorts = [902, 443] as const;
 const connectTimeoutMs = 5_000;
 const hostsAtOnce = 16;
 

@@ -89,12 +89,6 @@ export function settingOf(settings: readonly Element[], key: string): string | n
   return childText(found ?? null, 'value');
 }
 
-/** Whether tracking is switched on for the disk itself, besides the machine; null where it is not said. */
-export function tracksBySetting(settings: readonly Element[], label: string): boolean | null {
-  const value = settingOf(settings, `${label}.ctkEnabled`);
-  return value === null ? null : /^(true|1)$/i.test(value.trim());
-}
-
 export function hasTpm(devices: readonly Element[]): boolean {
   return devices.some((device) => typeOf(device) === 'VirtualTPM');
 }

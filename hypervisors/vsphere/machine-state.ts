@@ -151,6 +151,6 @@ function snapshotsOf(info: Element | null): readonly MachineSnapshotEntry[] {
 }
 
 /** vSphere keeps the three characters that its paths are made of in another form. */
-export function decodedName(name: string): string {
+function decodedName(name: string): string {
   return name.replaceAll(/%(2f|5c|25)/gi, (code) => decodeURIComponent(code));
 }

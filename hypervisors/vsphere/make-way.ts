@@ -1,5 +1,5 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { type MachineSnapshotEntry, type MachineState, readMachine } from './machine-state.ts';
+import { pause } from './pause.ts';
 import { booleanTag, childText, type Reference } from './vim25/soap-xml.ts';
 import { readTask, runTask, waitForTask } from './vim25/tasks.ts';
 import { isFault, VsphereBusy, VsphereRefused, VsphereSnapshotStuck, VsphereTimedOut } from './vsphere-errors.ts';
@@ -55,11 +55,12 @@ async function waitForOthers({ session, ref, machine }: VsphereSite, signal: Abo
 
   async function stillRunning(tasks: readonly Reference[]): Promise<readonly { ref: Reference; what: string }[]> {
     const found: { ref: Reference; what: string }[] = [];
-    for (const task of tasks) {
-      const info = await readTask(session, task, signal);
+    for (const ref of tasks) {
+      // A machine lists tasks that vSphere itself has forgotten.
+      const info = await readTask(session, ref, signal);
       const what = childText(info, 'descriptionId') ?? childText(info, 'name') ?? '';
       const runs = ['running', 'queued'].includes(childText(info, 'state')?.trim() ?? '');
-      if (runs && inTheWay.test(what)) found.push({ ref: task, what });
+      if (runs && inTheWay.test(what)) found.push({ ref, what });
     }
     return found;
   }
@@ -107,7 +108,7 @@ async function despiteLocks(what: string, signal: AbortSignal, work: () => Promi
           `${what}: something holds its files: ${error.detail.fault}: ${error.detail.words}: no other snapshot is taken before that is mended`,
           { cause: error },
         );
-      await sleep(pauseMs, undefined, { signal });
+      await pause(pauseMs, signal);
     }
   }
 }

@@ -1,6 +1,8 @@
 import { SourceNotFound } from '../errors.ts';
 import type { Attachment, MachineSnapshot, SnapshotOptions } from '../hypervisor.ts';
 import { captureConfiguration } from './capture-configuration.ts';
+import { openDatastoreReader } from './datastore/datastore-reader.ts';
+import { findDatacenter } from './datastore/find-datacenter.ts';
 import type { DiskReader, SnapshotDisk } from './disk-reader.ts';
 import { enableTracking } from './enable-tracking.ts';
 import { disksOf, settingOf, type VsphereDisk } from './machine-disks.ts';
@@ -108,13 +110,15 @@ async function openReader(
   { file, capacityBytes }: VsphereDisk,
   signal: AbortSignal,
 ): Promise<DiskReader> {
-  const { address, user, password, vddk } = machine.server;
+  const { server, reads } = machine;
+  const disk: SnapshotDisk = { machineRef: ref.id, snapshotRef: snapshot.id, file, capacityBytes };
+  if (reads === 'datastore')
+    return await openDatastoreReader(session, server, disk, await findDatacenter(session, ref, signal), signal);
   const { certificate } = session;
   if (certificate === null)
     throw new VsphereUntrusted(`${session.where} was not connected to: there is no certificate`);
-  const disk: SnapshotDisk = { machineRef: ref.id, snapshotRef: snapshot.id, file, capacityBytes };
-  const login = { ...address, user, password, certificate: certificate.raw };
-  return await openVddkReader(vddk, login, disk, signal);
+  const { address, user, password, vddk } = server;
+  return await openVddkReader(vddk, { ...address, user, password, certificate: certificate.raw }, disk, signal);
 }
 
 /** A snapshot that somebody removed meanwhile was merged into what we read from. */

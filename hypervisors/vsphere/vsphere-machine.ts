@@ -24,6 +24,8 @@ export interface VsphereMachine {
   readonly excludedDisks: readonly string[];
   /** `enable`: changed block tracking is switched on where it is off. */
   readonly tracking: 'enable' | 'leave';
+  /** `datastore`: from its datastore over HTTPS, for sites without VDDK. */
+  readonly reads: 'vddk' | 'datastore';
   /** Marks the snapshots of this agent for this machine and this repository, so that nobody else's is touched: 8 hex digits. */
   readonly tag: string;
 }

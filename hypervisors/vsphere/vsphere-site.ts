@@ -52,7 +52,7 @@ export function machineRefusal(state: MachineState): string | null {
 }
 
 /** https://knowledge.broadcom.com/external/article/318825 */
-export const snapshotDepthMax = 32;
+const snapshotDepthMax = 32;
 
 export function refuseUnusable({ name }: VsphereMachine, state: MachineState): void {
   const refusal = machineRefusal(state);

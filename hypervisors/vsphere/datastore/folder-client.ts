@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http';
 import { request } from 'node:https';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { pause } from '../pause.ts';
 import { trustedAgent } from '../vim25/trusted-agent.ts';
 import type { VimSession } from '../vim25/vim-session.ts';
 import type { TransportSettings } from '../vim25/vim-transport.ts';
@@ -48,7 +48,7 @@ export class FolderClient implements Disposable {
         signal.throwIfAborted();
         const mayPass = error instanceof VsphereUnreachable || error instanceof VsphereTimedOut;
         if (!mayPass || attempt === attemptsMax) throw error;
-        await sleep(retryDelayMs * attempt, undefined, { signal });
+        await pause(retryDelayMs * attempt, signal);
       }
     }
   }

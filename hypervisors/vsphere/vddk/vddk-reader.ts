@@ -1,12 +1,12 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Extent } from '../../hypervisor.ts';
 import { baseAllocation, NbdDisk, readsAsZero } from '../../nbd/nbd-disk.ts';
 import { NbdConnectionLost, NbdRequestFailed, NbdTimedOut, NbdUnreachable } from '../../nbd/nbd-errors.ts';
 import type { NbdAddress } from '../../nbd/nbd-uri.ts';
 import type { DiskReader, SnapshotDisk, VsphereLogin } from '../disk-reader.ts';
+import { pause } from '../pause.ts';
 import { explainFailure } from './explain-failure.ts';
 import { NbdkitProcess } from './nbdkit-process.ts';
 import { VddkFailed, VddkHostUnreachable } from './vddk-errors.ts';
@@ -107,7 +107,7 @@ class VddkReader implements DiskReader {
 
   async #replace(failed: OpenDisk | null, signal: AbortSignal): Promise<OpenDisk> {
     await failed?.[Symbol.asyncDispose]();
-    await sleep(restartDelayMs, undefined, { signal });
+    await pause(restartDelayMs, signal);
     return await this.#open(signal);
   }
 }
@@ -187,7 +187,7 @@ async function connectWhenReady(
       const isStarting = error instanceof NbdUnreachable && process.end === null && performance.now() < deadline;
       if (!isStarting) throw explainFailure(process.messages, login, disk, why(process, error), error);
     }
-    await sleep(pollMs, undefined, { signal });
+    await pause(pollMs, signal);
   }
 }
 

@@ -6,7 +6,7 @@ import { VsphereAnswerInvalid, VsphereRequestInvalid } from '../vsphere-errors.t
  * like 52e10. Types are told by namespace, never by prefix: each release writes another one.
  */
 
-export const vimNamespace = 'urn:vim25';
+const vimNamespace = 'urn:vim25';
 const instanceNamespace = 'http://www.w3.org/2001/XMLSchema-instance';
 
 /** A managed object of the server: its type and the name the server knows it by. */

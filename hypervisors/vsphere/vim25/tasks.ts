@@ -1,5 +1,5 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Element } from '@xmldom/xmldom';
+import { pause } from '../pause.ts';
 import { isFault, VsphereAnswerInvalid, VsphereDenied, VsphereRefused, VsphereTimedOut } from '../vsphere-errors.ts';
 import { property, readObject } from './properties.ts';
 import { localizedFault, returnedBy } from './soap.ts';
@@ -49,11 +49,11 @@ export async function waitForTask(
     if (state === 'error') throw failureOf(info, doing, session.where);
     if (performance.now() > deadline)
       throw new VsphereTimedOut(`${session.where}: ${doing} did not end within ${Math.round(timeoutMs / 1000)} s`);
-    await sleep(pauseMs, undefined, { signal });
+    await pause(pauseMs, signal);
   }
 }
 
-/** Null where the task is not known any more. */
+/** What vSphere says of it; null where the task is not known any more. */
 export async function readTask(session: VimSession, task: Reference, signal: AbortSignal): Promise<Element | null> {
   try {
     return property(await readObject(session, task, ['info'], signal), 'info');

@@ -24,12 +24,15 @@ export interface AgentSettings {
 }
 
 const connectTimeoutMs = 15_000;
+/** A disk is read for hours between two calls, and firewalls forget idle connections without a word: none is kept for long. */
+const idleTimeoutMs = 10_000;
 
 /** `where`: of the server, for messages. Throws VsphereUntrusted where the authority's file can't be read. */
 export function trustedAgent(where: string, { trust, proxy, socketsMax, onTrusted }: AgentSettings): Agent {
   const agent = new Agent({
     keepAlive: true,
     maxSockets: socketsMax,
+    timeout: idleTimeoutMs,
     // A resumed session shows no certificate, so that there would be nothing to check.
     maxCachedSessions: 0,
     ...verification(where, trust),
