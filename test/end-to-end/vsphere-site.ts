@@ -43,7 +43,7 @@ export async function openVsphereSite(capacityBytes = 8 * 1024 * 1024): Promise<
   const configure: VsphereSite['configure'] = ({ machine = {}, source = {}, server = {}, ...rest } = {}) => {
     const lab = {
       ...{ name: 'lab', type: 'vsphere', server: `${vcsim.host}:${vcsim.port}`, user: vcsim.user },
-      ...{ password: '${file:password}', thumbprint: fingerprint256 },
+      ...{ password: `\${file:${join(folder, 'password')}}`, thumbprint: fingerprint256 },
       vddk: { libdir: vddk.libdir, nbdkit: vddk.nbdkit },
     };
     const config = {
@@ -72,7 +72,7 @@ export async function openVsphereSite(capacityBytes = 8 * 1024 * 1024): Promise<
   };
 }
 
-/** Writes to each disk, here and there, for as long as it lives. */
+/** Writes to the first quarter of each disk, here and there, for as long as it lives. */
 export async function writeOn(site: VsphereSite): Promise<AsyncDisposable> {
   const disks = await site.vcsim.disks(site.machine);
   const files: FileHandle[] = [];
@@ -81,7 +81,7 @@ export async function writeOn(site: VsphereSite): Promise<AsyncDisposable> {
   const written = (async () => {
     while (!ends) {
       for (const [i, file] of files.entries()) await writeSomewhere(file, disks[i]?.capacityBytes ?? 0);
-      await sleep(5);
+      await sleep(20);
     }
   })();
   return {
@@ -95,17 +95,18 @@ export async function writeOn(site: VsphereSite): Promise<AsyncDisposable> {
 
 async function writeSomewhere(file: FileHandle, capacityBytes: number): Promise<void> {
   const bytes = randomBytes(700);
-  const place = randomBytes(4).readUInt32LE() % (capacityBytes - bytes.length);
+  const place = randomBytes(4).readUInt32LE() % ((capacityBytes >> 2) - bytes.length);
   await file.write(bytes, 0, bytes.length, place);
 }
 
-/** Of each disk of the newest snapshot, by label: a copy that the vCenter made at its instant. */
+/** Of each disk of the newest snapshot, by the name of its restored file: a copy that the vCenter made at its instant. */
 export async function copiesOf({ vcsim, machine, folder }: VsphereSite): Promise<ReadonlyMap<string, string>> {
   const copies = new Map<string, string>();
   for (const { label, path } of (await vcsim.points(machine)).at(-1)?.disks ?? []) {
-    const copy = join(folder, `copy-${label}`);
+    const name = label.replace(':', '_');
+    const copy = join(folder, `copy-${name}`);
     await writeFile(copy, await readFile(path));
-    copies.set(label, copy);
+    copies.set(name, copy);
   }
   return copies;
 }

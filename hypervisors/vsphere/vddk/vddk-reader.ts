@@ -33,17 +33,10 @@ export async function openVddkReader(
 ): Promise<DiskReader> {
   await using opening = new AsyncDisposableStack();
   const open = (now: AbortSignal): Promise<OpenDisk> => openOnce(settings, login, disk, now);
-  const reader = opening.use(new VddkReader(open, await open(signal)));
-  if (reader.capacityBytes !== disk.capacityBytes) throw explainCapacity(disk, reader.capacityBytes);
+  const reader = opening.use(new VddkReader(open, disk.capacityBytes, signal));
+  await reader.opened(signal);
   opening.move();
   return reader;
-}
-
-function explainCapacity(disk: SnapshotDisk, capacityBytes: number): Error {
-  return new VddkFailed(
-    `${disk.file}: VDDK says that it has ${capacityBytes} bytes, and the snapshot says ${disk.capacityBytes}: ` +
-      'read again after the next snapshot',
-  );
 }
 
 /** A process that serves, and our connection to it. */
@@ -61,10 +54,14 @@ class VddkReader implements DiskReader {
   #restarts = 0;
   #disposed = false;
 
-  constructor(open: (signal: AbortSignal) => Promise<OpenDisk>, first: OpenDisk) {
+  constructor(open: (signal: AbortSignal) => Promise<OpenDisk>, capacityBytes: number, signal: AbortSignal) {
     this.#open = open;
-    this.#current = Promise.resolve(first);
-    this.capacityBytes = first.nbd.capacityBytes;
+    this.capacityBytes = capacityBytes;
+    this.#current = heard(open(signal));
+  }
+
+  opened(signal: AbortSignal): Promise<void> {
+    return this.#trying(async () => undefined, signal);
   }
 
   read(offset: number, into: Uint8Array, signal: AbortSignal): Promise<void> {
@@ -104,9 +101,7 @@ class VddkReader implements DiskReader {
     if (this.#current !== asked) return true;
     if (this.#restarts === restartsMax) return false;
     this.#restarts += 1;
-    const next = this.#replace(failed, signal);
-    next.catch(() => undefined); // each read that waits for it hears of it
-    this.#current = next;
+    this.#current = heard(this.#replace(failed, signal));
     return true;
   }
 
@@ -115,6 +110,12 @@ class VddkReader implements DiskReader {
     await pause(restartDelayMs, signal);
     return await this.#open(signal);
   }
+}
+
+/** Whoever waits for it hears how it ends; it is no failure that nobody heard of. */
+function heard<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => undefined);
+  return promise;
 }
 
 /** What a new nbdkit may cure. */
@@ -155,6 +156,10 @@ async function openOnce(
     return isNbdFailure(error) ? explainFailure(process.messages, login, disk, what, error) : error;
   };
   const nbd = opening.use(await connectWhenReady(process, socket, login, disk, signal));
+  if (nbd.capacityBytes !== disk.capacityBytes)
+    throw new VddkFailed(
+      `${disk.file}: VDDK says that it has ${nbd.capacityBytes} bytes, and the snapshot says ${disk.capacityBytes}`,
+    );
   const held = opening.move();
   return { nbd, explain, [Symbol.asyncDispose]: () => held.disposeAsync() };
 }

@@ -167,6 +167,10 @@ func (f *front) restart(down time.Duration) error {
 			f.model.Map().Remove(ctx, task.Self)
 		}
 	}
+	for _, object := range f.model.Map().All("VirtualMachine") {
+		vm := object.(*simulator.VirtualMachine)
+		ctx.WithLock(vm, func() { vm.RecentTask = nil })
+	}
 	return nil
 }
 
