@@ -9,12 +9,15 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
 import type { Finding } from '../../agent/doctor/finding.ts';
 import { closedPorts } from '../../hypervisors/vsphere/disk-hosts.ts';
+import { connectProxyNeeds, startConnectProxy } from '../peers/connect-proxy.ts';
 import { makeCertificate } from '../peers/tls-certificate.ts';
 import { startVcsim, type Vcsim, vcsimNeeds } from '../peers/vcsim.ts';
 import { makeStandInVddk, standInFor, vddkNeeds } from '../peers/vddk.ts';
 import { failkitHere } from './in-process.ts';
 
 const needs = (await vcsimNeeds()) ?? (await vddkNeeds());
+const proxyNeeds = await connectProxyNeeds();
+const proxySuffix = proxyNeeds === null ? '' : ` (${proxyNeeds})`;
 const never = new AbortController().signal;
 const machine = 'DC0_H0_VM0';
 const path = `DC0/vm/${machine}`;
@@ -107,6 +110,19 @@ describe.skipIf(needs !== null)(`vCenter at the command line${needs === null ? '
     const { find } = await doctor();
     expect(find('source site-a')).toMatchObject({ outcome: 'warning', what: /API [\d.]+: its certificate ends on/ });
     expect(find('vddk of site-a')).toMatchObject({ outcome: 'ok', what: /nbdkit 1\.\d+\.\d+, .*transports/ });
+  });
+
+  it.skipIf(proxyNeeds !== null)(`is reached through a proxy, and checked there, too${proxySuffix}`, async () => {
+    await using proxy = await startConnectProxy();
+    await using other = await makeCertificate();
+    writeFileSync(join(folder, 'proxy'), proxy.url, { mode: 0o600 });
+    const through = { proxy: `\${file:${join(folder, 'proxy')}}` };
+    expect((await doctor(through)).find('source site-a')).toMatchObject({ outcome: 'warning', what: /API [\d.]+/ });
+    expect(await proxy.log()).toContain(`${vcsim.host}:${vcsim.port}`);
+    const untrusted = await doctor({ ...through, thumbprint: pinOf(other.certFile) });
+    expect(untrusted.find('source site-a')).toMatchObject({ code: 'VSPHERE_UNTRUSTED' });
+    writeFileSync(join(folder, 'proxy'), proxy.urlWithWrongPassword, { mode: 0o600 });
+    expect((await doctor(through)).find('source site-a')).toMatchObject({ code: 'VSPHERE_UNREACHABLE' });
   });
 
   it('is told by doctor which hosts a disk may come from and are not reached', async () => {
