@@ -51,9 +51,11 @@ export async function snapshotByVsphere(
   const frozen = await readFrozen(site, entry.ref, signal);
   const { chosen, excluded } = chooseDisks(machine, frozen.disks);
   if (chosen.length === 0) throw new SourceNotFound(`machine ${machine.name} has no disk that can be read`);
+  // With another snapshot below, vSphere's list of what was written may lack what is in that.
+  const listsWritten = machine.reads === 'datastore' && state.snapshots.length === 0;
   const sources = chosen.map((disk) => {
     const reader = openedOnce((now) => openReader(site, entry.ref, disk, now), opening);
-    return vsphereBlockSource({ site, snapshot: entry.ref, disk, point: frozen.pointOf(disk), reader });
+    return vsphereBlockSource({ site, snapshot: entry.ref, disk, point: frozen.pointOf(disk), listsWritten, reader });
   });
   const held = opening.move();
   return {

@@ -16,6 +16,8 @@ export interface FrozenDisk {
   readonly disk: VsphereDisk;
   /** Null where its changes are not tracked. */
   readonly point: VsphereReferencePoint | null;
+  /** Whether vSphere's own list of what was ever written is used: VDDK has a better one. */
+  readonly listsWritten: boolean;
   /** Opens the disk when it is first needed, and once. */
   readonly reader: (signal: AbortSignal) => Promise<DiskReader>;
 }
@@ -68,12 +70,12 @@ async function* extentsSince(frozen: FrozenDisk, since: Uint8Array, signal: Abor
   }
 }
 
-/** What was ever written, where vSphere tells; the rest reads as zero. In doubt the reader is asked, which errs towards data. */
+/** What was ever written; the rest reads as zero. Whoever can't tell calls it data. */
 async function* allExtents(frozen: FrozenDisk, signal: AbortSignal): AsyncGenerator<Extent> {
   signal.throwIfAborted();
-  const { disk, point } = frozen;
+  const { disk, point, listsWritten } = frozen;
   let covered = 0;
-  if (point !== null)
+  if (point !== null && listsWritten)
     try {
       for await (const { offset, length } of areas(frozen, whatEverWasWritten, signal)) {
         yield { offset, length, zero: false };

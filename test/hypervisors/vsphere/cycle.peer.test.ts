@@ -86,7 +86,8 @@ describe.skipIf(needs !== null)(`a run at vSphere${needs === null ? '' : ` (${ne
 
   it('cleans up after a snapshot that failed, too', async () => {
     await lab.vcsim.hurt({ method: 'QueryChangedDiskAreas', how: 'fault', fault: 'NotAuthenticated', times: 2 });
-    const failed = withSnapshot(({ disks: [disk] }) => collect(firstOf(disk), null));
+    const machine = lab.machine({ reads: 'datastore' });
+    const failed = withSnapshot(({ disks: [disk] }) => collect(firstOf(disk), null), { machine });
     await expect(failed).rejects.toThrow(VsphereRefused);
     expect(await names()).toEqual([]);
   });
@@ -190,6 +191,14 @@ describe.skipIf(needs !== null)(`a run at vSphere${needs === null ? '' : ` (${ne
       await lab.vcsim.hurt({ method: 'QueryChangedDiskAreas', how: 'fault', fault });
       const asked = withSnapshot(({ disks: [disk] }) => collect(firstOf(disk), point), { machine });
       await expect(asked).rejects.toThrow(ChangeTrackingLost);
+    });
+
+    it('begins later where somebody else keeps vSphere from tracking: everything is read', async () => {
+      await using fresh = await openVsphereLab();
+      await fresh.vcsim.hurt({ method: 'ReconfigVM_Task', how: 'fault', fault: 'InvalidState' });
+      await using connection = connectVsphere([fresh.machine()]);
+      await using taken = await connection.snapshot({ name: 'web' }, options, never);
+      expect(taken.disks.map(({ referencePoint }) => referencePoint)).toEqual([null, null]);
     });
 
     it('is not known where tracking was reset, or the disk resized', async () => {
