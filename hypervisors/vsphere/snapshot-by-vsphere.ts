@@ -8,6 +8,7 @@ import { enableTracking } from './enable-tracking.ts';
 import { disksOf, settingOf, type VsphereDisk } from './machine-disks.ts';
 import { readMachine } from './machine-state.ts';
 import { makeWay } from './make-way.ts';
+import { pause } from './pause.ts';
 import type { VsphereReferencePoint } from './reference-point.ts';
 import { takeSnapshot } from './take-snapshot.ts';
 import { openVddkReader } from './vddk/vddk-reader.ts';
@@ -15,7 +16,13 @@ import { property, readObject } from './vim25/properties.ts';
 import { childOf, childrenOf, type Reference, textOf } from './vim25/soap-xml.ts';
 import type { VimSession } from './vim25/vim-session.ts';
 import { vsphereBlockSource } from './vsphere-disk-source.ts';
-import { VsphereAnswerInvalid, VsphereSnapshotGone, VsphereUntrusted } from './vsphere-errors.ts';
+import {
+  VsphereAnswerInvalid,
+  VsphereSnapshotGone,
+  VsphereTimedOut,
+  VsphereUnreachable,
+  VsphereUntrusted,
+} from './vsphere-errors.ts';
 import type { VsphereMachine } from './vsphere-machine.ts';
 import { chooseDisks, enterSite, refuseUnusable, type VsphereSite } from './vsphere-site.ts';
 
@@ -23,6 +30,8 @@ import { chooseDisks, enterSite, refuseUnusable, type VsphereSite } from './vsph
 
 /** After the last reader is gone; merging takes as long as it takes, and Ctrl-C twice ends the wait. */
 const cleanUpTimeoutMs = 6 * 3600 * 1000;
+/** A vCenter takes some minutes to start. */
+const restartPausesMs = [1_000, 5_000, 15_000, 60_000, 120_000, 300_000];
 
 export async function snapshotByVsphere(
   session: VimSession,
@@ -36,7 +45,7 @@ export async function snapshotByVsphere(
   const before = await makeWay(site, signal);
   refuseUnusable(machine, before);
   // Whatever becomes of this run, no snapshot of ours stays: also one that was asked for and never heard of.
-  opening.defer(async () => void (await makeWay(site, AbortSignal.timeout(cleanUpTimeoutMs))));
+  opening.defer(() => cleanUp(site));
   const state = await enableTracking(site, before, signal);
   const { takenAt, entry } = await takeSnapshot(site, state, options.quiesce, signal);
   const frozen = await readFrozen(site, entry.ref, signal);
@@ -59,6 +68,22 @@ export async function snapshotByVsphere(
     },
     [Symbol.asyncDispose]: () => held.disposeAsync(),
   };
+}
+
+/** Also where vCenter restarts just then: what was asked for before may have happened, and is looked at anew. */
+async function cleanUp(site: VsphereSite): Promise<void> {
+  const limit = AbortSignal.timeout(cleanUpTimeoutMs);
+  for (let attempt = 0; ; attempt++) {
+    try {
+      await makeWay(site, limit);
+      return;
+    } catch (error) {
+      const pauseMs = restartPausesMs[attempt];
+      const mayPass = error instanceof VsphereUnreachable || error instanceof VsphereTimedOut;
+      if (!mayPass || pauseMs === undefined) throw error;
+      await pause(pauseMs, limit);
+    }
+  }
 }
 
 interface Frozen {

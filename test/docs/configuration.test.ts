@@ -33,7 +33,10 @@ describe('every configuration in the documents', () => {
     for (const document of await operatorDocuments())
       for (const block of codeBlocks(await textOf(document), 'yaml')) {
         const file = join(folder, `${++count}.yaml`);
-        await writeFile(file, block.replaceAll('/etc/failkit/s3-secret', join(folder, 's3-secret')));
+        await writeFile(
+          file,
+          block.replaceAll(/\/etc\/failkit\/(s3-secret|vcenter-password)/g, join(folder, 's3-secret')),
+        );
         expect(() => loadConfig(file, { S3_ACCESS_KEY: 'a-key-id' }), `${document}\n${block}`).not.toThrow();
       }
     expect(count).toBeGreaterThan(3);

@@ -66,6 +66,12 @@ describe.skipIf(needs !== null)(`a run at vSphere${needs === null ? '' : ` (${ne
     expect((await lab.vcsim.calls()).CreateSnapshot_Task).toBe(1);
   });
 
+  it('removes the snapshot through a vCenter that goes away just then', async () => {
+    await lab.vcsim.hurt({ method: 'RemoveSnapshot_Task', how: 'lose-answer' });
+    await withSnapshot(async () => lab.vcsim.restart(500));
+    expect(await names()).toEqual([]);
+  });
+
   it('waits for a snapshot that was still being taken when it was interrupted, and removes it', async () => {
     await lab.vcsim.behave({ taskDelayMs: 600 });
     const stop = new AbortController();
