@@ -2,7 +2,7 @@
  * Two hundred runs at a vCenter of our own making, among all that can happen to one: after each, what we hold of every disk is what the
  * disk held at the snapshot.
  */
-import { randomBytes, X509Certificate } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { open, readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -13,19 +13,17 @@ import type {
   MachineSnapshot,
   ReferencePoint,
 } from '../../../hypervisors/hypervisor.ts';
-import { thumbprintOf } from '../../../hypervisors/vsphere/vim25/trusted-agent.ts';
 import { connectVsphere } from '../../../hypervisors/vsphere/vsphere-connection.ts';
-import { startVcsim, type Vcsim, vcsimNeeds } from '../../peers/vcsim.ts';
-import { makeStandInVddk, type StandInVddk, standInFor, vddkNeeds } from '../../peers/vddk.ts';
+import type { Vcsim } from '../../peers/vcsim.ts';
+import { type StandInVddk, standInFor } from '../../peers/vddk.ts';
 import { Random } from '../../random.ts';
+import { labMachine as machine, openVsphereLab, type VsphereLab, vsphereNeeds } from './vsphere-lab.ts';
 
-const needs = (await vcsimNeeds()) ?? (await vddkNeeds());
+const needs = await vsphereNeeds();
 const never = new AbortController().signal;
-const machine = 'DC0_H0_VM0';
 const cycles = 200;
 const capacityBytes = 1024 * 1024;
 const disksMax = 3;
-const tag = '00c0ffee';
 
 /** What was replicated of a disk, and what the next run asks by. */
 interface Replicated {
@@ -34,23 +32,22 @@ interface Replicated {
 }
 
 describe.skipIf(needs !== null)(needs ?? 'vSphere', () => {
-  let vcsim: Vcsim;
-  let vddk: StandInVddk;
+  let lab: VsphereLab;
   let connection: HypervisorConnection;
   beforeAll(async () => {
-    vcsim = await startVcsim({ capacityBytes });
-    vddk = await makeStandInVddk({ ...standInFor(vcsim), 'read-latency-us': 500 });
-    connection = connect(vcsim, vddk);
+    lab = await openVsphereLab({ capacityBytes });
+    await lab.vddk.set({ ...standInFor(lab.vcsim), 'read-latency-us': 500 });
+    connection = connectVsphere([lab.machine()]);
   });
   afterAll(async () => {
     await connection?.[Symbol.asyncDispose]();
-    await vddk?.[Symbol.asyncDispose]();
-    await vcsim?.[Symbol.asyncDispose]();
+    await lab?.[Symbol.asyncDispose]();
   });
 
   it(`gives points that are what the disks held, ${cycles} times in a row`, async () => {
     const seed = randomBytes(4).readUInt32LE();
     const random = new Random(seed);
+    const { vcsim } = lab;
     const told = `seed ${seed}`;
     let replica: ReadonlyMap<string, Replicated> = new Map();
     const tally = { failed: 0, resynced: 0, synced: 0 };
@@ -82,6 +79,7 @@ describe.skipIf(needs !== null)(needs ?? 'vSphere', () => {
     tally: { resynced: number; synced: number },
   ): Promise<ReadonlyMap<string, Replicated> | null> {
     const since = new Map([...replica].map(([label, held]) => [label, held.since]));
+    const { vcsim, vddk } = lab;
     let snapshot: MachineSnapshot | null = null;
     const taken = new Map<string, Replicated>();
     try {
@@ -107,13 +105,19 @@ describe.skipIf(needs !== null)(needs ?? 'vSphere', () => {
       return taken;
     } catch (error) {
       if (!isExpected(error)) throw error;
-      await snapshot?.[Symbol.asyncDispose]().catch((left: unknown) => {
-        if (!isExpected(left)) throw left;
-      });
+      await leave(snapshot);
       return null;
     }
   }
 });
+
+async function leave(snapshot: MachineSnapshot | null): Promise<void> {
+  try {
+    await snapshot?.[Symbol.asyncDispose]();
+  } catch (error) {
+    if (!isExpected(error)) throw error;
+  }
+}
 
 /** What a vCenter that goes away, or forgets us, may lead to. */
 function isExpected(error: unknown): boolean {
@@ -223,21 +227,4 @@ function differences(bytes: Uint8Array, copy: Uint8Array | undefined): string {
   if (copy === undefined || copy.length !== bytes.length) return `${bytes.length} instead of ${copy?.length}`;
   const first = bytes.findIndex((byte, i) => byte !== copy[i]);
   return `${first} to ${bytes.findLastIndex((byte, i) => byte !== copy[i])}`;
-}
-
-function connect(
-  { host, port, user, password, certificate }: Vcsim,
-  { libdir, nbdkit }: StandInVddk,
-): HypervisorConnection {
-  const thumbprint = thumbprintOf(new X509Certificate(readFileSync(certificate.certFile)));
-  const server = {
-    ...{ name: 'lab', address: { host, port }, user, password: { reveal: () => password }, proxy: null },
-    trust: { thumbprint, caFile: null },
-    vddk: {
-      ...{ nbdkit, libdir, transports: 'nbdssl', compression: 'none' as const, unbuffered: false },
-      ...{ thumbprintHash: 'sha1' as const, configFile: null },
-    },
-  };
-  const at = { path: `DC0/vm/${machine}` };
-  return connectVsphere([{ name: 'web', server, at, excludedDisks: [], tracking: 'enable', tag }]);
 }
