@@ -19,8 +19,8 @@ import { makeStandInVddk, vddkNeeds } from '../peers/vddk.ts';
 const needs = (await nbdNeeds()) ?? (await vddkNeeds());
 const never = new AbortController().signal;
 const capacityBytes = 256 * 1024 * 1024;
-const readBytes = 1024 * 1024;
-const readsInFlight = 16;
+const readBytes = 256 * 1024;
+const readsInFlight = 32;
 const rounds = 5;
 const leastRatio = 0.8;
 
