@@ -6,14 +6,18 @@ import { register as registerCompletion } from './commands/completion.ts';
 import { register as registerConfig } from './commands/config.ts';
 import { register as registerDoctor } from './commands/doctor.ts';
 import { register as registerDrill } from './commands/drill.ts';
+import { register as registerDu } from './commands/du.ts';
 import { register as registerInit } from './commands/init.ts';
 import { register as registerMachines } from './commands/machines.ts';
+import { register as registerPin } from './commands/pin.ts';
 import { register as registerPoints } from './commands/points.ts';
 import { register as registerProtect } from './commands/protect.ts';
+import { register as registerPrune } from './commands/prune.ts';
 import { register as registerRestore } from './commands/restore.ts';
 import { register as registerRoot } from './commands/root.ts';
 import { register as registerServe } from './commands/serve.ts';
 import { register as registerStatus } from './commands/status.ts';
+import { register as registerSweep } from './commands/sweep.ts';
 import { register as registerVerify } from './commands/verify.ts';
 import { ConfigNotFound } from './config/config-invalid.ts';
 import { type Config, type LogLevel, logLevels } from './config/config-schema.ts';
@@ -39,6 +43,10 @@ const commands: readonly RegisterCommand[] = [
   registerServe,
   registerVerify,
   registerDrill,
+  registerPrune,
+  registerPin,
+  registerSweep,
+  registerDu,
   registerRoot,
   registerCache,
   registerConfig,

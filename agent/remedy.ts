@@ -135,6 +135,7 @@ const remedies: Readonly<Record<string, Remedy>> = {
     'replica',
     'another agent took the machine over: stop one of the two, and give each its own state folder',
   ),
+  FLAGS_UNKNOWN: stop('keys', 'prune on a host that may open the points, or on the one that published them'),
   AGENT_NOT_TRUSTED: stop('replica', 'certify the agent key with the root key: failkit root certify'),
   ROOT_MISMATCH: stop(
     'replica',

@@ -1,7 +1,7 @@
 import { type ChainEntry, type EntryBody, summaryInterval } from './chain-entry.ts';
 import type { AdoptedTenure, Control, RetainedPoint, SegmentLife, Summary } from './control.ts';
 import { sameBytes } from './encoding.ts';
-import { chainEntryName, segmentKey } from './names.ts';
+import { chainEntryName, type SegmentId, segmentKey } from './names.ts';
 import { SegmentLives } from './segment-lives.ts';
 
 /** What a replica's chain amounts to after some entry: docs/format.md §8. Pure: entries in, state out. */
@@ -37,11 +37,11 @@ export class ChainState {
   lockGeneration = 0;
   lockUntilMs = 0;
   readonly points = new Map<number, RetainedPoint>();
-  readonly segments: SegmentLives;
+  #segments: SegmentLives;
 
   /** `segments`: how many are expected. */
   constructor(segments?: number) {
-    this.segments = new SegmentLives(segments);
+    this.#segments = new SegmentLives(segments);
   }
 
   /** The state after a summarised entry. `digest` is that entry's own. */
@@ -60,6 +60,10 @@ export class ChainState {
     if (state.points.has(entry.seq)) state.setPointDigest(entry.seq, entry.digest);
     for (const life of summary.segments) state.segments.put(life);
     return state;
+  }
+
+  get segments(): SegmentLives {
+    return this.#segments;
   }
 
   /** The key epoch in force; 0 before the first entry. */
@@ -179,8 +183,6 @@ export class ChainState {
   /** What entry `this.seq` carries when it is due for a summary. */
   summary(): Summary {
     const points = [...this.points.values()];
-    const segments = new SegmentLives(this.segments.size);
-    for (const life of this.segments.values()) if (isNeeded(life, points)) segments.put(life);
     return {
       tenure: this.tenure,
       ownerKeyId: this.ownerKeyId,
@@ -191,8 +193,30 @@ export class ChainState {
       lockGeneration: this.lockGeneration,
       lockUntilMs: this.lockUntilMs,
       points: points.map((point) => (point.seq === this.seq ? { ...point, digest: new Uint8Array(32) } : point)),
-      segments: segments.list(),
+      segments: this.#needed(() => undefined).list(),
     };
+  }
+
+  /** Forgets the segments that a summary leaves out, each of which is given to `forgotten`. */
+  forgetUnneeded(forgotten: (life: SegmentLife) => void): void {
+    this.#segments = this.#needed(forgotten);
+  }
+
+  #needed(unneeded: (life: SegmentLife) => void): SegmentLives {
+    const points = [...this.points.values()];
+    const needed = new SegmentLives(this.segments.size);
+    for (const life of this.segments.values()) {
+      if (isNeeded(life, points)) needed.put(life);
+      else unneeded(life);
+    }
+    return needed;
+  }
+
+  /** Whether a segment that no publish has used may yet be published, by whoever writes after this state (rule R6). */
+  mayYetBeBorn(id: SegmentId): boolean {
+    if (id.tenure > this.tenure) return true;
+    if (id.tenure === this.tenure) return id.number > this.watermark;
+    return this.adopted.some(({ tenure, watermark }) => tenure === id.tenure && id.number > watermark);
   }
 }
 
@@ -201,7 +225,7 @@ export function isSummaryDue(seq: number): boolean {
 }
 
 /** True while some retained point lies in [birth, death), or nothing has killed the segment yet. */
-export function isNeeded(life: SegmentLife, points: readonly RetainedPoint[]): boolean {
+export function isNeeded(life: SegmentLife, points: readonly { readonly seq: number }[]): boolean {
   if (life.death === 0) return true;
   const first = points[firstIndexFrom(points, life.birth)];
   return first !== undefined && first.seq < life.death;
@@ -212,7 +236,7 @@ function invalid(entry: EntryEffect, what: string): ChainInvalid {
 }
 
 /** Index of the first point at or after `seq`; `points` are ascending. */
-function firstIndexFrom(points: readonly RetainedPoint[], seq: number): number {
+function firstIndexFrom(points: readonly { readonly seq: number }[], seq: number): number {
   let low = 0;
   let high = points.length;
   while (low < high) {

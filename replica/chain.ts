@@ -217,6 +217,17 @@ export async function readPoint(
 /** Walks every entry from the first and compares each summary with what the entries amount to. */
 export async function verifyWholeChain(repo: OpenRepository, chain: Chain, signal: AbortSignal): Promise<number> {
   const state = new ChainState();
+  for await (const _entry of replayWholeChain(repo, chain, state, signal));
+  return state.seq;
+}
+
+/** Every entry from the first to the head that was read, each after it was applied to `state`, and its summary compared with that. */
+export async function* replayWholeChain(
+  repo: OpenRepository,
+  chain: Chain,
+  state: ChainState,
+  signal: AbortSignal,
+): AsyncGenerator<CheckedEntry> {
   let before: CheckedEntry | null = null;
   for (let from = 1; from <= chain.head.seq; from += summaryInterval) {
     const to = Math.min(from + summaryInterval - 1, chain.head.seq);
@@ -225,9 +236,11 @@ export async function verifyWholeChain(repo: OpenRepository, chain: Chain, signa
       await applyEntry(repo, state, entry, signal);
       if (isSummaryDue(entry.seq) && !entry.isVoid) await checkSummary(repo, state, entry, signal);
       before = entry;
+      yield entry;
     }
   }
-  return state.seq;
+  if (before !== null && sameBytes(before.digest, chain.head.digest)) return;
+  throw new ChainBroken(`machine ${toHex(chain.machineId)}: the entries changed while they were read`);
 }
 
 async function checkSummary(

@@ -45,8 +45,24 @@ export function segmentName(machineId: Uint8Array, id: SegmentId): string {
   return `${segmentsPrefix(machineId)}${decimal(id.tenure, 16)}/${decimal(id.number, 10)}`;
 }
 
+/** The place that a segment's name says; null where it is no segment's. */
+export function segmentIdOf(name: string, machineId: Uint8Array): SegmentId | null {
+  const [, tenure, number] = /^(\d{16})\/(\d{10})$/.exec(name.slice(segmentsPrefix(machineId).length)) ?? [];
+  return tenure === undefined || number === undefined ? null : { tenure: Number(tenure), number: Number(number) };
+}
+
+export function controlPrefix(machineId: Uint8Array): string {
+  return `${machinePrefix(machineId)}control/`;
+}
+
 export function controlName(machineId: Uint8Array, seq: number, sha256: Uint8Array): string {
-  return `${machinePrefix(machineId)}control/${decimal(seq, 16)}-${toHex(sha256).slice(0, 32)}`;
+  return `${controlPrefix(machineId)}${decimal(seq, 16)}-${toHex(sha256).slice(0, 32)}`;
+}
+
+/** The entry that a control object's name says; null where it is no such name. */
+export function controlSeqOf(name: string, machineId: Uint8Array): number | null {
+  const [, seq] = /^(\d{16})-[0-9a-f]{32}$/.exec(name.slice(controlPrefix(machineId).length)) ?? [];
+  return seq === undefined ? null : Number(seq);
 }
 
 export function keyRecordsPrefix(machineId: Uint8Array): string {

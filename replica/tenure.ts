@@ -1,16 +1,13 @@
-import { randomBytes } from 'node:crypto';
-import { keyIdOf, type SigningKey } from '../crypto/signing.ts';
-import { sha256 } from '../crypto/suite.ts';
+import type { SigningKey } from '../crypto/signing.ts';
 import { type Chain, type ChainHead, checkKnownHead, openChain, ReplicaNotFound } from './chain.ts';
-import { type ChainEntry, type EntryBody, encodeEntry, parseEntry } from './chain-entry.ts';
-import { ChainState, isSummaryDue } from './chain-state.ts';
+import type { ChainEntry, EntryBody } from './chain-entry.ts';
+import { ChainState } from './chain-state.ts';
 import type { Birth, Death } from './control.ts';
-import { placeControl } from './control-object.ts';
 import { toHex } from './encoding.ts';
-import { chainEntryName, type SegmentId, segmentName } from './names.ts';
+import { type SegmentId, segmentName } from './names.ts';
 import { type OpenRepository, refreshTrust } from './open-repository.ts';
-import { Fenced, putOnce, putOrCompare } from './put-once.ts';
-import { AgentNotTrusted, signerOf } from './trust.ts';
+import { Fenced, putOnce } from './put-once.ts';
+import { writeEntry } from './write-entry.ts';
 
 /** Writing a machine's chain: one agent's span of ownership, from its `begin` entry until somebody else's. */
 
@@ -175,43 +172,20 @@ export class Tenure {
     deaths: readonly Death[],
     signal: AbortSignal,
   ): Promise<Appended> {
-    const { state, head } = this.#chain;
-    const { repositoryId } = this.repo.repository;
-    const seq = head.seq + 1;
-    const tenure = body.type === 'begin' ? seq : state.tenure;
-    const signerKeyId = keyIdOf(this.#options.agent.publicKey);
-    this.#checkOwnKey(signerKeyId, seq);
-    const owner = { repositoryId, machineId: this.machineId, seq, tenure, timeMs: this.#options.now(), body };
-    const place = { ...owner, signerKeyId, isVoid: false };
-    state.apply(place, { births, deaths, summary: null });
-    const summary = isSummaryDue(seq) ? state.summary() : null;
-    const control = await placeControl(
-      this.repo.target,
+    const { agent, mark, now } = this.#options;
+    const place = { machineId: this.machineId, ...this.#chain };
+    const entry = await writeEntry(
+      this.repo,
       place,
-      body.type === 'publish',
-      { births, deaths, summary },
+      { body, births, deaths },
+      { agent, timeMs: now(), announce: (next) => mark.pending(next) },
       signal,
     );
-    const fields = { ...place, previous: head.digest, nonce: randomBytes(16), trust: this.repo.trust.n, control };
-    const bytes = encodeEntry(fields, this.#options.agent);
-    const entry = parseEntry(repositoryId, this.machineId, seq, bytes);
-    const next = { seq, digest: entry.digest };
-    this.#options.mark.pending(next);
-    if (!(await putOrCompare(this.repo.target, chainEntryName(this.machineId, seq), bytes, sha256(bytes), signal))) {
-      return { conflict: true };
-    }
-    state.setPointDigest(seq, entry.digest);
-    this.#chain = { state, head: next };
-    this.#options.mark.confirmed(next);
+    if (entry === null) return { conflict: true };
+    const head = { seq: entry.seq, digest: entry.digest };
+    this.#chain = { state: this.#chain.state, head };
+    mark.confirmed(head);
     return { entry };
-  }
-
-  /** An entry by a key that nobody certified would end the chain for good; one by a revoked key would count for nothing. */
-  #checkOwnKey(keyId: Uint8Array, seq: number): void {
-    if (!signerOf(this.repo.trust, keyId, this.machineId, seq).isVoid) return;
-    throw new AgentNotTrusted(
-      `agent ${toHex(keyId)} was revoked for machine ${toHex(this.machineId)}: give this host a new key, and certify that`,
-    );
   }
 
   async #rebase(before: { readonly tenure: number; readonly epoch: number }, signal: AbortSignal): Promise<void> {

@@ -18,6 +18,7 @@ import { rangesInFlightMax, workersOf } from '../memory-budget.ts';
 import { OutputPositions, restoreProgress } from '../progress/restore-progress.ts';
 import { watchProgress } from '../progress/watch-progress.ts';
 import { formatBytes, formatDuration, formatSpeed } from '../quantities.ts';
+import { holdPoint } from '../retention/hold-point.ts';
 import { openSession } from '../session.ts';
 import { chooseDisks } from './choose-disks.ts';
 import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
@@ -67,6 +68,7 @@ async function restore(machine: string, options: RestoreOptions, context: Comman
   });
   const freshness = await describeFreshness(replica, knownHead(session, machineId, options.expectHead), signal);
   const point = await replica.openPoint(choosePoint(replica, options.point), signal);
+  await using _held = options.salvage === true ? null : await holdPoint(replica, point.point, context);
   const disks = chooseDisks(point, options.disk);
   await checkDefinition(options, point, signal);
   const flag = flagOf(point.manifest);

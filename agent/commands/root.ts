@@ -18,6 +18,7 @@ import {
 } from '../../replica/trust.ts';
 import { OutputExists, OutputUnusable } from '../../restore/sinks/raw-sink.ts';
 import { ConfigInvalid } from '../config/config-invalid.ts';
+import { plural } from '../quantities.ts';
 import { writeRecoveryKit } from '../recovery-kit.ts';
 import { openSession, type Session } from '../session.ts';
 import { formatTable } from '../table.ts';
@@ -58,6 +59,11 @@ export function register(program: Command, run: RunCommand): void {
     .action((agent: string, options: RootOptions & { raise?: boolean }, command: Command) =>
       run(command, (context) => revoke(agent, options, context)),
     );
+  signed('floor', 'say how long every recovery point is kept, whoever prunes it: sweeping leaves younger ones alone')
+    .argument('<days>', 'whole days; 0: no floor')
+    .action((days: string, options: RootOptions, command: Command) =>
+      run(command, (context) => setFloor(days, options, context)),
+    );
   signed('replace', 'hand over to a new root key and a new recovery key, in a new recovery kit')
     .requiredOption('--kit <folder>', 'new folder for the new kit')
     .option('--keep-recovery-key', 'keep the recovery key of the former kit')
@@ -90,6 +96,7 @@ async function showTrust(context: CommandContext): Promise<CommandAnswer> {
       `root fingerprint  ${rootFingerprint(trust.root)}`,
       `recovery key      ${recoveryWrapper(trust.recoveryPublicKey).keyId}`,
       `trust statement   ${trust.n}, of ${new Date(trust.createdMs).toISOString()}`,
+      `retention floor   ${trust.retentionFloorDays === 0 ? 'none' : plural(trust.retentionFloorDays, 'day')}`,
       ...formatTable([{ title: 'agent key' }, { title: 'status' }, { title: '' }], rows),
     ],
   };
@@ -169,6 +176,16 @@ async function cutoffsNow(session: Session, signal: AbortSignal): Promise<readon
     });
   }
   return cutoffs;
+}
+
+async function setFloor(days: string, options: RootOptions, context: CommandContext): Promise<CommandAnswer> {
+  const retentionFloorDays = Number(days);
+  if (!/^\d{1,5}$/.test(days)) throw keyProblem(`${JSON.stringify(days)} is no number of days`);
+  await using session = await openSession(context);
+  const former = session.repo.trust.retentionFloorDays;
+  if (former !== retentionFloorDays) await publishTrust(session, options, { retentionFloorDays }, context.signal);
+  const floor = retentionFloorDays === 0 ? 'no floor' : plural(retentionFloorDays, 'day');
+  return { document: { retentionFloorDays, former }, lines: [`retention floor: ${floor}`] };
 }
 
 async function replace(

@@ -18,6 +18,7 @@ import { findMachine } from '../find-machine.ts';
 import { describeFreshness, knownHead } from '../freshness.ts';
 import { rangesInFlightMax, servedCacheBytes, workersOf } from '../memory-budget.ts';
 import { formatBytes } from '../quantities.ts';
+import { holdPoint } from '../retention/hold-point.ts';
 import { openSession } from '../session.ts';
 import { chooseDisks } from './choose-disks.ts';
 import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
@@ -82,6 +83,7 @@ async function serve(machine: string, flags: ServeFlags, context: CommandContext
   using replica = await OpenReplica.open(session.repo, machineId, [session.provider], signal, { salvage });
   const freshness = await describeFreshness(replica, knownHead(session, machineId, flags.expectHead), signal);
   const point = await replica.openPoint(choosePoint(replica, flags.point), signal);
+  await using _held = salvage ? null : await holdPoint(replica, point.point, context);
   const disks = chooseDisks(point, flags.disk);
   if (disks.length === 0) throw new ReplicaNotFound(`point ${point.point} has no disks`);
   using reader = new SegmentReader(session.repo, machineId, replica.keys);

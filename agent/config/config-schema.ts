@@ -69,16 +69,21 @@ export function configSchema(references: References) {
       limits: limits(),
       spotCheck: spotCheck().prefault({}).describe('Of machines that have none of their own.'),
       changeAlarm: changeAlarm().prefault({}).describe('Of machines that have none of their own.'),
+      retention: retention()
+        .nullable()
+        .default(null)
+        .describe('Which points failkit prune keeps, of machines that have none of their own. Empty: all.'),
       logging: logging(references),
     })
     .superRefine(refuseUnknownSources)
-    .transform(({ segmentMiB, machines: list, spotCheck: check, changeAlarm: alarm, ...rest }) => ({
+    .transform(({ segmentMiB, machines: list, spotCheck: check, changeAlarm: alarm, retention: policy, ...rest }) => ({
       ...rest,
       segmentBytes: segmentMiB * mebibyte,
       machines: list.map((one) => ({
         ...one,
         spotCheck: one.spotCheck ?? check,
         changeAlarm: one.changeAlarm ?? alarm,
+        retention: one.retention ?? policy,
       })),
     }));
 }
@@ -125,6 +130,22 @@ function changeAlarm() {
       fromMiB: z.number().min(0).max(1_048_576).default(512).describe('Runs that change less are never flagged.'),
     })
     .transform(({ enabled, fromMiB }) => ({ enabled, fromBytes: fromMiB * mebibyte }));
+}
+
+function retention() {
+  const points = (what: string) => z.int().min(0).max(100_000).default(0).describe(what);
+  return z
+    .strictObject({
+      last: points('So many of the newest points.'),
+      hourly: points('The newest point of each of the last so many hours that have one (UTC).'),
+      daily: points('The same for days.'),
+      weekly: points('The same for weeks, which begin on Monday.'),
+      monthly: points('The same for months.'),
+      yearly: points('The same for years.'),
+      withinDays: z.number().min(0).max(36_500).default(0).describe('Every point that is younger.'),
+    })
+    .refine((one) => Object.values(one).some((count) => count > 0), 'keeps nothing: say what to keep')
+    .transform(({ withinDays, ...counts }) => ({ ...counts, withinMs: withinDays * dayMs }));
 }
 
 function repository(references: References) {
@@ -266,6 +287,7 @@ function machine(references: References) {
         .describe('Whether the guest is asked to flush and freeze; require fails the run when it can not.'),
       spotCheck: spotCheck().nullable().default(null).describe('Of this machine. Empty: as for all.'),
       changeAlarm: changeAlarm().nullable().default(null).describe('Of this machine. Empty: as for all.'),
+      retention: retention().nullable().default(null).describe('Of this machine. Empty: as for all.'),
     })
     .refine((one) => !(one.source.type === 'image' && one.quiesce === 'require'), {
       path: ['quiesce'],

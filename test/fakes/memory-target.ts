@@ -59,6 +59,9 @@ export class MemoryStore {
   /** Ascending. */
   readonly #names: string[] = [];
 
+  /** The store's clock, in milliseconds since 1970. */
+  now: () => number = Date.now;
+
   constructor(options: { readonly objectLock?: boolean; readonly watch?: MemoryWatch } = {}) {
     this.objectLock = options.objectLock ?? false;
     this.#watch = options.watch ?? null;
@@ -85,7 +88,7 @@ export class MemoryStore {
       throw new ChecksumRefused(`memory: ${name} did not arrive as it was sent`);
     }
     if (this.#objects.has(name)) throw new ObjectExists(`memory: ${name} exists`);
-    this.#objects.set(name, { bytes, sha256: sha256.slice(), modified: new Date(), retainUntil });
+    this.#objects.set(name, { bytes, sha256: sha256.slice(), modified: new Date(this.now()), retainUntil });
     this.#names.splice(firstAtOrAfter(this.#names, name), 0, name);
     this.#watch?.put(name, bytes);
   }
@@ -93,7 +96,7 @@ export class MemoryStore {
   delete(name: string): void {
     const object = this.#objects.get(name);
     if (object === undefined) return;
-    if (object.retainUntil !== null && object.retainUntil.getTime() > Date.now()) {
+    if (object.retainUntil !== null && object.retainUntil.getTime() > this.now()) {
       throw new Immutable(`memory: ${name} is locked until ${object.retainUntil.toISOString()}`);
     }
     this.#remove(name);
@@ -111,6 +114,7 @@ export class MemoryStore {
 
   copy(): MemoryStore {
     const store = new MemoryStore({ objectLock: this.objectLock });
+    store.now = this.now;
     for (const [name, object] of this.#objects) store.#objects.set(name, { ...object });
     store.#names.push(...this.#names);
     return store;
@@ -170,7 +174,7 @@ export function openMemoryTarget(
     },
     async now(signal) {
       await pass(gate, { kind: 'now', name: '' }, signal);
-      return new Date();
+      return new Date(store.now());
     },
     [Symbol.asyncDispose]: () => Promise.resolve(),
   };

@@ -39,6 +39,6 @@ function added(a: Counters, b: Counters): Counters {
     prunes: a.prunes + b.prunes,
     swept: a.swept + b.swept,
     readings: a.readings + b.readings,
-    pinnedAfterPrune: a.pinnedAfterPrune + b.pinnedAfterPrune,
+    readingsOfPruned: a.readingsOfPruned + b.readingsOfPruned,
   };
 }

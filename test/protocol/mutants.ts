@@ -14,6 +14,7 @@ export interface Mutant {
 
 const state = 'replica/chain-state.ts';
 const tenure = 'replica/tenure.ts';
+const garbage = 'replica/garbage.ts';
 
 const fence = 'if (foreign !== undefined || !isOurs) {';
 const ownBirths = 'if (tenure === this.tenure) return number > this.watermark && number <= watermark;';
@@ -81,17 +82,59 @@ export const mutants: readonly Mutant[] = [
   {
     rule: 'R5',
     name: 'points are dropped without an entry',
-    misdeeds: ['prunes without an entry'],
+    edits: [
+      { file: garbage, find: '...chain.state.points.keys(),', replace: '...[...chain.state.points.keys()].slice(-1),' },
+    ],
     shows: ['segment lost'],
   },
   {
-    rule: 'R5',
-    name: 'segments are deleted before the entry',
-    misdeeds: ['deletes before the entry'],
+    rule: 'R6',
+    name: 'the open tenure is swept',
+    edits: [
+      {
+        file: state,
+        find: 'if (id.tenure === this.tenure) return id.number > this.watermark;',
+        replace: 'if (id.tenure === this.tenure) return false;',
+      },
+    ],
     shows: ['segment lost'],
   },
-  { rule: 'R6', name: 'the open tenure is swept', misdeeds: ['sweeps the open tenure'], shows: ['segment lost'] },
-  { rule: 'R6', name: 'adopted tenures are swept', misdeeds: ['sweeps adopted tenures'], shows: ['segment lost'] },
+  {
+    rule: 'R6',
+    name: 'a tenure that began after the chain was read is swept',
+    edits: [
+      {
+        file: state,
+        find: 'if (id.tenure > this.tenure) return true;',
+        replace: 'if (id.tenure > this.tenure) return false;',
+      },
+    ],
+    shows: ['segment lost'],
+  },
+  {
+    rule: 'R6',
+    name: 'adopted tenures are swept',
+    edits: [
+      {
+        file: state,
+        find: 'return this.adopted.some(({ tenure, watermark }) => tenure === id.tenure && id.number > watermark);',
+        replace: 'return false;',
+      },
+    ],
+    shows: ['segment lost'],
+  },
+  {
+    rule: 'R6',
+    name: 'control objects are swept while entries name them',
+    edits: [
+      {
+        file: garbage,
+        find: 'if (name !== null) controls.add(name);',
+        replace: 'if (name === null) controls.clear();',
+      },
+    ],
+    shows: ['error', 'chain refused'],
+  },
   {
     rule: 'R6',
     name: 'a segment is taken for dead one point too early',
@@ -126,7 +169,7 @@ export const mutants: readonly Mutant[] = [
     rule: 'R6',
     name: 'a summary forgets the watermark',
     edits: [{ file: state, find: '      watermark: this.watermark,\n', replace: '      watermark: 0,\n' }],
-    shows: ['garbage kept'],
+    shows: ['segment lost', 'chain refused'],
   },
   {
     rule: 'R7',
@@ -185,17 +228,35 @@ export const mutants: readonly Mutant[] = [
     misdeeds: ['reads without looking again'],
     shows: ['reader lost a segment'],
   },
-  { rule: 'R8', name: 'a sweeper ignores pins', misdeeds: ['sweeps what is pinned'], shows: ['reader lost a segment'] },
   {
     rule: 'R8',
-    name: 'a sweeper lists the pins before it reads the chain',
-    misdeeds: ['lists pins before the chain'],
+    name: 'a sweeper ignores pins',
+    edits: [{ file: garbage, find: '.map(({ point }) => point),', replace: '.map(() => 0),' }],
     shows: ['reader lost a segment'],
   },
   {
     rule: 'R8',
-    name: 'a sweeper forgets that summaries leave out what only pinned points use',
-    misdeeds: ['forgets pinned points that a summary left out'],
+    name: 'a sweeper lists the pins before it reads the chain',
+    edits: [
+      {
+        file: garbage,
+        find: '  const chain = await openChain(repo, machineId, signal);',
+        replace: `  const early: Pin[] = [];
+  for await (const pin of listPins(target, machineId, signal)) early.push(pin);
+  const chain = await openChain(repo, machineId, signal);`,
+      },
+      {
+        file: garbage,
+        find: 'for await (const pin of listPins(target, machineId, signal)) pins.push(pin);',
+        replace: 'pins.push(...early);',
+      },
+    ],
+    shows: ['reader lost a segment'],
+  },
+  {
+    rule: 'R8',
+    name: 'a sweeper forgets what only pinned points need',
+    edits: [{ file: garbage, find: 'held.add(segmentKey(life));', replace: 'held.delete(segmentKey(life));' }],
     shows: ['reader lost a segment'],
   },
   {

@@ -1,10 +1,8 @@
-import { sha256 } from '../../crypto/suite.ts';
 import { openChain, readPoint } from '../../replica/chain.ts';
 import { segmentKey, segmentName } from '../../replica/names.ts';
 import type { OpenRepository } from '../../replica/open-repository.ts';
-import { putOnce } from '../../replica/put-once.ts';
+import { putPin } from '../../replica/pins.ts';
 import { ObjectNotFound } from '../../storage-targets/errors.ts';
-import { pinName } from './pruner.ts';
 import { parseManifest, sha256Hex, type Unit, Violation } from './truth.ts';
 import type { World } from './world.ts';
 
@@ -16,14 +14,14 @@ export async function runReader(world: World, repo: OpenRepository): Promise<voi
   const seen = await openChain(repo, world.machineId, never);
   if (seen === null || seen.state.points.size === 0) return;
   const seq = world.random.pick([...seen.state.points.keys()]);
-  const pin = pinName(world, seq, `reader-${world.unique()}`);
-  await putOnce(repo.target, pin, new Uint8Array(0), sha256(new Uint8Array(0)), never);
+  const pin = await putPin(repo.target, world.machineId, seq, 24, never);
   const chain = world.does('reads without looking again') ? seen : await openChain(repo, world.machineId, never);
   if (chain?.state.points.has(seq)) {
     const { body } = await readPoint(repo, chain, seq, never);
     const units = body.type === 'publish' ? [...parseManifest(body.sealedManifest).slots.values()] : [];
     for (const unit of units) await readUnit(world, repo, seq, unit);
     world.counters.readings++;
+    if (!world.truth.points.has(seq)) world.counters.readingsOfPruned++;
   }
   await repo.target.delete([pin], never);
 }

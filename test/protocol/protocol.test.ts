@@ -20,7 +20,7 @@ describe('agents, clones, pruners and readers of one machine, interleaved at ran
     expect(totals.swept).toBeGreaterThan(runs * 2);
     expect(totals.readings).toBeGreaterThan(runs);
     expect(totals.adoptions).toBeGreaterThan(runs / 10);
-    expect(totals.pinnedAfterPrune).toBeGreaterThan(runs / 10);
+    expect(totals.readingsOfPruned).toBeGreaterThan(runs / 10);
   });
 
   it('do so with the product’s own numbers, too, text unchanged', { timeout: timeoutMs }, async () => {

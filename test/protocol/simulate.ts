@@ -12,11 +12,12 @@ import { ControlTampered } from '../../replica/control-object.ts';
 import { FormatInvalid, sameBytes } from '../../replica/encoding.ts';
 import { segmentName } from '../../replica/names.ts';
 import { type OpenRepository, openRepository } from '../../replica/open-repository.ts';
+import { pinsPrefix } from '../../replica/pins.ts';
 import { Fenced } from '../../replica/put-once.ts';
 import { StoreUnavailable } from '../../storage-targets/errors.ts';
 import { openMemoryTarget } from '../fakes/memory-target.ts';
 import { runReader } from './point-reader.ts';
-import { runPruner, sweep } from './pruner.ts';
+import { runPruner, sweepOne } from './pruner.ts';
 import type { Actor } from './scheduler.ts';
 import { Violation } from './truth.ts';
 import { type AgentState, type Counters, type Misdeed, World } from './world.ts';
@@ -132,7 +133,9 @@ async function judge(world: World): Promise<void> {
   if (!sameBytes(summaryBytes(replayed), summaryBytes(chain.state))) {
     throw new Violation('summary', 'the state that was opened is not what the entries amount to');
   }
-  await sweep(world, repo, chain.state, []);
+  const pins = world.store.names.filter((name) => name.startsWith(pinsPrefix(world.machineId)));
+  await repo.target.delete(pins, never);
+  await sweepOne(world, repo);
   checkNothingIsLeft(world);
 }
 

@@ -60,8 +60,13 @@ export const smallNumbers: readonly Edit[] = [
   },
   {
     file: 'replica/tenure.ts',
+    find: '{ agent, timeMs: now(), announce: (next) => mark.pending(next) }',
+    replace: '{ ...this.#options, timeMs: now(), announce: (next) => mark.pending(next) }',
+  },
+  {
+    file: 'replica/write-entry.ts',
     find: 'nonce: randomBytes(16)',
-    replace: 'nonce: (this.#options as { nonce?: () => Uint8Array }).nonce?.() ?? randomBytes(16)',
+    replace: 'nonce: (writer as { nonce?: () => Uint8Array }).nonce?.() ?? randomBytes(16)',
   },
   {
     file: 'crypto/signing.ts',

@@ -21,13 +21,6 @@ export type Misdeed =
   | 'adopts after its first publish'
   | 'adopts any old tenure'
   | 'prunes the newest point'
-  | 'prunes without an entry'
-  | 'deletes before the entry'
-  | 'sweeps the open tenure'
-  | 'sweeps adopted tenures'
-  | 'sweeps what is pinned'
-  | 'lists pins before the chain'
-  | 'forgets pinned points that a summary left out'
   | 'reads without looking again';
 
 /** What an agent host keeps on its disk, and what a clone of the host has, too. */
@@ -45,7 +38,8 @@ export interface Counters {
   prunes: number;
   swept: number;
   readings: number;
-  pinnedAfterPrune: number;
+  /** Of points that were pruned meanwhile. */
+  readingsOfPruned: number;
 }
 
 const rootKey = SigningKey.generate();
@@ -84,7 +78,7 @@ export class World {
     prunes: 0,
     swept: 0,
     readings: 0,
-    pinnedAfterPrune: 0,
+    readingsOfPruned: 0,
   };
   /** Publish attempts that ended with Fenced. */
   readonly fencedAttempts = new Set<string>();
