@@ -3,8 +3,10 @@ import type { KnipConfig } from 'knip';
 const config: KnipConfig = {
   entry: [
     'agent/{main,cli}.ts!',
-    // Started by path: worker threads, and what a test loads into a process of its own.
+    // Started by path: worker threads, the guard, and what a test loads into a process of its own.
     '{agent/protect/pipeline,restore/restore}-worker.ts!',
+    'hypervisors/kvm/guard-process.ts!',
+    'test/hypervisors/kvm/killed-agent.ts',
     'test/end-to-end/clock-off.ts',
     'test/rig/fragmented/sync-process.ts',
     'test/faults/{inject,patch-sources}.ts',

@@ -1,12 +1,14 @@
+import { existsSync } from 'node:fs';
 import { chmod, readFile, writeFile } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { definitionName, nvramName } from '../hypervisors/kvm/libvirt/capture-definition.ts';
 import { openVirsh } from '../hypervisors/kvm/libvirt/virsh.ts';
-import { newDefinition, shapeOf } from '../restore/definition/new-definition.ts';
+import { parseMachine, qemuMachineName } from '../hypervisors/kvm/qemu-machine.ts';
+import { type MachineShape, newDefinition, shapeOf } from '../restore/definition/new-definition.ts';
 import { plainShape, qemuScript } from '../restore/definition/qemu-script.ts';
 import type { RestoredDisk, RestoredMachine } from '../restore/definition/restored-machine.ts';
 import type { OpenPoint } from '../restore/open-point.ts';
-import { OutputExists, outputError } from '../restore/sinks/raw-sink.ts';
+import { OutputExists, OutputUnusable, outputError } from '../restore/sinks/raw-sink.ts';
 
 /** A restored machine made known to libvirt, or described in a file. */
 
@@ -18,6 +20,7 @@ export class DefinitionImpossible extends Error {
 
 export interface DefineOptions {
   readonly to: string;
+  readonly format: string;
   readonly disk?: string;
   readonly force?: boolean;
   /** An address of libvirt. */
@@ -45,13 +48,37 @@ export async function checkDefinition(options: DefineOptions, point: OpenPoint, 
     throw impossible(
       `point ${point.point} of ${point.manifest.machineName} holds no definition of libvirt, because it was not read through libvirt: say --qemu for a script that starts it`,
     );
+  if (defines && options.format === 'vhdx')
+    throw impossible('libvirt starts no machine from vhdx files: restore raw or qcow2');
   if (!defines && network !== undefined)
     throw impossible('the script for QEMU connects no network: leave out --network');
-  if (define === undefined) return;
   const wanted = nameOf(options, point);
-  const taken = await openVirsh(define).ask(['domuuid', '--domain', wanted], signal);
+  if (/[/\n]/.test(wanted))
+    throw impossible(`${JSON.stringify(wanted)} is no name for a machine: it holds a slash or a line break`);
+  checkFiles(options, point);
+  if (define === undefined) return;
+  const virsh = openVirsh(define);
+  const taken = await virsh.ask(['domuuid', '--domain', wanted], signal);
   if (taken !== null)
     throw new OutputExists(`libvirt at ${define} has a domain ${wanted} already: choose another --name`);
+  if (network !== undefined && (await virsh.ask(['net-uuid', '--network', network], signal)) === null)
+    throw impossible(
+      `libvirt at ${define} has no network ${network}: virsh -c ${define} net-list --all shows what it has`,
+    );
+}
+
+/** What is written beside the disks, when they are there. */
+function checkFiles(options: DefineOptions, point: OpenPoint): void {
+  const { to, define, defineFile, qemu } = options;
+  const asked = [defineFile, qemu].filter((file) => file !== undefined);
+  const own = [
+    ...(define !== undefined && defineFile === undefined ? [ownDefinition(options, nameOf(options, point))] : []),
+    ...(point.manifest.attachments.some(({ name }) => name === nvramName) ? [resolve(to, nvramName)] : []),
+  ];
+  for (const file of [...asked, ...own]) if (existsSync(file) && options.force !== true) throw fileExists(file);
+  for (const file of asked)
+    if (!existsSync(dirname(resolve(file))))
+      throw new OutputUnusable(`${file} can't be written: there is no folder ${dirname(resolve(file))}`);
 }
 
 /** Returns what was made, in words. */
@@ -74,7 +101,7 @@ export async function defineRestored(
   const made: string[] = [];
   if (captured !== null && (define !== undefined || defineFile !== undefined)) {
     const definition = newDefinition(captured, machine);
-    const file = defineFile ?? join(options.to, `${machine.name}.xml`);
+    const file = defineFile ?? ownDefinition(options, machine.name);
     await writeNew(file, definition, options);
     if (defineFile !== undefined) made.push(`definition in ${file}`);
     if (define !== undefined) {
@@ -83,11 +110,23 @@ export async function defineRestored(
     }
   }
   if (qemu !== undefined) {
-    await writeNew(qemu, qemuScript(machine, captured === null ? plainShape : shapeOf(captured)), options);
+    const shape = captured === null ? await capturedShape(options, point) : shapeOf(captured);
+    await writeNew(qemu, qemuScript(machine, shape), options);
     await chmod(qemu, 0o700);
     made.push(`script for QEMU in ${qemu}`);
   }
   return made;
+}
+
+function ownDefinition({ to }: DefineOptions, name: string): string {
+  return join(to, `${name}.xml`);
+}
+
+/** Of a machine that was read by QEMU's own monitor; of any other that libvirt did not describe, a plain one. */
+async function capturedShape({ to }: DefineOptions, { manifest }: OpenPoint): Promise<MachineShape> {
+  if (!manifest.attachments.some(({ name }) => name === qemuMachineName)) return plainShape;
+  const machine = parseMachine(await readFile(join(to, 'attachments', qemuMachineName), 'utf8'));
+  return machine === null ? plainShape : { ...machine, buses: new Map(Object.entries(machine.buses)) };
 }
 
 /** libvirt allows no slash in a name, and it stands on command lines. */
@@ -107,8 +146,11 @@ async function writeNew(path: string, content: string | Uint8Array, { force }: D
   try {
     await writeFile(path, content, { flag: force === true ? 'w' : 'wx', mode: 0o600 });
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'EEXIST')
-      throw new OutputExists(`${path} exists: choose another name, or say --force to overwrite it`, { cause: error });
+    if (error instanceof Error && 'code' in error && error.code === 'EEXIST') throw fileExists(path);
     throw outputError(error, path);
   }
+}
+
+function fileExists(path: string): OutputExists {
+  return new OutputExists(`${path} exists: choose another name, or say --force to overwrite it`);
 }

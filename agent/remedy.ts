@@ -100,6 +100,13 @@ const remedies: Readonly<Record<string, Remedy>> = {
   DATASTORE_UNREADABLE: stop('source', 'read this machine through VDDK: set reads to vddk'),
 
   QEMU_TOOL_FAILED: stop('source', 'install qemu-utils (qemu-nbd, qemu-img), or see what it says of the image'),
+  IMAGE_CORRUPT: stop('source', 'take the image from where it is whole; qemu-img check or Windows may say more of it'),
+  IMAGE_UNSUPPORTED: stop('source', 'convert the image into one that is read here: the message says what is not'),
+  IMAGE_PARENT_MISSING: stop('source', 'put the parent image back beside its child, or where the child says it is'),
+  IMAGE_PARENT_MISMATCH: stop(
+    'source',
+    'bring back the parent as it was: nobody may write to it while it has children',
+  ),
   NBD_URI_INVALID: stop('usage', 'correct the NBD URI'),
   NBD_UNREACHABLE: retry('source', 'check the address of the NBD server, and that it runs'),
   NBD_TLS_UNTRUSTED: stop('source', 'give the certificate authority of the NBD server, and what it knows us by'),

@@ -8,7 +8,7 @@ export interface Observed {
   readonly wallMs: number;
   /** Of the program and its children. */
   readonly cpuMs: number;
-  /** Of the S3 server, which shares the cores. */
+  /** Of the S3 server, which shares the cores, and of whatever else works for the program. */
   readonly serverCpuMs: number;
   /** Of all cores' time meanwhile, what neither of them took: who else was busy, from 0 to 1. */
   readonly othersShare: number;
@@ -17,21 +17,26 @@ export interface Observed {
 /** For what a server does after its last answer. */
 const settleMs = 200;
 
-export async function observe(serverPid: number | null, work: () => Promise<Measured>): Promise<Observed> {
-  const settle = watchMachine(serverPid);
+/** `serverPids`: whose work is part of it. Null: nobody's. */
+export async function observe(
+  serverPids: number | readonly number[] | null,
+  work: () => Promise<Measured>,
+): Promise<Observed> {
+  const settle = watchMachine(serverPids);
   const { wallMs, cpuMs } = await work();
   await sleep(settleMs);
   return { wallMs, cpuMs, ...settle(cpuMs) };
 }
 
 /**
- * From now on until the function that is returned is called, with the CPU time of what is measured itself. `serverPid` null: it talks
+ * From now on until the function that is returned is called, with the CPU time of what is measured itself. `serverPids` null: it talks
  * to no server.
  */
 export function watchMachine(
-  serverPid: number | null,
+  serverPids: number | readonly number[] | null,
 ): (ownCpuMs: number) => Pick<Observed, 'serverCpuMs' | 'othersShare'> {
-  const serverCpu = () => (serverPid === null ? 0 : processCpuMs(serverPid));
+  const pids = [serverPids ?? []].flat();
+  const serverCpu = () => pids.reduce((sum, pid) => sum + processCpuMs(pid), 0);
   const before = { server: serverCpu(), machine: machineCpuMs(), atMs: performance.now() };
   return (ownCpuMs) => {
     const serverCpuMs = serverCpu() - before.server;

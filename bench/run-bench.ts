@@ -5,6 +5,7 @@
  *   npm run bench -- limits             each stage alone, and the whole
  *   npm run bench -- sync               a qcow2 with a bitmap: nothing changed, a hundredth changed
  *   npm run bench -- serve              a stored disk read where it is, and a machine that boots from it
+ *   npm run bench -- libvirt            a running machine of libvirt: the agent beside virtnbdbackup
  *   npm run bench -- page               all of that: the tables of docs/benchmarks.md
  *   npm run bench -- --short            a small image, restic and kopia only; --record: the ratios that the tests compare with
  *
@@ -17,6 +18,8 @@ import { type Arena, describeArena, openArena } from './arena.ts';
 import { allContestants, gather } from './contestants/all.ts';
 import { bothCompressions } from './contestants/contestant.ts';
 import { recordRatios } from './expected-ratios.ts';
+import { copyTable } from './libvirt/libvirt-table.ts';
+import { type CopyRow, copyNeeds, copyRound, copyVersions } from './libvirt/measure-libvirt.ts';
 import { limitTable } from './limits/limit-table.ts';
 import { type LimitRound, limitRound } from './limits/measure-limits.ts';
 import { describeOthers } from './observe.ts';
@@ -47,14 +50,15 @@ const roundsMax = Number(options.rounds ?? (short ? 3 : 5));
 const compressions = choose(bothCompressions, options.compression ?? (short ? 'fastest' : undefined));
 const chosenSteps = choose(steps, options.only);
 /** What was measured, as it was measured. */
-const raw: { race: Row[]; limits: LimitRound[]; sync: SyncRow[]; serve: object[] } = {
+const raw: { race: Row[]; limits: LimitRound[]; sync: SyncRow[]; serve: object[]; libvirt: CopyRow[] } = {
   race: [],
   limits: [],
   sync: [],
   serve: [],
+  libvirt: [],
 };
 
-type Part = 'race' | 'limits' | 'sync' | 'serve';
+type Part = 'race' | 'limits' | 'sync' | 'serve' | 'libvirt';
 interface PartOfPage {
   readonly title: string;
   measure(arena: Arena): Promise<readonly string[]>;
@@ -64,9 +68,10 @@ const parts: Readonly<Record<Part, PartOfPage>> = {
   limits: { title: 'Beside its own limits', measure: limits },
   sync: { title: 'An image whose changes are tracked', measure: sync },
   serve: { title: 'A stored disk, read where it is', measure: serve },
+  libvirt: { title: 'A running machine of libvirt', measure: libvirt },
 };
 const [what = 'race'] = positionals;
-const allParts: readonly Part[] = ['race', 'limits', 'sync', 'serve'];
+const allParts: readonly Part[] = ['race', 'limits', 'sync', 'serve', 'libvirt'];
 const wanted = what === 'page' ? allParts : choose(allParts, what);
 
 await using arena = await openArena({
@@ -118,6 +123,13 @@ async function serve(arena: Arena): Promise<readonly string[]> {
   const { lines, ...measured } = await serveRounds(arena, roundsMax, options.without);
   raw.serve.push(measured);
   return lines;
+}
+
+async function libvirt(arena: Arena): Promise<readonly string[]> {
+  const needs = await copyNeeds();
+  if (needs !== null) return [`not measured: machines of libvirt: ${needs}`];
+  for (let round = 1; round <= roundsMax; round++) raw.libvirt.push(...(await copyRound(arena, round)));
+  return [...copyTable(raw.libvirt), '', ...[...(await copyVersions()), describeOthers(raw.libvirt)].map(item)];
 }
 
 /** All of them, or those of a list with commas. */

@@ -10,6 +10,7 @@ import {
   randomBytes,
   timingSafeEqual,
 } from 'node:crypto';
+import { copyBytes } from './copy-bytes.ts';
 import type { DataKey } from './data-key.ts';
 import { CommitmentMismatch, RecordTampered } from './errors.ts';
 import { freeBytes } from './free-bytes.ts';
@@ -114,7 +115,7 @@ export function sealRecordInto(
   encrypt.setAAD(aad);
   const ciphertext = encrypt.update(body);
   encrypt.final();
-  into.set(ciphertext, 0);
+  copyBytes(ciphertext, into, 0);
   into.set(encrypt.getAuthTag(), body.length);
   freeBytes(ciphertext);
   return body.length + tagBytes;

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { mkdir, writeFile } from 'node:fs/promises';
+import { mkdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { NbdRequestFailed } from '../hypervisors/nbd/nbd-errors.ts';
 import { runQemuImg } from '../hypervisors/nbd/qemu-nbd.ts';
@@ -69,6 +69,8 @@ export async function bootMachine(
     macAddress: macAddressOf(machine.machineId),
   };
   const qemu = stack.use(await DrillQemu.start(plan, { folder, evidence }, signal));
+  // QEMU has opened them: what the machine writes is gone with it, however this process ends.
+  for (const path of [...plan.overlays, plan.firmware?.variables]) if (path !== undefined) await rm(path);
   using watch = new BootWatch(qemu, options.reach);
   const deadlineMs = performance.now() + options.timeoutMs;
   await qemu.qmp.run('cont', {}, signal);

@@ -27,7 +27,7 @@ const serialSigns: readonly Sign[] = [
   ...firmwareSigns,
   {
     code: 'KERNEL_NOT_LOADED',
-    seen: /Invalid or corrupt kernel image|No DEFAULT or UI configuration|Could not find kernel image|error: (?:invalid magic number|invalid arch-dependent ELF magic|you need to load the kernel first|file `[^']*' not found|no such device|unknown filesystem)|grub rescue>|Missing operating system|System halted/,
+    seen: /Invalid or corrupt kernel image|No DEFAULT or UI configuration|Could not find kernel image|error: (?:invalid magic number|invalid arch-dependent ELF magic|you need to load the kernel first|file `(?![^']*(?:\.pf2|\.mo|\/locale\/[^']*)')[^']*' not found|no such device|unknown filesystem)|grub rescue>|Missing operating system|System halted/,
     what: 'the boot loader could not load a kernel',
   },
   {

@@ -7,6 +7,8 @@ import { finished } from 'node:stream/promises';
 /** A guest that prints without end must not fill the disk. */
 const fileBytesMax = 16 * 1024 * 1024;
 const tailCharsMax = 64 * 1024;
+/** A console prints a few letters at a time, and each look goes over the whole tail. */
+const lookEveryMs = 50;
 const cutHere = '\n[failkit: the rest was not kept]\n';
 
 export class Console implements AsyncDisposable {
@@ -17,8 +19,8 @@ export class Console implements AsyncDisposable {
   #keptBytes = 0;
   /** With its escape sequences, which may come in two parts. */
   #raw = '';
-  #tail = '';
-  /** Called with the newest text, as far as it may matter, each time that some came. */
+  #looking: NodeJS.Timeout | null = null;
+  /** Called with the newest text, as far as it may matter, soon after some came. */
   onText: (tail: string) => void = () => undefined;
 
   private constructor(socketPath: string, file: string) {
@@ -45,12 +47,12 @@ export class Console implements AsyncDisposable {
 
   /** The end of what came, without escape sequences. */
   get tail(): string {
-    return this.#tail;
+    return withoutEscapes(this.#raw);
   }
 
   /** The last line with words in it. */
   get lastLine(): string {
-    const lines = this.#tail.split(/[\r\n]+/).map((line) => line.trim());
+    const lines = this.tail.split(/[\r\n]+/).map((line) => line.trim());
     return lines.findLast((line) => line !== '') ?? '';
   }
 
@@ -61,12 +63,14 @@ export class Console implements AsyncDisposable {
       if (this.#keptBytes >= fileBytesMax) this.#file.write(cutHere);
     }
     this.#raw = (this.#raw + bytes.toString('latin1')).slice(-tailCharsMax);
-    this.#tail = withoutEscapes(this.#raw);
-    this.onText(this.#tail);
+    this.#looking ??= setTimeout(() => {
+      this.#looking = null;
+      this.onText(this.tail);
+    }, lookEveryMs);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    this.onText = () => undefined;
+    clearTimeout(this.#looking ?? undefined);
     for (const client of this.#clients) client.destroy();
     await new Promise<void>((resolve) => this.#server.close(() => resolve()));
     this.#file.end();

@@ -91,7 +91,7 @@ export function listensOn(table: string, port: number): boolean {
 
 async function readGuestFile(path: string, agent: string, signal: AbortSignal): Promise<string> {
   const ask = async (command: string, args: object) =>
-    (await askGuest(agent, command, answerTimeoutMs, signal, { ...args })).answer;
+    (await askGuest(agent, command, answerTimeoutMs, signal, { args: { ...args } })).answer;
   const handle = await ask('guest-file-open', { path, mode: 'r' });
   try {
     let text = '';
@@ -118,10 +118,12 @@ async function checkCommand(
   const facts = await guestFacts(agent, signal);
   const isWindows = isRecord(facts.os) && facts.os.id === 'mswindows';
   const shell = isWindows ? { path: 'cmd.exe', arg: ['/c', command] } : { path: '/bin/sh', arg: ['-c', command] };
-  const started = await askGuest(agent, 'guest-exec', answerTimeoutMs, signal, { ...shell, 'capture-output': true });
+  const started = await askGuest(agent, 'guest-exec', answerTimeoutMs, signal, {
+    args: { ...shell, 'capture-output': true },
+  });
   const pid = isRecord(started.answer) ? started.answer.pid : null;
   for (;;) {
-    const { answer } = await askGuest(agent, 'guest-exec-status', answerTimeoutMs, signal, { pid });
+    const { answer } = await askGuest(agent, 'guest-exec-status', answerTimeoutMs, signal, { args: { pid } });
     if (isRecord(answer) && answer.exited === true) return judge(check, answer);
     if (performance.now() > deadlineMs) return outcomeOf(check, false, 'it did not end in time', null);
     await sleep(retryMs, undefined, { signal });

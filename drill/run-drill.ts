@@ -1,17 +1,16 @@
 import { existsSync } from 'node:fs';
-import { mkdtemp, rm } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { QmpLost } from '../hypervisors/kvm/kvm-errors.ts';
 import { type BootedMachine, bootMachine } from './boot-machine.ts';
 import type { DrillFinding, DrillMachine, DrillOptions, DrillResult, MachineResult } from './drill.ts';
-import { DrillHostUnfit } from './drill-errors.ts';
 import { qemuVersion } from './drill-qemu.ts';
 import { IsolatedNetwork } from './isolated-network.ts';
+import { openWorkFolder } from './work-folder.ts';
 
 /** boot each machine, in order → look inside → stop all → is the source untouched, is everything gone? */
 
-/** The name of a unix socket has 107 at most; what is added here is a part of that. */
-const workFolderBytesMax = 64;
+/** Files of the evidence as a whole. */
+const evidenceFiles = ['result.json', 'summary.txt', 'SHA256SUMS'];
 
 export interface DrillTools {
   /** What the machine does now, for a person. */
@@ -37,7 +36,8 @@ export async function runDrill(
   const startedAt = new Date();
   const startedMs = performance.now();
   const qemu = await qemuVersion(signal);
-  const work = await makeWorkFolder(options.workFolder);
+  const workFolder = await openWorkFolder(options.workFolder);
+  const work = workFolder.path;
   const drilled: Drilled[] = [];
   let passedMs = startedMs;
   try {
@@ -54,7 +54,7 @@ export async function runDrill(
     }
     await stopAndLook(drilled, signal);
   } finally {
-    await rm(work, { recursive: true, force: true });
+    await workFolder.remove();
   }
   const left = leftBehind(work, drilled);
   const results = drilled.map(resultOf);
@@ -74,19 +74,6 @@ export async function runDrill(
   };
 }
 
-async function makeWorkFolder(parent: string): Promise<string> {
-  if (Buffer.byteLength(parent) > workFolderBytesMax)
-    throw new DrillHostUnfit(`${parent}: too long for sockets in it: name another folder with --work`);
-  try {
-    return await mkdtemp(join(parent, 'failkit-drill-'));
-  } catch (cause) {
-    const code = cause instanceof Error && 'code' in cause ? String(cause.code) : String(cause);
-    throw new DrillHostUnfit(`${parent}: no work folder can be made there (${code}): name another with --work`, {
-      cause,
-    });
-  }
-}
-
 async function drillOne(
   machine: DrillMachine,
   place: Parameters<typeof bootMachine>[1],
@@ -98,9 +85,13 @@ async function drillOne(
     return { machine, evidence: place.evidence, booted, findings: [...booted.findings] };
   } catch (error) {
     signal.throwIfAborted();
+    const found = (code: DrillFinding['code'], what: string): Drilled => {
+      return { machine, evidence: place.evidence, booted: null, findings: [{ code, what }] };
+    };
+    if (error instanceof QmpLost) return found('MACHINE_ENDED', 'QEMU ended as soon as it was started: see qemu.log');
     const what = explain(error);
     if (what === null) throw error;
-    return { machine, evidence: place.evidence, booted: null, findings: [{ code: 'POINT_UNUSABLE', what }] };
+    return found('POINT_UNUSABLE', what);
   }
 }
 
@@ -174,6 +165,8 @@ function openMsOf(machines: readonly DrillMachine[]): number {
 /** A name may hold anything; a folder must not lead elsewhere, nor two machines share one. */
 function evidenceName(machine: DrillMachine, machines: readonly DrillMachine[]): string {
   const plain = ({ name }: DrillMachine): string => name.replace(/[^A-Za-z0-9._-]/g, '_').replace(/^\./, '_');
-  const isShared = machines.some((other) => other !== machine && plain(other) === plain(machine));
+  const isShared =
+    evidenceFiles.includes(plain(machine)) ||
+    machines.some((other) => other !== machine && plain(other) === plain(machine));
   return isShared ? `${plain(machine)}-${machine.machineId.slice(0, 8)}` : plain(machine);
 }

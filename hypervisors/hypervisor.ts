@@ -83,8 +83,18 @@ export interface BlockSource {
 }
 
 export interface DirectReads {
-  /** Reads as the disk does, and stays open for as long as the snapshot. */
-  readonly fd: number;
+  /** Where the range's bytes lie, ascending and disjoint; what no piece covers reads as zero. Null: only `read` has them. */
+  locate(offset: number, length: number, signal: AbortSignal): Promise<readonly FilePiece[] | null>;
   /** So much was read from there: for whoever watches. */
   noteRead(offset: number, bytes: number): void;
+}
+
+/** Bytes of a disk as they lie in a file, which stays open for as long as the disk. */
+export interface FilePiece {
+  /** On the disk. */
+  readonly at: number;
+  readonly length: number;
+  readonly fd: number;
+  /** In the file. */
+  readonly offset: number;
 }

@@ -4,6 +4,7 @@ import { DataKey } from '../crypto/data-key.ts';
 import { CommitmentMismatch, RecordTampered } from '../crypto/errors.ts';
 import { freeBytes } from '../crypto/free-bytes.ts';
 import { blockDigest, digestBytes, prepareDigestKey } from '../crypto/suite.ts';
+import type { FilePiece } from '../hypervisors/hypervisor.ts';
 import {
   type Codec,
   codec,
@@ -57,9 +58,10 @@ export interface OpenRangeTask {
   readonly into: Uint8Array | OutputFile;
 }
 
-/** At the disk's own offsets; nothing is written at `capacityBytes` or beyond. */
+/** Nothing is written at `capacityBytes` or beyond. */
 export interface OutputFile {
-  readonly fd: number;
+  /** Disjoint; together they cover all that is to be written. */
+  readonly pieces: readonly FilePiece[];
   readonly capacityBytes: number;
 }
 

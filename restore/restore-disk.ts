@@ -1,4 +1,5 @@
 import { blockDigest, digestBytes, prepareDigestKey } from '../crypto/suite.ts';
+import type { FilePiece } from '../hypervisors/hypervisor.ts';
 import { BlockMap, blockCountOf } from '../replica/block-map.ts';
 import { eachInParallel, inParallel } from '../replica/in-parallel.ts';
 import type { DiskState } from '../replica/manifest.ts';
@@ -144,7 +145,7 @@ async function restoreRange(
   const { keys, task } = await fetchRange(disk, range, tools, signal);
   progress.fetchedBytes += task.bytes.length;
   if (sink.direct !== null) {
-    const file = { fd: sink.direct.fd, capacityBytes: disk.capacityBytes };
+    const file = { pieces: await placesFor(disk, range, sink.direct, signal), capacityBytes: disk.capacityBytes };
     const written = await writeDirectly(workers.openInto(keys, task, file, signal), sink.direct);
     progress.writtenBytes += written;
     const end = Math.max(...range.members.map(({ run }) => run.first + run.count));
@@ -159,6 +160,22 @@ async function restoreRange(
       progress.writtenBytes += content.length;
     }
   });
+}
+
+/** Records of one range may lie anywhere on the disk. */
+async function placesFor(
+  disk: DiskState,
+  { members }: Range,
+  direct: DirectWrites,
+  signal: AbortSignal,
+): Promise<readonly FilePiece[]> {
+  const pieces: FilePiece[] = [];
+  for (const { run } of members) {
+    const start = run.first * disk.blockSize;
+    const length = Math.min(run.count * disk.blockSize, disk.capacityBytes - start);
+    pieces.push(...(await direct.place(start, length, signal)));
+  }
+  return pieces;
 }
 
 async function writeDirectly(writing: Promise<number>, direct: DirectWrites): Promise<number> {

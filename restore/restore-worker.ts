@@ -1,4 +1,6 @@
 import { writeSync } from 'node:fs';
+import { copyBytes } from '../crypto/copy-bytes.ts';
+import type { FilePiece } from '../hypervisors/hypervisor.ts';
 import {
   type OpenedPiece,
   type OpenedRange,
@@ -12,7 +14,7 @@ import {
 /** Entry of restore's worker threads: one exported function per task. */
 
 export function openRangeTask(task: OpenRangeTask): OpenedRange {
-  return 'fd' in task.into ? openIntoFile(task, task.into) : openIntoMemory(task, task.into);
+  return 'pieces' in task.into ? openIntoFile(task, task.into) : openIntoMemory(task, task.into);
 }
 
 /** The opened blocks stand on shared memory, one after the other. */
@@ -20,7 +22,7 @@ function openIntoMemory(task: OpenRangeTask, into: Uint8Array): OpenedRange {
   const pieces: OpenedPiece[] = [];
   let at = 0;
   const failures = openRange(task, ({ firstBlock, bytes }) => {
-    into.set(bytes, at);
+    copyBytes(bytes, into, at);
     pieces.push({ firstBlock, bytes: into.subarray(at, at + bytes.length) });
     at += bytes.length;
   });
@@ -28,22 +30,26 @@ function openIntoMemory(task: OpenRangeTask, into: Uint8Array): OpenedRange {
 }
 
 /** Each piece is written while it is still in the core's cache. After a refusal the rest is opened, and nothing more written. */
-function openIntoFile(task: OpenRangeTask, { fd, capacityBytes }: OutputFile): OpenedRange {
+function openIntoFile(task: OpenRangeTask, { pieces, capacityBytes }: OutputFile): OpenedRange {
   let writtenBytes = 0;
   let refusal: SystemRefusal | null = null;
   const failures = openRange(task, ({ firstBlock, bytes }) => {
     if (refusal !== null) return;
     const at = firstBlock * task.blockSize;
     const content = bytes.subarray(0, Math.min(bytes.length, capacityBytes - at));
-    refusal = writeFully(fd, content, at);
+    refusal = writeFully(pieces, content, at);
     if (refusal === null) writtenBytes += content.length;
   });
   return { pieces: [], failures, writtenBytes, refusal };
 }
 
-function writeFully(fd: number, bytes: Uint8Array, at: number): SystemRefusal | null {
+function writeFully(pieces: readonly FilePiece[], bytes: Uint8Array, start: number): SystemRefusal | null {
   try {
-    for (let done = 0; done < bytes.length; ) done += writeSync(fd, bytes, done, bytes.length - done, at + done);
+    for (const { at, length, fd, offset } of pieces) {
+      const to = Math.min(start + bytes.length, at + length) - start;
+      for (let done = Math.max(0, at - start); done < to; )
+        done += writeSync(fd, bytes, done, to - done, offset + start + done - at);
+    }
     return null;
   } catch (error) {
     if (!(error instanceof Error && 'code' in error && 'syscall' in error)) throw error;

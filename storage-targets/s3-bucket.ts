@@ -27,6 +27,8 @@ export class S3Bucket {
   readonly #region: string;
   /** A HEAD cannot tell a missing object from a missing bucket; once the bucket was seen, it need not be asked. */
   seen = false;
+  /** Whether the store takes part in checksums, as its answer to the first put says; null before. False as well where it wants payloads signed. */
+  checksChecksums: boolean | null = null;
 
   constructor(client: S3Client, options: S3Options) {
     this.client = client;

@@ -7,6 +7,7 @@ import type { S3ClientConfig } from '@aws-sdk/client-s3';
 import { fromNodeProviderChain, fromTemporaryCredentials, fromTokenFile } from '@aws-sdk/credential-providers';
 
 import { TlsUntrusted } from './errors.ts';
+import { withSocketMemory } from './socket-memory.ts';
 
 export interface S3ConnectionOptions {
   readonly region: string;
@@ -88,7 +89,10 @@ async function httpAgents(options: S3ConnectionOptions): Promise<{ httpAgent: Ht
     ...(options.caFile === undefined ? {} : { ca: await trusted(options.caFile) }),
     ...(options.proxy === undefined ? {} : { proxyEnv: { HTTP_PROXY: options.proxy, HTTPS_PROXY: options.proxy } }),
   };
-  return { httpAgent: new HttpAgent(settings), httpsAgent: new HttpsAgent(settings) };
+  const agents = { httpAgent: new HttpAgent(settings), httpsAgent: new HttpsAgent(settings) };
+  // Through a proxy Node makes a connection within a connection by itself.
+  if (options.proxy !== undefined) return agents;
+  return { httpAgent: withSocketMemory(agents.httpAgent), httpsAgent: withSocketMemory(agents.httpsAgent) };
 }
 
 async function trusted(caFile: string): Promise<string[]> {

@@ -11,6 +11,7 @@ import {
 } from '@aws-sdk/client-s3';
 
 import {
+  AccessDenied,
   BucketNotFound,
   ClockSkewed,
   ObjectNotFound,
@@ -56,6 +57,32 @@ async function putIfAbsent(
   options: PutOptions,
   signal: AbortSignal,
 ): Promise<void> {
+  const spared = bucket.checksChecksums === true && bytes.length >= unhashedBytesMin;
+  try {
+    await put(bucket, name, bytes, options, spared ? 'UNSIGNED-PAYLOAD' : null, signal);
+  } catch (error) {
+    // A bucket's policy may forbid it (s3:x-amz-content-sha256).
+    if (!spared || !(error instanceof AccessDenied)) throw error;
+    await put(bucket, name, bytes, options, null, signal);
+    bucket.checksChecksums = false;
+  }
+}
+
+/** Below this a hash costs the store less than the rest of a request. */
+const unhashedBytesMin = 2 ** 20;
+
+/**
+ * The checksum is among the headers that are signed, so the signature vouches for the body of a store that checks it. Without a hash of
+ * the payload such a store hashes once less. Null: the payload's hash is signed, too.
+ */
+async function put(
+  bucket: S3Bucket,
+  name: string,
+  bytes: Uint8Array,
+  options: PutOptions,
+  payloadHash: 'UNSIGNED-PAYLOAD' | null,
+  signal: AbortSignal,
+): Promise<void> {
   const sha256 = Buffer.from(options.sha256);
   const input: PutObjectCommandInput = {
     Bucket: bucket.name,
@@ -70,10 +97,11 @@ async function putIfAbsent(
     ...(options.retainUntil && { ObjectLockMode: bucket.lockMode, ObjectLockRetainUntilDate: options.retainUntil }),
   };
   const command = new PutObjectCommand(input);
-  // The signature covers the payload by its SHA-256. Supplying it spares the SDK from hashing the segment once more.
+  // Supplying it spares the SDK from hashing the segment once more.
   command.middlewareStack.add(
     (next) => (args) => {
-      if (hasHeaders(args.request)) args.request.headers['x-amz-content-sha256'] = sha256.toString('hex');
+      if (hasHeaders(args.request))
+        args.request.headers['x-amz-content-sha256'] = payloadHash ?? sha256.toString('hex');
       return next(args);
     },
     { step: 'build', name: 'suppliedPayloadHash' },
@@ -84,7 +112,8 @@ async function putIfAbsent(
       if (pace !== undefined && bytes.length > 0) command.input.Body = paced.body = pacedBody(bytes, pace);
       return bucket.client.send(command, { abortSignal });
     };
-    await bucket.request('putting', name, signal, send, options.pace);
+    const answer = await bucket.request('putting', name, signal, send, options.pace);
+    bucket.checksChecksums ??= answer.ChecksumSHA256 === input.ChecksumSHA256;
   } catch (error) {
     paced.body?.destroy();
     throw options.retainUntil ? lockUnsupported(error) : error;

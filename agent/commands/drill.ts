@@ -1,5 +1,5 @@
 import { chmod, readdir, rmdir } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { freemem, tmpdir } from 'node:os';
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import {
@@ -120,6 +120,7 @@ async function drill(names: readonly string[], flags: DrillFlags, context: Comma
     opened.push(await openDrillMachine(name, wanted, session, workers, stack, signal));
     refuseTwice(name, opened);
   }
+  warnOfMemory(opened.length, flags, context);
   const options = { ...optionsOf(flags), evidenceFolder: await evidenceFolder(flags.evidence) };
   const machines = opened.map(({ machine }) => machine);
   const result = await runWatched(machines, options, context).catch(async (error: unknown) => {
@@ -129,6 +130,15 @@ async function drill(names: readonly string[], flags: DrillFlags, context: Comma
   });
   await writeEvidence(options.evidenceFolder, result, agentVersion());
   return answer(result, opened, options.evidenceFolder, context);
+}
+
+/** Mostly a machine takes less than it may; a host that runs out of memory ends programs as it pleases. */
+function warnOfMemory(machines: number, { memoryMib }: DrillFlags, { output }: CommandContext): void {
+  const [needed, free] = [machines * memoryMib * 2 ** 20, freemem()];
+  if (needed > free)
+    output.note(
+      `the machines may take ${formatBytes(needed)} together, and this host has ${formatBytes(free)} free: fewer of them, or --memory-mib, if one ends by itself`,
+    );
 }
 
 /** By its name and by its id, say. */

@@ -10,6 +10,7 @@ import { RestoreWorkers } from '../../restore/restore-workers.ts';
 import { openExportSink, openQcow2Sink } from '../../restore/sinks/nbd-sink.ts';
 import { makeOutputFolder, openRawSink } from '../../restore/sinks/raw-sink.ts';
 import type { RestoreSink } from '../../restore/sinks/sink.ts';
+import { openVhdxSink } from '../../restore/sinks/vhdx-sink.ts';
 import { choosePoint } from '../choose-point.ts';
 import { checkDefinition, type DefineOptions, defineRestored } from '../define-restored.ts';
 import { findMachine } from '../find-machine.ts';
@@ -27,7 +28,7 @@ import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
 
 interface RestoreOptions extends DefineOptions {
   readonly point?: string;
-  readonly format: 'raw' | 'qcow2';
+  readonly format: 'raw' | 'qcow2' | 'vhdx';
   readonly expectHead?: string;
   readonly salvage?: boolean;
 }
@@ -42,7 +43,9 @@ export function register(program: Command, run: RunCommand): void {
       'folder for all disks (LABEL.raw) and attachments; with --disk the file, block device or NBD export itself',
     )
     .addOption(
-      new Option('--format <format>', 'of the files; qcow2 needs qemu-utils').choices(['raw', 'qcow2']).default('raw'),
+      new Option('--format <format>', 'of the files; qcow2 needs qemu-utils')
+        .choices(['raw', 'qcow2', 'vhdx'])
+        .default('raw'),
     )
     .option('--point <point>', 'number, or a time (the newest point not after it); default: the newest')
     .option('--disk <label>', 'restore this disk only')
@@ -129,7 +132,8 @@ async function openOutput(
   const force = options.force === true;
   if (isNbdUri(options)) return await openExportSink({ uri: options.to, capacityBytes, force }, signal);
   const file = { path: pathOf(disk, options), capacityBytes, force, contentName };
-  return options.format === 'qcow2' ? await openQcow2Sink(file, signal) : await openRawSink(file);
+  if (options.format === 'qcow2') return await openQcow2Sink(file, signal);
+  return options.format === 'vhdx' ? await openVhdxSink(file, signal) : await openRawSink(file);
 }
 
 /** Only for one disk: a folder may have any name. */

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { tmpdir, totalmem } from 'node:os';
 import { join, resolve } from 'node:path';
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import { formatNbdUri } from '../../hypervisors/nbd/nbd-uri.ts';
@@ -40,7 +40,6 @@ interface ServeFlags {
 
 const mebibyte = 2 ** 20;
 const cacheMibMin = 8;
-const cacheMibMax = 1024 * 1024;
 /** A store that is away fails every read; one line now and then is enough. */
 const storeTroubleEveryMs = 10_000;
 
@@ -150,8 +149,9 @@ function hostAndPort(text: string): Extract<NbdListenPlace, { kind: 'tcp' }> {
 
 function cacheMib(text: string): number {
   const mib = /^\d+$/.test(text) ? Number(text) : Number.NaN;
-  if (mib >= cacheMibMin && mib <= cacheMibMax) return mib;
-  throw new InvalidArgumentError(`give a whole number of MiB, at least ${cacheMibMin}`);
+  const max = Math.floor(totalmem() / mebibyte);
+  if (mib >= cacheMibMin && mib <= max) return mib;
+  throw new InvalidArgumentError(`give a whole number of MiB, from ${cacheMibMin} to the ${max} that this host has`);
 }
 
 function describePoint({ point, manifest }: OpenPoint): string {

@@ -1,7 +1,7 @@
 import * as z from 'zod';
 import type { Secret } from '../../crypto/redacted.ts';
 import { parseRootFingerprint } from '../../crypto/root-fingerprint.ts';
-import { type ImageDisk, imageFormats, placeOf } from '../../hypervisors/image/image-machine.ts';
+import { formatByName, type ImageDisk, imageFormats, placeOf } from '../../hypervisors/image/image-machine.ts';
 import { parseNbdUri } from '../../hypervisors/nbd/nbd-uri.ts';
 import { path, proxyAddress, secret, text, textOrReference, webAddress } from './fields.ts';
 import type { References } from './references.ts';
@@ -303,7 +303,10 @@ function imageSource(references: References) {
       nbd: nbdAddress()
         .optional()
         .describe('Instead of a path: what an NBD server exports, and holds still meanwhile.'),
-      format: z.enum(imageFormats).default('raw').describe('Of the file. All but raw are read through qemu-nbd.'),
+      format: z
+        .enum(imageFormats)
+        .optional()
+        .describe('Of the file. Left out: vhdx for .vhdx and .avhdx, vpc for .vhd and .avhd, else raw.'),
       tracking: z
         .enum(['none', 'bitmap'])
         .default('none')
@@ -313,7 +316,7 @@ function imageSource(references: References) {
     .superRefine(refuseImpossibleDisk)
     .transform(({ label, path: file, nbd, format, tracking, tls }): ImageDisk => {
       if (nbd !== undefined) return { label, nbd, tls };
-      return { label, path: file ?? '', format, tracking };
+      return { label, path: file ?? '', format: format ?? formatByName(file ?? ''), tracking };
     });
   return z.strictObject({
     type: z.literal('image'),
@@ -381,7 +384,7 @@ function refuseImpossibleDisk(
   disk: {
     readonly path?: string | undefined;
     readonly nbd?: string | undefined;
-    readonly format: string;
+    readonly format?: string | undefined;
     readonly tracking: string;
   },
   context: z.RefinementCtx,
@@ -389,7 +392,8 @@ function refuseImpossibleDisk(
   const refuse = (key: string, message: string): void => context.addIssue({ code: 'custom', path: [key], message });
   if (disk.path === undefined && disk.nbd === undefined) refuse('path', 'is missing: give a path, or an nbd address');
   if (disk.path !== undefined && disk.nbd !== undefined) refuse('nbd', 'is there besides a path: give one of the two');
-  if (disk.nbd !== undefined && disk.format !== 'raw') refuse('format', 'is for files: an export is always raw');
+  if (disk.nbd !== undefined && (disk.format ?? 'raw') !== 'raw')
+    refuse('format', 'is for files: an export is always raw');
   if (disk.tracking !== 'none' && disk.format !== 'qcow2')
     refuse('tracking', 'needs format: qcow2, for only such images keep bitmaps');
 }

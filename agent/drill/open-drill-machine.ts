@@ -17,7 +17,8 @@ import { servedDisk } from './served-disk.ts';
 
 /** Of UEFI variables; nothing larger is one. */
 const variablesBytesMax = 4 * 2 ** 20;
-const cacheBytesMin = 8 * 2 ** 20;
+/** Of one disk: a drill may have a hundred of them. */
+const cacheBytesMin = 2 * 2 ** 20;
 
 /** Known once every machine is open: how many disks share it. */
 export class SharedCache {

@@ -116,7 +116,7 @@ function observedDisk(source: BlockSource, seen: DiskCoverage): BlockSource {
         direct?.noteRead(offset, bytes);
         seen.read(offset + bytes);
       };
-      return direct && { fd: direct.fd, noteRead };
+      return direct && { ...direct, noteRead };
     },
   };
 }

@@ -218,7 +218,9 @@ async function squeezeFile(
   const wanted = bytesToRead(stretch, geometry);
   const offset = stretch.firstBlock * geometry.blockSize;
   const length = Math.min(task.bytes.length, geometry.capacityBytes - offset);
-  const squeezed = await workers.squeeze({ ...task, file: { fd: direct.fd, offset, length } }, signal);
+  const pieces = await direct.locate(offset, length, signal);
+  if (pieces === null) return null;
+  const squeezed = await workers.squeeze({ ...task, file: { pieces, offset, length } }, signal);
   if (squeezed === null) return null;
   progress.readBytes += wanted;
   direct.noteRead(offset, length);

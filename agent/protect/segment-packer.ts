@@ -1,3 +1,4 @@
+import { copyBytes } from '../../crypto/copy-bytes.ts';
 import { tagBytes } from '../../crypto/suite.ts';
 import type { RecordPacker } from '../../replica/map-writer.ts';
 import { type SegmentId, segmentKey } from '../../replica/names.ts';
@@ -63,7 +64,7 @@ export class SegmentPacker implements RecordPacker {
     const open = this.#open;
     if (open === null) throw new Error('no room was asked for');
     const body = open.slot.subarray(open.offset, open.offset + record.body.length);
-    body.set(record.body);
+    copyBytes(record.body, body, 0);
     const at = { ...open.id, record: open.records.length, offset: open.offset, length: record.body.length + tagBytes };
     open.records.push({ ...record, body });
     open.offset += at.length;

@@ -1,8 +1,10 @@
 import type { KeyObject } from 'node:crypto';
 import { readSync } from 'node:fs';
 import { constants, zstdCompressSync } from 'node:zlib';
+import { copyBytes } from '../../crypto/copy-bytes.ts';
 import { freeBytes } from '../../crypto/free-bytes.ts';
 import { blockDigest, digestBytes, prepareDigestKey } from '../../crypto/suite.ts';
+import type { FilePiece } from '../../hypervisors/hypervisor.ts';
 import { type Codec, codec } from '../../replica/segment.ts';
 import { blockKind, isToRead } from './stretch.ts';
 
@@ -11,6 +13,8 @@ import { blockKind, isToRead } from './stretch.ts';
 const recordBytesMax = 256 * 1024;
 /** Compression that saves less than this is not worth the decompression. */
 const worthwhileShare = 0.97;
+/** Level 1 with a table of twice as many places: of a whole record it finds 0.7 % more, in 3 % less time. */
+const hashLogMost = 15;
 /** What is compressed of a record to see whether the whole of it would be worth it. */
 const sampleBytes = 16 * 1024;
 
@@ -36,8 +40,9 @@ export interface SqueezeTask {
 
 /** Where the worker reads the stretch by itself: piece after piece, so that what is read is still in the core's cache when it is used. */
 export interface StretchFile {
-  readonly fd: number;
-  /** Of the stretch's first byte. */
+  /** Ascending and disjoint; what none of them covers reads as zero. */
+  readonly pieces: readonly FilePiece[];
+  /** Of the stretch's first byte, on the disk. */
   readonly offset: number;
   /** To the end of the stretch, or of the disk: what lies beyond reads as zero. */
   readonly length: number;
@@ -111,13 +116,23 @@ function readPiece({ bytes, file, blockSize, kinds }: SqueezeTask, first: number
   return piece;
 }
 
-function readFully({ fd, offset }: StretchFile, at: number, into: Uint8Array): boolean {
+function readFully({ pieces, offset }: StretchFile, at: number, into: Uint8Array): boolean {
+  const start = offset + at;
+  let filled = 0;
   try {
-    for (let done = 0; done < into.length; ) {
-      const count = readSync(fd, into, done, into.length - done, offset + at + done);
-      if (count === 0) return false;
-      done += count;
+    for (const piece of pieces) {
+      const from = Math.max(start, piece.at);
+      const to = Math.min(start + into.length, piece.at + piece.length);
+      if (from >= to) continue;
+      into.fill(0, filled, from - start);
+      filled = to - start;
+      for (let done = from - start; done < filled; ) {
+        const count = readSync(piece.fd, into, done, filled - done, piece.offset + start + done - piece.at);
+        if (count === 0) return false;
+        done += count;
+      }
     }
+    into.fill(0, filled);
     return true;
   } catch {
     // Not swallowed: the owner of the file reads the stretch again, and says what is wrong with it.
@@ -184,7 +199,7 @@ function compressRuns(task: SqueezeTask, outcomes: Uint8Array, piece: Piece, pac
 function compressRun(task: SqueezeTask, plaintext: Uint8Array, packed: Packed): Pick<SqueezedRecord, 'codec' | 'body'> {
   const place = (bytes: Uint8Array): Uint8Array => {
     const body = task.bytes.subarray(packed.end, packed.end + bytes.length);
-    body.set(bytes);
+    copyBytes(bytes, body, 0);
     packed.end += bytes.length;
     return body;
   };
@@ -210,8 +225,10 @@ function isWorthwhile(frame: Uint8Array, plaintext: Uint8Array): boolean {
 }
 
 function compress(plaintext: Uint8Array, level: number): Uint8Array {
+  const largeTable =
+    level === 1 && plaintext.length >= recordBytesMax ? { [constants.ZSTD_c_hashLog]: hashLogMost } : {};
   return zstdCompressSync(plaintext, {
-    params: { [constants.ZSTD_c_compressionLevel]: level, [constants.ZSTD_c_contentSizeFlag]: 1 },
+    params: { [constants.ZSTD_c_compressionLevel]: level, [constants.ZSTD_c_contentSizeFlag]: 1, ...largeTable },
     // Room for all of it: smaller chunks would be put together by copying them.
     chunkSize: plaintext.length + (plaintext.length >> 7) + 1024,
   });

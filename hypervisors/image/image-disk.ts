@@ -22,7 +22,10 @@ export function blockSourceOf(image: OpenImage): BlockSource {
     referencePoint: null,
     changedExtents: (since, signal) => allExtents(image, since, signal),
     read: (offset, into, signal) => readExactly(image, offset, into, signal),
-    direct: { fd: image.handle.fd, noteRead: () => undefined },
+    direct: {
+      locate: async (offset, length) => [{ at: offset, length, fd: image.handle.fd, offset }],
+      noteRead: () => undefined,
+    },
   };
 }
 

@@ -12,7 +12,7 @@ export type ImageDisk = PathDisk | ExportDisk;
 export interface PathDisk {
   readonly label: string;
   readonly path: string;
-  /** Raw unless given; the others are read through qemu-nbd. */
+  /** Raw unless given; VHDX and VHD are read here, the others through qemu-nbd. */
   readonly format?: ImageFormat;
   /** `bitmap`: a qcow2 image keeps a persistent dirty bitmap from each snapshot to the next, so that a sync needs no scan. */
   readonly tracking?: 'none' | 'bitmap';
@@ -34,6 +34,12 @@ export interface ExportDisk {
 /** As qemu-nbd calls them. */
 export const imageFormats = ['raw', 'qcow2', 'vmdk', 'vpc', 'vhdx', 'vdi'] as const;
 export type ImageFormat = (typeof imageFormats)[number];
+
+/** What a file's name says of it; never its content, for that a guest may choose. */
+export function formatByName(path: string): ImageFormat {
+  if (/\.a?vhdx$/i.test(path)) return 'vhdx';
+  return /\.a?vhd$/i.test(path) ? 'vpc' : 'raw';
+}
 
 /** For messages. */
 export function placeOf(disk: ImageDisk): string {

@@ -1,15 +1,15 @@
-import { readFile, stat } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { SourceNotFound } from '../errors.ts';
 import { baseAllocation, NbdDisk } from '../nbd/nbd-disk.ts';
 import type { NbdTls } from '../nbd/nbd-socket.ts';
 import { nbdBlockSource } from '../nbd/nbd-source.ts';
 import { parseNbdUri } from '../nbd/nbd-uri.ts';
 import { serveImage } from '../nbd/qemu-nbd.ts';
-import { type ChangeWatch, watchFile } from './change-watch.ts';
 import { readImageInfo } from './image-info.ts';
 import type { ExportDisk, ImageFormat, PathDisk } from './image-machine.ts';
 import { identityOf, inspect, type OpenDisk } from './open-raw-disk.ts';
 import { startBitmap } from './qcow2-tracking.ts';
+import { watchFiles } from './watch-files.ts';
 
 /** An image file in a format of its own. A machine that runs holds QEMU's lock on it, and qemu-nbd says so. */
 export async function openImage(
@@ -70,24 +70,5 @@ async function readTls({ label, tls }: ExportDisk): Promise<NbdTls> {
       certificateFile === null || keyFile === null
         ? null
         : { certificate: await read(certificateFile), key: await read(keyFile) },
-  };
-}
-
-/** The image, and all that it was laid over or is split into. */
-async function watchFiles(paths: readonly string[], signal: AbortSignal): Promise<ChangeWatch> {
-  const watches: (ChangeWatch & { readonly path: string })[] = [];
-  for (const path of paths) {
-    const watch = await watchFile(path, await stat(path, { bigint: true }), signal);
-    watches.push({ ...watch, path });
-  }
-  return {
-    liveBecause: null,
-    async whatChanged() {
-      for (const { path, whatChanged } of watches) {
-        const what = await whatChanged();
-        if (what !== null) return path === paths[0] ? what : `of its part ${path}: ${what}`;
-      }
-      return null;
-    },
   };
 }

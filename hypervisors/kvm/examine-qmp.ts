@@ -1,6 +1,6 @@
 import * as z from 'zod';
+import { disksWithThreads, sharedDisks } from './device-properties.ts';
 import { askGuest, GuestAgentFailed } from './guest-agent.ts';
-import { disksWithThreads } from './iothreads.ts';
 import type { KvmMachine, QmpControl } from './kvm-machine.ts';
 import { fine, hopeless, type MachineFinding, worrying } from './machine-finding.ts';
 import { type Marks, marksOf } from './marks.ts';
@@ -25,9 +25,13 @@ export async function examineQmp(
   await using qmp = await QmpClient.open(control.socket, signal);
   const disks = await listDisks(qmp, signal);
   const threads = await disksWithThreads(qmp, disks, signal);
+  const shared = await sharedDisks(qmp, disks, signal);
   return [
     await examineVersion(qmp, signal),
     ...disks.flatMap((disk) => examineDisk(disk, threads.has(disk.label), marks)),
+    ...[...shared].map((label) =>
+      worrying(label, 'other machines may write it, too (share-rw): it is left out', 'name it under exclude'),
+    ),
     await examineScratch(machine),
     ...(await examineJobs(qmp, marks, signal)),
     await examineAgent(control, signal),
@@ -63,6 +67,14 @@ function examineDisk(disk: QemuDisk, hasThread: boolean, marks: Marks): readonly
         label,
         'its bitmap is inconsistent: QEMU did not end in order',
         'nothing: the next run reads it in full',
+      ),
+    );
+  if (!hasThread && !readOnly && !disk.stopsWhenFull)
+    findings.push(
+      worrying(
+        label,
+        'a scratch folder without room would be an error of this disk to the guest, instead of a pause',
+        'start QEMU with werror=enospc for it, which is the default',
       ),
     );
   if (hasThread) findings.push({ ...fine('it has an iothread: QEMU pushes it'), disk: label });

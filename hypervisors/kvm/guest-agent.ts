@@ -19,6 +19,12 @@ const sentinel = '\u00ff';
 export class GuestAgentFailed extends Error {
   readonly code = 'GUEST_AGENT_FAILED';
   override readonly name = 'GuestAgentFailed';
+  /** It answers, and said no. */
+  readonly refused: boolean;
+  constructor(message: string, { refused = false, ...options }: ErrorOptions & { readonly refused?: boolean } = {}) {
+    super(message, options);
+    this.refused = refused;
+  }
 }
 
 /** The guest could not be thawed: everything in it waits. */
@@ -30,21 +36,23 @@ export class GuestStillFrozen extends Error {
 /** Returns since when the guest may stand still, by `performance.now()`. What fails half way is thawed. */
 export async function freezeGuest(socket: string, signal: AbortSignal): Promise<number> {
   try {
-    return (await askGuest(socket, 'guest-fsfreeze-freeze', freezeTimeoutMs, signal)).askedAt;
+    const { askedAt, answer } = await askGuest(socket, 'guest-fsfreeze-freeze', freezeTimeoutMs, signal);
+    if (!(Number(answer) > 0)) throw new GuestAgentFailed('the guest has no file system to freeze');
+    return askedAt;
   } catch (error) {
-    // It may have been frozen after all; one that is not takes no harm.
-    await thawGuest(socket).catch(() => undefined);
+    // It may have been frozen after all, or will be yet. One that refuses was frozen by somebody else, or thawed by itself.
+    if (!(error instanceof GuestAgentFailed && error.refused)) await thawGuest(socket).catch(() => undefined);
     throw error;
   }
 }
 
-/** Whatever became of the run: it takes no signal. Throws GuestStillFrozen. */
-export async function thawGuest(socket: string): Promise<void> {
+/** Whatever became of the run: it takes no signal. Returns whether it was frozen until now. Throws GuestStillFrozen. */
+export async function thawGuest(socket: string): Promise<boolean> {
   const never = new AbortController().signal;
   for (let attempt = 1; ; attempt++) {
     try {
-      await askGuest(socket, 'guest-fsfreeze-thaw', answerTimeoutMs, never);
-      return;
+      const { answer } = await askGuest(socket, 'guest-fsfreeze-thaw', answerTimeoutMs, never, { waits: false });
+      return Number(answer) > 0;
     } catch (cause) {
       if (attempt === thawAttemptsMax)
         throw new GuestStillFrozen(
@@ -56,13 +64,19 @@ export async function thawGuest(socket: string): Promise<void> {
   }
 }
 
+interface AskOptions {
+  readonly args?: Readonly<Record<string, unknown>>;
+  /** Not to ask before it is known that somebody listens. Otherwise one that is busy now does it as soon as it can. */
+  readonly waits?: boolean;
+}
+
 /** One command on a connection of its own: others use the agent, too. Throws GuestAgentFailed, or the signal's reason. */
 export async function askGuest(
   path: string,
   execute: string,
   timeoutMs: number,
   signal: AbortSignal,
-  args?: Readonly<Record<string, unknown>>,
+  { args, waits = true }: AskOptions = {},
 ): Promise<{ readonly askedAt: number; readonly answer: unknown }> {
   signal.throwIfAborted();
   const socket = createConnection({ path });
@@ -72,12 +86,15 @@ export async function askGuest(
     const id = randomInt(2 ** 31);
     socket.write(Buffer.from(sentinel, 'latin1'));
     socket.write(JSON.stringify({ execute: 'guest-sync-delimited', arguments: { id } }));
-    await talk.answer((message) => message.return === id);
+    const synced = talk.answer((message) => message.return === id);
+    if (waits) await synced;
     const askedAt = performance.now();
     socket.write(`${JSON.stringify({ execute, arguments: args })}\n`);
+    await synced;
     const message = await talk.answer(() => true);
     if (!('error' in message)) return { askedAt, answer: message.return };
-    throw new GuestAgentFailed(`the guest agent at ${path} refused ${execute}: ${JSON.stringify(message.error)}`);
+    const why = JSON.stringify(message.error);
+    throw new GuestAgentFailed(`the guest agent at ${path} refused ${execute}: ${why}`, { refused: true });
   } catch (error) {
     signal.throwIfAborted();
     throw error;

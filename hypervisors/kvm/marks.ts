@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import type { QmpCommand } from './qmp-client.ts';
 
 /**
  * The names of what this agent makes inside a QEMU. Whatever carries the machine's tag is ours, and is removed when it is found left behind;
@@ -18,12 +19,17 @@ export interface Marks {
   server(disk: number): string;
   part(disk: number): string;
   serverPart(disk: number): string;
+  /** Keep others from putting anything between the filter and its disk, or above the filter, that would outlive it. */
+  lock(disk: number): string;
+  lockBehind(disk: number): string;
   /** A bitmap on the node that the filter of this disk stands before. */
   behindFilter(disk: number): string;
   /** A bitmap that says that it was us who stopped the guest. */
   readonly paused: string;
-  pushJob(disk: number): string;
-  /** Of a node: whether it stands above a filter. */
+  /** The same, of a guest that its agent was asked to freeze. */
+  readonly freezing: string;
+  pushJob(disk: number, nth: number): string;
+  /** Of a node: whether it stands above a filter, or above what that stands before. */
   isReader(name: string): boolean;
   isOurs(name: string): boolean;
   /** The bitmaps that record from one snapshot to the next. */
@@ -45,13 +51,24 @@ export function marksOf(tag: string): Marks {
     server: (disk) => `${prefix}t${disk}`,
     part: (disk) => `${prefix}p${disk}`,
     serverPart: (disk) => `${prefix}q${disk}`,
+    lock: (disk) => `${prefix}b${disk}`,
+    lockBehind: (disk) => `${prefix}c${disk}`,
     behindFilter: (disk) => `${prefix}behind${disk}`,
     paused: `${prefix}paused`,
-    pushJob: (disk) => `${prefix}push${disk}`,
-    isReader: (name) => ['s', 't', 'p', 'q'].includes(name.charAt(prefix.length)),
+    freezing: `${prefix}freezing`,
+    pushJob: (disk, nth) => `${prefix}push${disk}-${nth}`,
+    isReader: (name) => ['s', 't', 'p', 'q', 'b', 'c'].includes(name.charAt(prefix.length)),
     isOurs: (name) => name.startsWith(prefix),
     isReferencePoint: (name) => name.startsWith(`${prefix}point-`),
     newReferencePoint: () =>
       `${prefix}point-${Date.now().toString(36).padStart(9, '0')}-${randomBytes(8).toString('hex')}`,
   };
+}
+
+/** The largest that QEMU allows: a bitmap that is only a mark takes no memory. */
+const granularityMax = 2 ** 31;
+
+export function addMark(node: string, name: string): QmpCommand {
+  const mark = { node, name, granularity: granularityMax, persistent: false, disabled: true };
+  return ['block-dirty-bitmap-add', mark];
 }

@@ -1,4 +1,5 @@
-import { chmod } from 'node:fs/promises';
+import { chmod, readFile } from 'node:fs/promises';
+import { basename } from 'node:path';
 import type { BlockSource } from '../hypervisor.ts';
 import { baseAllocation, NbdDisk } from '../nbd/nbd-disk.ts';
 import { nbdBlockSource } from '../nbd/nbd-source.ts';
@@ -30,8 +31,14 @@ export async function exportDisks(
 
 async function startServer(qmp: QmpClient, path: string, signal: AbortSignal): Promise<void> {
   const addr = { type: 'unix', data: { path } };
+  const start = () => qmp.run('nbd-server-start', { addr, 'max-connections': connectionsMax }, signal);
   try {
-    await qmp.run('nbd-server-start', { addr, 'max-connections': connectionsMax }, signal);
+    await start().catch(async (error: unknown) => {
+      // One that a killed run left, in a scratch folder of another name, or whose socket somebody removed.
+      if (!(error instanceof QmpRefused) || !(await isListening(basename(path)))) throw error;
+      await qmp.run('nbd-server-stop', {}, signal);
+      await start();
+    });
     // QEMU makes it by its own umask, and whoever may connect reads the disks.
     await chmod(path, 0o600);
   } catch (cause) {
@@ -40,6 +47,12 @@ async function startServer(qmp: QmpClient, path: string, signal: AbortSignal): P
       cause,
     });
   }
+}
+
+/** Linux lists what listens on this host also where the socket's file is gone. */
+async function isListening(name: string): Promise<boolean> {
+  const listed = await readFile('/proc/net/unix', 'utf8').catch(() => '');
+  return listed.split('\n').some((line) => line.endsWith(`/${name}`) && line.includes(' 00010000 '));
 }
 
 async function exportDisk(

@@ -1,9 +1,9 @@
 import { join } from 'node:path';
 import { NbdServer } from '../nbd/server/nbd-server.ts';
-import type { Marks } from './marks.ts';
+import { addMark, type Marks } from './marks.ts';
 import type { PushedDisk } from './pushed-disk.ts';
-import type { QmpClient } from './qmp-client.ts';
-import { giveToQemu } from './scratch-images.ts';
+import type { QmpClient, QmpCommand } from './qmp-client.ts';
+import { giveToQemu, type ScratchFolder, scratchImage } from './scratch-images.ts';
 import type { TakenDisk } from './taken-disk.ts';
 
 /**
@@ -14,20 +14,26 @@ import type { TakenDisk } from './taken-disk.ts';
 
 /** Of a write of the guest for the scratch image; then the snapshot breaks. */
 const copyTimeoutS = 30;
-/** A bitmap that is only a mark takes no memory. */
-const granularityMax = 2 ** 31;
+
+/** Of an image that holds nothing: QEMU takes no external snapshot of what has an image on top. */
+export const lockImage = 'lock';
+export const lockImageBytes = 64 * 1024;
+
+export interface PushPlace {
+  readonly marks: Marks;
+  readonly scratch: ScratchFolder;
+}
 
 /** While the guest stands still. */
 export async function insertFilters(
   qmp: QmpClient,
   disks: readonly TakenDisk[],
-  marks: Marks,
+  { marks, scratch }: PushPlace,
   signal: AbortSignal,
 ): Promise<void> {
-  for (const { index, disk } of disks) {
-    const { node, devicePath } = disk;
-    const mark = { node, name: marks.behindFilter(index), granularity: granularityMax, disabled: true };
-    await qmp.run('block-dirty-bitmap-add', mark, signal);
+  const image = { driver: 'file', filename: scratchImage(scratch, lockImage), 'read-only': true };
+  const lock = { driver: 'qcow2', 'read-only': true, file: image };
+  const commands = disks.flatMap(({ index, disk: { node, devicePath } }): readonly QmpCommand[] => {
     const filter = {
       driver: 'copy-before-write',
       'node-name': marks.filter(index),
@@ -35,10 +41,19 @@ export async function insertFilters(
       target: marks.node(index),
       'on-cbw-error': 'break-snapshot',
       'cbw-timeout': copyTimeoutS,
+      // As the disk itself does: what the guest discards would not be let go of otherwise.
+      discard: 'unmap',
     };
-    await qmp.run('blockdev-add', filter, signal);
-    await qmp.run('qom-set', { path: devicePath, property: 'drive', value: marks.filter(index) }, signal);
-  }
+    return [
+      addMark(node, marks.behindFilter(index)),
+      ['blockdev-add', filter],
+      ['qom-set', { path: devicePath, property: 'drive', value: marks.filter(index) }],
+      // An external snapshot taken meanwhile would name the filter as its backing file for ever, or be lost behind it.
+      ['blockdev-add', { ...lock, 'node-name': marks.lock(index), backing: marks.filter(index) }],
+      ['blockdev-add', { ...lock, 'node-name': marks.lockBehind(index), backing: node }],
+    ];
+  });
+  await qmp.runAll(commands, signal);
 }
 
 export async function showFrozenDisks(
@@ -47,10 +62,11 @@ export async function showFrozenDisks(
   marks: Marks,
   signal: AbortSignal,
 ): Promise<void> {
-  for (const { index } of disks) {
+  const show = ({ index }: TakenDisk): QmpCommand => {
     const frozen = { driver: 'snapshot-access', 'node-name': marks.frozenDisk(index), file: marks.filter(index) };
-    await qmp.run('blockdev-add', frozen, signal);
-  }
+    return ['blockdev-add', frozen];
+  };
+  await qmp.runAll(disks.map(show), signal);
 }
 
 /** Where QEMU pushes to. `ownerOf`: a file of QEMU's user. */

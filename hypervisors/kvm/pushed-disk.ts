@@ -34,6 +34,7 @@ export class PushedDisk {
   /** Bitmaps that the frozen disk has by now. */
   readonly #placed = new Set<string>();
   #part: Part | null = null;
+  #jobs = 0;
   /** Jobs follow each other: QEMU's graph is not changed while one runs. */
   #turn: Promise<unknown> = Promise.resolve();
 
@@ -68,11 +69,20 @@ export class PushedDisk {
       writes: {
         write: (offset, bytes, signal) => this.#take(offset, bytes, signal),
         writeZeroes: async (offset, length) => this.#takeZeroes(offset, length),
-        trim: async () => undefined,
+        // It would say that something changed, and not to what: QEMU writes zeroes instead.
+        trim: async () => {
+          throw new SnapshotLost(`QEMU discarded a part of disk ${this.#disk.label} instead of pushing it`);
+        },
         flush: async () => undefined,
         zeroesAreFast: true,
       },
     };
+  }
+
+  /** Throws SnapshotLost unless the snapshot of this disk has held until now. */
+  async probe(signal: AbortSignal): Promise<void> {
+    const length = Math.min(alignBytes, this.#disk.capacityBytes);
+    if (length > 0) await this.#inTurn(() => this.#fetchPart(0, length, signal));
   }
 
   async *#changedExtents(since: Uint8Array | null, signal: AbortSignal): AsyncGenerator<Extent> {
@@ -119,7 +129,8 @@ export class PushedDisk {
   }
 
   async #push(job: Readonly<Record<string, unknown>>, signal: AbortSignal): Promise<void> {
-    const id = this.#marks.pushJob(this.#index);
+    // Each has its own name, or what is told of one that nobody waited for would be taken for the next one's.
+    const id = this.#marks.pushJob(this.#index, ++this.#jobs);
     // One after the other: what comes is then in order.
     await this.#qmp.run('blockdev-backup', { 'job-id': id, ...job, 'x-perf': { 'max-workers': 1 } }, signal);
     const over = ({ event, data }: { event: string; data: Readonly<Record<string, unknown>> }): boolean =>

@@ -24,6 +24,7 @@ const device = z.object({
   device: z.string(),
   qdev: z.string().optional(),
   removable: z.boolean(),
+  'io-status': z.string().optional(),
   inserted: z
     .object({
       'node-name': z.string(),
@@ -57,6 +58,8 @@ export interface QemuDisk {
   readonly file: string;
   readonly capacityBytes: number;
   readonly readOnly: boolean;
+  /** QEMU stops the guest where a write finds no room, and does not tell it of an error. */
+  readonly stopsWhenFull: boolean;
   /** Internal snapshots: going back to one is not recorded by any bitmap. */
   readonly hasSnapshots: boolean;
   /** Bitmaps survive the end of QEMU. */
@@ -66,25 +69,47 @@ export interface QemuDisk {
 
 /** All but CD-ROMs, floppies and firmware. */
 export async function listDisks(qmp: QmpClient, signal: AbortSignal): Promise<readonly QemuDisk[]> {
-  const devices = parse(z.array(device), await qmp.run('query-block', {}, signal), 'query-block');
-  return devices.flatMap(({ device: name, qdev = '', removable, inserted }) => {
-    // Firmware is no device of the guest's bus: it has a name or nothing, and no path of its own.
-    if (removable || inserted === undefined || (qdev === '' && name.startsWith('pflash'))) return [];
+  return (await listInserted(qmp, signal)).flatMap(({ name, qdev, removable, stopsWhenFull, inserted }) => {
+    if (removable || isFirmware(qdev, name)) return [];
+    const devicePath = qdev === '' || qdev.startsWith('/') ? qdev : `/machine/peripheral/${qdev}`;
     return [
       {
-        label: labelOf(qdev, name),
-        devicePath: qdev,
+        label: labelOf(devicePath, name),
+        devicePath,
         node: inserted['node-name'],
         format: inserted.drv,
         file: inserted.image.filename,
         capacityBytes: inserted.image['virtual-size'],
         readOnly: inserted.ro,
+        stopsWhenFull,
         hasSnapshots: inserted.image.snapshots.length > 0,
         canPersist: inserted.drv === 'qcow2' && inserted.image['format-specific']?.data.compat !== '0.10',
         bitmaps: bitmapsOf(inserted['dirty-bitmaps']),
       },
     ];
   });
+}
+
+/** The flash memory that the firmware is in, or its variables. */
+export type Firmware = Pick<QemuDisk, 'file' | 'format' | 'readOnly'>;
+
+export async function listFirmware(qmp: QmpClient, signal: AbortSignal): Promise<readonly Firmware[]> {
+  return (await listInserted(qmp, signal)).flatMap(({ name, qdev, inserted }) =>
+    isFirmware(qdev, name) ? [{ file: inserted.image.filename, format: inserted.drv, readOnly: inserted.ro }] : [],
+  );
+}
+
+async function listInserted(qmp: QmpClient, signal: AbortSignal) {
+  const devices = parse(z.array(device), await qmp.run('query-block', {}, signal), 'query-block');
+  return devices.flatMap(({ device: name, qdev = '', removable, inserted, 'io-status': status }) =>
+    // It has a status only where it may be stopped.
+    inserted === undefined ? [] : [{ name, qdev, removable, stopsWhenFull: status !== undefined, inserted }],
+  );
+}
+
+/** No device of the guest's bus, though QEMU lists it among those: `/machine/system.flash1`, or by its drive's name. */
+function isFirmware(qdev: string, name: string): boolean {
+  return /^\/machine\/\w+\.flash\d+$/.test(qdev) || (qdev === '' && name.startsWith('pflash'));
 }
 
 const node = z.object({ 'node-name': z.string().optional(), 'dirty-bitmaps': z.array(dirtyBitmap).prefault([]) });

@@ -14,6 +14,8 @@ export interface QmpEvent {
   readonly data: Readonly<Record<string, unknown>>;
 }
 
+export type QmpCommand = readonly [execute: string, args: Readonly<Record<string, unknown>>];
+
 interface Pending {
   readonly command: string;
   resolve(value: unknown): void;
@@ -81,6 +83,12 @@ export class QmpClient implements AsyncDisposable {
     } finally {
       this.#pending.delete(id);
     }
+  }
+
+  /** One after the other, without waiting for the answers in between. Throws the first refusal when all are answered: the rest was tried. */
+  async runAll(commands: readonly QmpCommand[], signal: AbortSignal): Promise<void> {
+    const answers = await Promise.allSettled(commands.map(([execute, args]) => this.run(execute, args, signal)));
+    for (const answer of answers) if (answer.status === 'rejected') throw answer.reason;
   }
 
   /** The first event that matches, of those kept or still to come; it is taken out. */

@@ -66,7 +66,12 @@ async function removeFilters(qmp: QmpClient, marks: Marks, signal: AbortSignal):
     return { devicePath, node: nodes.find(({ bitmaps }) => bitmaps.includes(mark))?.node };
   });
   const [first] = behind;
-  if (first?.node === undefined) return;
+  if (first === undefined) return;
+  const lost = behind.find(({ node }) => node === undefined);
+  if (first.node === undefined || lost !== undefined)
+    throw new QmpLost(
+      `${lost?.devicePath}: somebody removed the mark that tells which disk a filter of ours stands before`,
+    );
   // The nodes, too: QEMU's graph is changed only while no request is under way.
   await whilePaused(qmp, marks, first.node, signal, async () => {
     // What reads by a filter keeps it from letting go.
@@ -97,7 +102,7 @@ async function removeNodes(qmp: QmpClient, isMeant: (name: string) => boolean, s
 async function removeFrozenBitmaps(qmp: QmpClient, marks: Marks, signal: AbortSignal): Promise<void> {
   for (const { node, bitmaps } of await listNodes(qmp, signal))
     for (const name of bitmaps)
-      if (marks.isOurs(name) && !marks.isReferencePoint(name))
+      if (marks.isOurs(name) && !marks.isReferencePoint(name) && name !== marks.freezing)
         await qmp.run('block-dirty-bitmap-remove', { node, name }, signal);
 }
 

@@ -18,18 +18,22 @@ export interface ScratchFolder {
 
 /** An empty image that whoever owns `ownerOf`, a file of QEMU's, may write. */
 export async function makeScratchImage(
-  { folder, prefix }: ScratchFolder,
-  index: number,
+  scratch: ScratchFolder,
+  name: string,
   capacityBytes: number,
   ownerOf: string,
   signal: AbortSignal,
 ): Promise<string> {
-  const path = join(folder, `${prefix}${index}.qcow2`);
+  const path = scratchImage(scratch, name);
   await runQemuImg(['create', '-q', '-f', 'qcow2', path, String(capacityBytes)], signal);
   // It holds what the guest wrote: for QEMU's eyes only.
   await chmod(path, 0o600);
   await giveToQemu(path, ownerOf);
   return path;
+}
+
+export function scratchImage({ folder, prefix }: ScratchFolder, name: string): string {
+  return join(folder, `${prefix}${name}.qcow2`);
 }
 
 /** `ownerOf`: a file of QEMU's user. */

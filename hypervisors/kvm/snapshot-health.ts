@@ -1,6 +1,7 @@
 import type { BlockSource } from '../hypervisor.ts';
 import { ScratchFull, SnapshotLost } from './kvm-errors.ts';
 import type { Marks } from './marks.ts';
+import type { PushedDisk } from './pushed-disk.ts';
 import type { QmpClient, QmpEvent } from './qmp-client.ts';
 import { cancelJobs, listJobs, removeExports } from './remove-marks.ts';
 
@@ -9,13 +10,16 @@ export class SnapshotHealth implements Disposable {
   readonly #qmp: QmpClient;
   readonly #marks: Marks;
   readonly #jobs: readonly string[];
+  readonly #pushed: readonly Pick<PushedDisk, 'probe'>[];
   readonly #listening: Disposable;
   #failure: Error | null = null;
 
-  constructor(qmp: QmpClient, marks: Marks, jobs: readonly string[]) {
+  /** `jobs`: those that keep old contents. `pushed`: disks where a filter does. */
+  constructor(qmp: QmpClient, marks: Marks, jobs: readonly string[], pushed: readonly Pick<PushedDisk, 'probe'>[]) {
     this.#qmp = qmp;
     this.#marks = marks;
     this.#jobs = jobs;
+    this.#pushed = pushed;
     this.#listening = qmp.listen((event) => this.#hear(event));
   }
 
@@ -32,9 +36,11 @@ export class SnapshotHealth implements Disposable {
     if (this.#failure !== null) throw this.#failure;
     const jobs = await listJobs(this.#qmp, signal);
     if (this.#failure !== null) throw this.#failure;
-    if (this.#jobs.every((job) => jobs.includes(job))) return;
-    this.giveUp(new SnapshotLost('QEMU does not keep the snapshot any more'));
-    throw this.#failure;
+    if (!this.#jobs.every((job) => jobs.includes(job)))
+      this.giveUp(new SnapshotLost('QEMU does not keep the snapshot any more'));
+    // A filter that broke lets nobody read any more, but a read that was under way may have met the present.
+    for (const disk of this.#pushed) await disk.probe(signal);
+    if (this.#failure !== null) throw this.#failure;
   }
 
   /** The same disk, whose failures say what ended the snapshot. */

@@ -1,11 +1,12 @@
 import { QuiesceUnavailable } from '../errors.ts';
 import type { SnapshotOptions } from '../hypervisor.ts';
-import { freezeGuest, GuestAgentFailed, thawGuest } from './guest-agent.ts';
+import { GuestAgentFailed } from './guest-agent.ts';
 import type { QmpControl } from './kvm-machine.ts';
 import type { Marks } from './marks.ts';
-import { insertFilters, showFrozenDisks } from './push-disks.ts';
+import { insertFilters, type PushPlace, showFrozenDisks } from './push-disks.ts';
 import type { QmpClient } from './qmp-client.ts';
 import type { TakenDisk } from './taken-disk.ts';
+import { whileFrozen } from './while-frozen.ts';
 import { whilePaused } from './while-paused.ts';
 
 /** The instant: one transaction for all disks, inside a frozen guest where that can be had. The guest is thawed whatever happens. */
@@ -24,57 +25,54 @@ export async function takePoint(
   machineName: string,
   { guestAgentSocket }: QmpControl,
   disks: readonly TakenDisk[],
-  marks: Marks,
+  place: PushPlace,
   { quiesce }: SnapshotOptions,
   signal: AbortSignal,
 ): Promise<TakenPoint> {
+  const unavailable = (why: string, cause?: unknown): QuiesceUnavailable =>
+    new QuiesceUnavailable(`machine ${machineName} can't be frozen: ${why}`, { cause });
   const unfrozen = async (): Promise<TakenPoint> => {
-    const { takenAt, pausedMs } = await take(qmp, disks, marks, signal);
+    const { takenAt, pausedMs } = await take(qmp, disks, place, signal);
     return { takenAt, quiesced: false, frozenMs: pausedMs === 0 ? null : pausedMs };
   };
-  if (quiesce === 'off') return await unfrozen();
-  const since = await freeze(guestAgentSocket, signal);
-  if (typeof since !== 'number') {
-    if (quiesce === 'prefer') return await unfrozen();
-    throw new QuiesceUnavailable(`machine ${machineName} can't be frozen: ${since.message}`, { cause: since });
+  const [first] = disks;
+  if (quiesce === 'off' || first === undefined) return await unfrozen();
+  if (guestAgentSocket === null) {
+    if (quiesce === 'require') throw unavailable('guestAgent is not configured');
+    return await unfrozen();
   }
-  let takenAt: Date;
-  try {
-    takenAt = (await take(qmp, disks, marks, signal)).takenAt;
-  } finally {
-    if (guestAgentSocket !== null) await thawGuest(guestAgentSocket);
+  const frozen = await whileFrozen(qmp, place.marks, first.disk.node, guestAgentSocket, signal, () =>
+    take(qmp, disks, place, signal),
+  );
+  if (frozen instanceof GuestAgentFailed) {
+    if (quiesce === 'require') throw unavailable(frozen.message, frozen);
+    return await unfrozen();
   }
-  return { takenAt, quiesced: true, frozenMs: performance.now() - since };
-}
-
-/** Since when the guest stands still, or why it does not. */
-async function freeze(socket: string | null, signal: AbortSignal): Promise<number | GuestAgentFailed> {
-  if (socket === null) return new GuestAgentFailed('guestAgent is not configured');
-  try {
-    return await freezeGuest(socket, signal);
-  } catch (error) {
-    if (error instanceof GuestAgentFailed) return error;
-    throw error;
-  }
+  const { result, frozenMs, wasFrozen } = frozen;
+  if (!wasFrozen && quiesce === 'require') throw unavailable('it did not stay frozen until the snapshot was taken');
+  return { takenAt: result.takenAt, quiesced: wasFrozen, frozenMs };
 }
 
 async function take(
   qmp: QmpClient,
   disks: readonly TakenDisk[],
-  marks: Marks,
+  place: PushPlace,
   signal: AbortSignal,
 ): Promise<{ readonly takenAt: Date; readonly pausedMs: number }> {
-  const actions = disks.flatMap((taken) => actionsFor(taken, marks));
+  const { marks } = place;
   const begin = async (): Promise<Date> => {
     const takenAt = new Date();
-    await qmp.run('transaction', { actions }, signal);
+    await qmp.run('transaction', { actions: disks.flatMap((taken) => instantOf(taken, marks)) }, signal);
+    // Afterwards: a write that ends while QEMU waits for those under way is in the snapshot, and only then in the bitmap.
+    const copies = disks.flatMap(frozenCopies);
+    if (copies.length > 0) await qmp.run('transaction', { actions: copies }, signal);
     return takenAt;
   };
   const pushed = disks.filter(({ mode }) => mode === 'push');
   const [first] = pushed;
   if (first === undefined) return { takenAt: await begin(), pausedMs: 0 };
   const { result, pausedMs } = await whilePaused(qmp, marks, first.disk.node, signal, async () => {
-    await insertFilters(qmp, pushed, marks, signal);
+    await insertFilters(qmp, pushed, place, signal);
     const takenAt = await begin();
     await showFrozenDisks(qmp, pushed, marks, signal);
     return takenAt;
@@ -82,17 +80,20 @@ async function take(
   return { takenAt: result, pausedMs };
 }
 
-function actionsFor({ index, disk, tracking, mode }: TakenDisk, marks: Marks): readonly object[] {
+/** The new bitmap comes first: it records what is written from the instant on, and perhaps a little more. */
+function instantOf({ index, disk, tracking, mode }: TakenDisk, marks: Marks): readonly object[] {
   const { node, canPersist } = disk;
-  const copies = [...tracking.frozen].flatMap(([name, copy]) => [
-    { type: 'block-dirty-bitmap-add', data: { node, name: copy, granularity: granularityBytes, disabled: true } },
-    { type: 'block-dirty-bitmap-merge', data: { node, target: copy, bitmaps: [name] } },
-  ]);
   const record = { node, name: tracking.added, granularity: granularityBytes, persistent: canPersist };
   const keep = { 'job-id': marks.job(index), device: node, target: marks.node(index), sync: 'none' };
   return [
-    ...copies,
     { type: 'block-dirty-bitmap-add', data: record },
     ...(mode === 'pull' ? [{ type: 'blockdev-backup', data: keep }] : []),
   ];
+}
+
+function frozenCopies({ disk: { node }, tracking }: TakenDisk): readonly object[] {
+  return [...tracking.frozen].flatMap(([name, copy]) => [
+    { type: 'block-dirty-bitmap-add', data: { node, name: copy, granularity: granularityBytes, disabled: true } },
+    { type: 'block-dirty-bitmap-merge', data: { node, target: copy, bitmaps: [name] } },
+  ]);
 }

@@ -9,7 +9,7 @@ import type { QemuDisk } from './qemu-disks.ts';
 export interface DiskTracking {
   /** The bitmap that this snapshot adds: the reference point. */
   readonly added: string;
-  /** Bitmaps of older snapshots that can be relied on, and their frozen copies. */
+  /** Bitmaps of older snapshots that can be relied on, and their copies, made right after the instant: they may say more, and never less. */
   readonly frozen: ReadonlyMap<string, string>;
   /** The frozen copy of the bitmap that says what changed since; throws ChangeTrackingLost. */
   frozenSince(since: Uint8Array): string;

@@ -1,5 +1,5 @@
 import * as z from 'zod';
-import type { Marks } from './marks.ts';
+import { addMark, type Marks } from './marks.ts';
 import { listNodes, parse } from './qemu-disks.ts';
 import type { QmpClient } from './qmp-client.ts';
 
@@ -9,8 +9,6 @@ import type { QmpClient } from './qmp-client.ts';
  */
 
 const status = z.object({ status: z.string() });
-/** The largest that QEMU allows: the mark takes no memory. */
-const granularityMax = 2 ** 31;
 
 /** Returns what `work` does, and for how long the guest stood still for it. A guest that does not run is left as it is. */
 export async function whilePaused<T>(
@@ -20,14 +18,10 @@ export async function whilePaused<T>(
   signal: AbortSignal,
   work: () => Promise<T>,
 ): Promise<{ readonly result: T; readonly pausedMs: number }> {
-  if (!(await isRunning(qmp, signal))) return { result: await work(), pausedMs: 0 };
+  if ((await statusOf(qmp, signal)) !== 'running') return { result: await work(), pausedMs: 0 };
   const never = new AbortController().signal;
   const mark = { node, name: marks.paused };
-  await qmp.run(
-    'block-dirty-bitmap-add',
-    { ...mark, granularity: granularityMax, persistent: false, disabled: true },
-    signal,
-  );
+  await qmp.run(...addMark(node, marks.paused), signal);
   const started = performance.now();
   try {
     // Not to be broken off: who knows then whether it runs.
@@ -46,11 +40,12 @@ export async function whilePaused<T>(
 export async function resumePaused(qmp: QmpClient, marks: Marks, signal: AbortSignal): Promise<void> {
   for (const { node, bitmaps } of await listNodes(qmp, signal)) {
     if (!bitmaps.includes(marks.paused)) continue;
-    if (!(await isRunning(qmp, signal))) await qmp.run('cont', {}, signal);
+    if ((await statusOf(qmp, signal)) === 'paused') await qmp.run('cont', {}, signal);
     await qmp.run('block-dirty-bitmap-remove', { node, name: marks.paused }, signal);
   }
 }
 
-async function isRunning(qmp: QmpClient, signal: AbortSignal): Promise<boolean> {
-  return parse(status, await qmp.run('query-status', {}, signal), 'query-status').status === 'running';
+/** `paused` is who was told to stop; one that ended, panicked or met an error has words of its own. */
+async function statusOf(qmp: QmpClient, signal: AbortSignal): Promise<string> {
+  return parse(status, await qmp.run('query-status', {}, signal), 'query-status').status;
 }

@@ -11,6 +11,7 @@ import {
   setText,
   textOf,
 } from '../../hypervisors/kvm/libvirt/xml.ts';
+import { removeHostDevices, removeHostTuning } from './host-traces.ts';
 import type { RestoredMachine } from './restored-machine.ts';
 
 /**
@@ -41,33 +42,19 @@ function renameMachine(root: Element, name: string): void {
       if (attributeOf(entry, 'name') === 'uuid') entry.textContent = uuid;
 }
 
-/** Processors, memory nodes, labels, groups and arguments of the old host. */
-function removeHostTuning(root: Element): void {
-  const names = ['cputune', 'numatune', 'memoryBacking', 'resource', 'seclabel', 'perf'];
-  // With or without the prefix that the namespace was given.
-  const foreign = /(^|:)(commandline|override|capabilities|deprecation)$/;
-  for (const child of [...root.children])
-    if (names.includes(child.tagName) || foreign.test(child.tagName)) removeElement(child);
-  for (const vcpu of childrenOf(root, 'vcpu')) vcpu.removeAttribute('cpuset');
-  for (const cpu of childrenOf(root, 'cpu')) loosenProcessor(cpu);
-}
-
-/** What the old host offered, the new one may lack. Its topology stays. */
-function loosenProcessor(cpu: Element): void {
-  for (const name of ['mode', 'match', 'check', 'migratable']) cpu.removeAttribute(name);
-  cpu.setAttribute('mode', 'host-model');
-  for (const child of [...cpu.children])
-    if (['model', 'vendor', 'feature', 'cache', 'maxphysaddr'].includes(child.tagName)) removeElement(child);
-}
+/** `transient` would throw away what the machine writes, `shareable` is for a second machine that is not here. */
+const hostPartsOfDisk = [
+  ...['source', 'backingStore', 'mirror', 'auth', 'encryption', 'alias', 'iotune', 'throttlefilters'],
+  ...['transient', 'shareable', 'privateData'],
+];
 
 function placeDisks(devices: Element, { disks }: RestoredMachine): void {
   for (const element of childrenOf(devices, 'disk')) {
     const label = attributeOf(childOf(element, 'target'), 'dev');
     const kind = attributeOf(element, 'device') ?? 'disk';
     const restored = disks.find((disk) => disk.label === label);
-    for (const name of ['backingStore', 'mirror', 'auth', 'encryption', 'alias', 'iotune'])
-      for (const child of childrenOf(element, name)) removeElement(child);
-    for (const source of childrenOf(element, 'source')) removeElement(source);
+    for (const name of hostPartsOfDisk) for (const child of childrenOf(element, name)) removeElement(child);
+    for (const name of ['sgio', 'rawio']) element.removeAttribute(name);
     if (restored === undefined && kind === 'disk') removeElement(element);
     else if (restored === undefined) element.setAttribute('type', 'file');
     else placeDisk(element, restored);
@@ -85,9 +72,10 @@ function placeDisk(element: Element, { path, format }: RestoredMachine['disks'][
 function placeFirmware(root: Element, nvram: string | null): void {
   const os = childOf(root, 'os');
   if (os === null) return;
-  const template = attributeOf(childOf(os, 'nvram'), 'template');
+  const captured = childOf(os, 'nvram');
+  const kept = ['template', 'templateFormat', 'format'].map((name) => [name, attributeOf(captured, name)] as const);
   for (const element of childrenOf(os, 'nvram')) removeElement(element);
-  if (nvram !== null) addChild(os, { name: 'nvram', attributes: { template }, children: [nvram] });
+  if (nvram !== null) addChild(os, { name: 'nvram', attributes: Object.fromEntries(kept), children: [nvram] });
 }
 
 function placeInterfaces(devices: Element, network: string | null): void {
@@ -97,7 +85,10 @@ function placeInterfaces(devices: Element, network: string | null): void {
       continue;
     }
     const model = attributeOf(childOf(element, 'model'), 'type');
-    for (const child of [...element.children]) removeElement(child);
+    // Guests name their network cards by it.
+    const place = attributeOf(childOf(element, 'address'), 'type') === 'pci' ? childOf(element, 'address') : null;
+    for (const child of [...element.children]) if (child !== place) removeElement(child);
+    for (const { name } of [...element.attributes]) element.removeAttribute(name);
     element.setAttribute('type', 'network');
     addChild(element, { name: 'mac', attributes: { address: newMac() } });
     addChild(element, { name: 'source', attributes: { network } });
@@ -108,51 +99,6 @@ function placeInterfaces(devices: Element, network: string | null): void {
 /** Of the range that belongs to QEMU. */
 function newMac(): string {
   return ['52', '54', '00', ...[...randomBytes(3)].map((byte) => byte.toString(16).padStart(2, '0'))].join(':');
-}
-
-/** Devices of the host, folders of it, sockets and addresses on it. */
-function removeHostDevices(devices: Element): void {
-  for (const name of [
-    'emulator',
-    'hostdev',
-    'redirdev',
-    'redirfilter',
-    'filesystem',
-    'shmem',
-    'lease',
-    'vsock',
-    'smartcard',
-  ])
-    for (const device of childrenOf(devices, name)) removeElement(device);
-  for (const name of ['serial', 'console', 'parallel', 'channel'])
-    for (const port of childrenOf(devices, name)) placePort(port);
-  for (const graphics of childrenOf(devices, 'graphics')) placeGraphics(graphics);
-}
-
-function placePort(port: Element): void {
-  const isVirtual = attributeOf(childOf(port, 'target'), 'type') === 'virtio';
-  // A channel that no program of the guest knows by name belongs to a viewer on the old host.
-  if (port.tagName === 'channel' && !isVirtual) {
-    removeElement(port);
-    return;
-  }
-  for (const name of ['source', 'protocol', 'log', 'alias'])
-    for (const child of childrenOf(port, name)) removeElement(child);
-  port.setAttribute('type', port.tagName === 'channel' ? 'unix' : 'pty');
-  childOf(port, 'target')?.removeAttribute('state');
-}
-
-function placeGraphics(graphics: Element): void {
-  const type = attributeOf(graphics, 'type');
-  if (type !== 'vnc' && type !== 'spice') {
-    removeElement(graphics);
-    return;
-  }
-  for (const { name } of [...graphics.attributes]) if (name !== 'type') graphics.removeAttribute(name);
-  for (const child of [...graphics.children]) removeElement(child);
-  graphics.setAttribute('port', '-1');
-  graphics.setAttribute('autoport', 'yes');
-  addChild(graphics, { name: 'listen', attributes: { type: 'address', address: '127.0.0.1' } });
 }
 
 /** What a plain QEMU needs to know of it, besides its disks. */

@@ -23,12 +23,14 @@ const deviceByBus: Readonly<Record<string, string>> = {
 
 export function qemuScript({ name, disks, nvram }: RestoredMachine, shape: MachineShape): string {
   const options = [
-    ['-name', name],
+    ['-name', `guest=${name.replaceAll(',', ',,')}`],
     // KVM where the host has it; a further -machine accel=… overrides it.
     ['-machine', `${shape.machineType ?? 'q35'},accel=kvm:tcg`],
+    // The best that there is: distributions of today do not start on QEMU's default.
+    ['-cpu', 'max'],
     ['-m', `${shape.memoryMiB}M`, '-smp', String(shape.processors)],
     ...firmware(shape.loader, nvram),
-    ...(disks.some(({ label }) => shape.buses.get(label) === 'scsi') ? [['-device', 'virtio-scsi-pci']] : []),
+    ...controllers(disks.map(({ label }) => shape.buses.get(label) ?? 'virtio')),
     ...disks.flatMap(({ label, path, format }, i) => [
       [
         '-blockdev',
@@ -47,7 +49,12 @@ export function qemuScript({ name, disks, nvram }: RestoredMachine, shape: Machi
     ['-nic', 'none', '-vnc', '127.0.0.1:0,to=99', '-serial', 'mon:stdio'],
   ];
   const lines = options.map((words) => `  ${words.map(quoted).join(' ')}`);
-  return `#!/bin/sh\n# Starts ${name.replaceAll(/[^ -~]/g, '?')} from its restored disks; what it writes is written to them.\nexec qemu-system-${shape.architecture} \\\n${lines.join(' \\\n')} "$@"\n`;
+  return `#!/bin/sh\n# Starts ${name.replaceAll(/[^ -~]/g, '?')} from its restored disks; what it writes is written to them.\nexec ${quoted(`qemu-system-${shape.architecture}`)} \\\n${lines.join(' \\\n')} "$@"\n`;
+}
+
+function controllers(buses: readonly string[]): string[][] {
+  const byBus = { scsi: 'virtio-scsi-pci', usb: 'qemu-xhci' };
+  return Object.entries(byBus).flatMap(([bus, device]) => (buses.includes(bus) ? [['-device', device]] : []));
 }
 
 function firmware(loader: string | null, nvram: string | null): string[][] {

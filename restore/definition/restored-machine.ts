@@ -12,5 +12,5 @@ export interface RestoredDisk {
   readonly label: string;
   /** Absolute. */
   readonly path: string;
-  readonly format: 'raw' | 'qcow2';
+  readonly format: 'raw' | 'qcow2' | 'vhdx';
 }

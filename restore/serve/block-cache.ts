@@ -47,8 +47,9 @@ export class BlockCache implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    // The rest was never touched, and takes no memory yet.
+    this.#slab.fill(0, 0, this.heldBytes);
     this.#slots.clear();
-    this.#slab.fill(0);
   }
 
   #putUnit(key: number, bytes: Uint8Array): void {

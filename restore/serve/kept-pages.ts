@@ -2,12 +2,17 @@ import type { MapGeometry, PageSource, PrefetchedPage } from '../../replica/bloc
 import { toHex } from '../../replica/encoding.ts';
 import type { PageRef } from '../../replica/page.ts';
 
+/** More that were fetched ahead than this, and never read, are forgotten. */
+const aheadMax = 8192;
+
 /** Pages that were opened, kept up to so many bytes. Those who ask for one that is on its way wait for it together. */
 export class KeptPages implements PageSource {
   readonly #bucket: PageSource;
   readonly #bytesMax: number;
   readonly #pages = new Map<string, Uint8Array>();
   readonly #onTheirWay = new Map<string, Promise<Uint8Array>>();
+  /** Fetched, and not opened yet. */
+  readonly #ahead = new Set<string>();
   #bytes = 0;
 
   constructor(bucket: PageSource, bytesMax: number) {
@@ -31,6 +36,7 @@ export class KeptPages implements PageSource {
     }
     const coming = this.#onTheirWay.get(key);
     if (coming !== undefined) return await coming;
+    this.#ahead.delete(key);
     const reading = this.#bucket.readPage(geometry, ref, level, firstBlock, signal);
     this.#onTheirWay.set(key, reading);
     try {
@@ -45,12 +51,14 @@ export class KeptPages implements PageSource {
   async prefetch(geometry: MapGeometry, pages: readonly PrefetchedPage[], signal: AbortSignal): Promise<void> {
     const missing = pages.filter(({ ref }) => !this.has(ref));
     await this.#bucket.prefetch(geometry, missing, signal);
+    if (this.#ahead.size > aheadMax) this.#ahead.clear();
+    for (const { ref } of missing) this.#ahead.add(toHex(ref.digest));
   }
 
-  /** Or it is on its way. */
+  /** Or it is on its way, or was fetched with others. */
   has({ digest }: PageRef): boolean {
     const key = toHex(digest);
-    return this.#pages.has(key) || this.#onTheirWay.has(key);
+    return this.#pages.has(key) || this.#onTheirWay.has(key) || this.#ahead.has(key);
   }
 
   #keep(key: string, page: Uint8Array): void {

@@ -108,7 +108,8 @@ export class RecordFetcher {
     for (const ahead of [false, true]) {
       // One place is kept for those who wait.
       const free = (ahead && rangesInFlightMax > 1 ? rangesInFlightMax - 1 : rangesInFlightMax) - this.#inFlight;
-      for (const range of this.#rangesOf(ahead).slice(0, Math.max(0, free))) this.#begin(range);
+      if (free <= 0 || this.#queue.size === 0) continue;
+      for (const range of this.#rangesOf(ahead).slice(0, free)) this.#begin(range);
     }
   }
 

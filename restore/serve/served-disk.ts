@@ -116,15 +116,23 @@ export class ServedDisk implements NbdExportHandler {
     wanted: { readonly offset: number; readonly into: Uint8Array },
     signal: AbortSignal,
   ): Promise<void> {
+    const { blockSize } = this.#disk;
     const runs = await this.#leafRuns(leaf, signal);
     const records = new Map<string, PlannedRecord>();
+    const left = new Set(blocks);
+    const take = ({ firstBlock, bytes }: OpenedPiece): void => {
+      this.#copyBlocks(firstBlock, bytes, wanted);
+      for (let at = 0; at < bytes.length; at += blockSize) left.delete(firstBlock + at / blockSize);
+    };
     for (const block of blocks) {
       const run = runOf(runs, block);
-      if (run === undefined) this.#copyBlocks(block, zeros(this.#disk.blockSize), wanted);
+      if (run === undefined) take({ firstBlock: block, bytes: zeros(blockSize) });
       else records.set(nameOf(run), recordOf(run, runs));
     }
-    const take = ({ firstBlock, bytes }: OpenedPiece) => this.#copyBlocks(firstBlock, bytes, wanted);
     await Promise.all([...records.values()].map((record) => this.#fetch(record, take, signal)));
+    // What is in the reply's memory there is nobody's business.
+    const [missed] = left;
+    if (missed !== undefined) throw new RangeError(`${this.name}: block ${missed} is in no record that was opened`);
   }
 
   async #fetch(record: PlannedRecord, take: (piece: OpenedPiece) => void, signal: AbortSignal): Promise<void> {

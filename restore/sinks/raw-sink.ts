@@ -106,7 +106,11 @@ function rawSink(
     mayHoldContent: !at.isNew,
     write: (offset, bytes, signal) => guarded(() => writeFully(file, offset, bytes, signal)),
     read: (offset, into, signal) => guarded(() => readFully(file, offset, into, at.path, signal)),
-    direct: { fd: file.fd, refusal: (error) => outputError(error, at.path), noteWritten: () => undefined },
+    direct: {
+      place: async (offset, length) => [{ at: offset, length, fd: file.fd, offset }],
+      refusal: (error) => outputError(error, at.path),
+      noteWritten: () => undefined,
+    },
     complete: () =>
       guarded(async () => {
         await file.sync();
@@ -127,14 +131,19 @@ export async function takeName(partial: string, path: string): Promise<void> {
   await syncFolder(dirname(path));
 }
 
-async function writeFully(file: FileHandle, offset: number, bytes: Uint8Array, signal: AbortSignal): Promise<void> {
+export async function writeFully(
+  file: FileHandle,
+  offset: number,
+  bytes: Uint8Array,
+  signal: AbortSignal,
+): Promise<void> {
   for (let done = 0; done < bytes.length; ) {
     signal.throwIfAborted();
     done += (await file.write(bytes, done, bytes.length - done, offset + done)).bytesWritten;
   }
 }
 
-async function readFully(
+export async function readFully(
   file: FileHandle,
   offset: number,
   into: Uint8Array,

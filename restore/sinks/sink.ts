@@ -1,3 +1,5 @@
+import type { FilePiece } from '../../hypervisors/hypervisor.ts';
+
 /** Where a disk is restored to. Offsets and lengths in bytes. */
 export interface RestoreSink extends AsyncDisposable {
   /** Shown to the operator. */
@@ -16,9 +18,10 @@ export interface RestoreSink extends AsyncDisposable {
   complete(signal: AbortSignal): Promise<void>;
 }
 
-/** The descriptor stays open, at the disk's own offsets, until the sink is disposed. */
+/** Descriptors stay open until the sink is disposed. */
 export interface DirectWrites {
-  readonly fd: number;
+  /** Makes room for the range, and says where its bytes go: ascending, without gaps. */
+  place(offset: number, length: number, signal: AbortSignal): Promise<readonly FilePiece[]>;
   /** What the system's refusal of a write means. */
   refusal(error: Error): unknown;
   /** How far into the disk a write has come. Ranges come in the order of their segments, so less may be there. */

@@ -52,7 +52,7 @@ it('all disks of a machine together are read no faster than the rate', async () 
 
 it('nobody reads a disk past the rate, and a rate that comes or goes is kept from then on', async () => {
   const rate = new Bandwidth(null);
-  const direct = { fd: 3, noteRead: () => undefined };
+  const direct = { locate: async () => null, noteRead: () => undefined };
   const readable = withDisks(twoDisks(), (disks) => disks.map((disk) => ({ ...disk, direct })));
   const options = { quiesce: 'prefer', whenChanging: 'refuse' } as const;
   await using taken = await withReadRate(readable, rate).snapshot({ name: 'machine' }, options, never);

@@ -28,6 +28,8 @@ test.for([
 test('a start that goes well shows no failure', () => {
   const text = `Booting from Hard Disk...
 Booting from 0000:7c00
+error: file \`/boot/grub/fonts/unicode.pf2' not found.
+error: file \`/boot/grub/locale/en.gmo' not found.
 [    0.000000] Linux version 6.1.0-57-cloud-amd64 (debian-kernel@lists.debian.org)
 [    4.745066] EXT4-fs (vda2): recovery complete
 [    4.745066] EXT4-fs (vda2): mounted filesystem with ordered data mode. Quota mode: none.

@@ -81,6 +81,14 @@ describe.skipIf(needs !== null)(
       run.kill('SIGKILL');
       await run.ended;
       await expectGuestWrites();
+      // Its guard ends the job, and nothing is left to grow in the scratch folder.
+      const hasJob = () =>
+        site.peer.virsh('backup-dumpxml', 'web').then(
+          () => true,
+          () => false,
+        );
+      await expect.poll(hasJob, { timeout: 30_000 }).toBe(false);
+      await expect.poll(() => readdir(join(site.folder, 'scratch')), { timeout: 30_000 }).toEqual([]);
       if (time > 3) await expectRecovery();
     });
 

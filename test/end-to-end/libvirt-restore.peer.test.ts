@@ -97,15 +97,26 @@ describe.skipIf(needs !== null)(`a restored machine of libvirt${needs === null ?
     { what: 'a name for nothing', options: ['--name', 'x'], says: /--define/ },
     { what: 'a part of a machine', options: ['--disk', 'vda', '--qemu', 'x'], says: /leave out --disk/ },
     { what: 'a network for a script', options: ['--qemu', 'x', '--network', 'default'], says: /leave out --network/ },
+    { what: 'a name that is a path', options: ['--qemu', 'x', '--name', '../y'], says: /no name for a machine/ },
+    { what: 'a file that exists', options: ['--define-file', '/etc/hostname'], says: /hostname exists/ },
+    { what: 'a file in no folder', options: ['--qemu', '/nowhere/x'], says: /no folder \/nowhere/ },
     {
       what: 'a libvirt that is not there',
       options: ['--define', 'qemu+unix:///system?socket=/nowhere'],
       says: /can't be reached/,
     },
   ])('refuses $what before it restores anything', async ({ options, says }) => {
+    await expectRefused(options, says);
+  });
+
+  it('refuses a network that its libvirt does not have before it restores anything', async () => {
+    await expectRefused(['--define', site.peer.uri, '--network', 'nonesuch'], /has no network nonesuch/);
+  });
+
+  async function expectRefused(options: readonly string[], says: RegExp): Promise<void> {
     const { exitCode, stderr } = await site.failkit('restore', 'web', '--to', join(site.folder, 'never'), ...options);
     expect(exitCode).toBeGreaterThan(1);
     expect(stderr).toMatch(says);
     await expect(readFile(join(site.folder, 'never'))).rejects.toThrow('ENOENT');
-  });
+  }
 });

@@ -1,5 +1,5 @@
 /** A machine of plain QEMU, replicated while it runs and writes; every point is compared with a copy made by another program. */
-import { readdir } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { QmpRefused } from '../../hypervisors/kvm/kvm-errors.ts';
@@ -99,7 +99,7 @@ describe.skipIf(needs !== null).for(modes)(`a machine of QEMU that writes to $di
       'web',
       control,
       [{ index: 0, disk: gone, tracking, mode: 'pull' }],
-      marks,
+      { marks, scratch: { folder: site.scratchFolder, prefix: marks.prefix, freeBytesMin: 0 } },
       { quiesce: 'require', whenChanging: 'refuse' },
       never,
     );
@@ -109,11 +109,26 @@ describe.skipIf(needs !== null).for(modes)(`a machine of QEMU that writes to $di
     expect(await newestWrite(site.guest)).toBeGreaterThan(before);
   });
 
+  it('is thawed by the guard of an agent that was killed while it was frozen', async () => {
+    await using tap = await tapQmp(join(site.folder, 'tap-frozen'), site.guest.qmpSocket);
+    const source = { qmp: tap.socket, guestAgent: site.guest.agentSocket };
+    await site.configure({ machine: { quiesce: 'require' }, source });
+    const run = site.start('sync', 'web', '--json');
+    tap.arm('transaction', () => run.kill('SIGKILL'));
+    expect((await run.ended).exitCode).not.toBe(0);
+    const before = await newestWrite(site.guest);
+    await expect.poll(() => newestWrite(site.guest), { timeout: 30_000 }).toBeGreaterThan(before + 5);
+    await expect.poll(() => readdir(site.scratchFolder), { timeout: 30_000 }).toEqual([]);
+    await site.configure();
+  });
+
   it('boots again from its last and from its first point, with the files of that time in it', async () => {
     const points = [...newest.keys()];
     for (const point of [points.at(-1) ?? 0, points[0] ?? 0]) {
       const to = join(site.folder, `booted-${point}`);
-      await expectOk(site.failkit('restore', 'web', '--to', to, '--point', String(point)));
+      const script = `${to}.sh`;
+      await expectOk(site.failkit('restore', 'web', '--to', to, '--point', String(point), '--qemu', script));
+      expect(await readFile(script, 'utf8')).toMatch(/-machine pc-[^ ]+,accel.*\n.*-m 256M -smp 1/);
       const disks = ['devdisk0', 'devdisk1'].map((label) => ({
         path: join(to, `${label}.raw`),
         format: 'raw' as const,
@@ -142,8 +157,8 @@ describe.skipIf(needs !== null).for(modes)(`a machine of QEMU that writes to $di
       const { exitCode, stderr } = await run.ended;
       if (met) kills++;
       else expect([exitCode, stderr]).toEqual([0, expect.anything()]);
-      // Killed while a pushed disk's guest stood still, it is the next run that lets it go on.
-      if (mode === 'pull') expect(await status()).toBe('running');
+      // Killed while a pushed disk's guest stood still, it is the agent's guard that lets it go on.
+      await expect.poll(status, { timeout: 20_000 }).toBe('running');
       if (nth % 10 > 0) continue;
       await expectOk(site.failkit('sync', 'web', '--json'));
       expect(reasonsOf(await observe('sync'))).toEqual(['', '']);

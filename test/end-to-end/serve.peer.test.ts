@@ -179,6 +179,7 @@ machines: [{ name: web-1, source: { type: image, disks: [${list.join(', ')}] } }
     [['--tls-cert', 'failkit.yaml', '--tls-key', 'failkit.yaml'], 2, /NBD_LISTEN_FAILED/],
     [['--socket', 'a', '--listen', '127.0.0.1:0'], 2, /USAGE/],
     [['--cache-mib', '1'], 2, /USAGE/],
+    [['--cache-mib', '99999999'], 2, /USAGE/],
     [['--disk', 'none'], 6, /REPLICA_NOT_FOUND/],
     [['--point', '999'], 6, /REPLICA_NOT_FOUND/],
   ] as const)('%j is refused in words', async ([args, exit, code]) => {

@@ -114,6 +114,8 @@ export interface DomainOptions {
 /** A domain with the guest of guest.ts inside. */
 export interface LibvirtGuest {
   readonly name: string;
+  /** Of its QEMU, while it runs. */
+  pid(): number;
   /** Resolves when it takes commands and its agent is connected. */
   ready(): Promise<Ready>;
   run(shellLine: string, timeoutMs?: number): Promise<ShellAnswer>;
@@ -136,6 +138,7 @@ export async function defineDomain(peer: LibvirtPeer, options: DomainOptions): P
   };
   return {
     name,
+    pid: () => qemuPid(name),
     async start() {
       shell?.[Symbol.dispose]();
       await peer.virsh('start', name);

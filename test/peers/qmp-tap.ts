@@ -7,13 +7,13 @@ export interface QmpTap extends AsyncDisposable {
   readonly socket: string;
   /** Commands of the client since the tap was armed; questions that change nothing are left out. */
   readonly commands: readonly string[];
-  /** Calls back when QEMU was given the nth command from now on. */
-  arm(nth: number, then: () => void): void;
+  /** Calls back when QEMU was given the nth command from now on, or the next of that name. */
+  arm(which: number | string, then: () => void): void;
 }
 
 export async function tapQmp(socket: string, monitor: string): Promise<QmpTap> {
   let commands: string[] = [];
-  let armed: { readonly nth: number; readonly then: () => void } | null = null;
+  let armed: { readonly which: number | string; readonly then: () => void } | null = null;
   const open = new Set<Socket>();
   const server = createServer((client) => {
     const qemu = connect(monitor);
@@ -32,7 +32,9 @@ export async function tapQmp(socket: string, monitor: string): Promise<QmpTap> {
     lines.on('line', (line) => {
       const command = String(JSON.parse(line).execute);
       if (!command.startsWith('query-')) commands.push(command);
-      const fires = armed?.nth === commands.length && commands.at(-1) === command ? armed : null;
+      const isNth = armed?.which === commands.length && commands.at(-1) === command;
+      const fires = isNth || armed?.which === command ? armed : null;
+      if (fires !== null) armed = null;
       qemu.write(`${line}\n`, () => fires?.then());
     });
   }).listen(socket);
@@ -42,9 +44,9 @@ export async function tapQmp(socket: string, monitor: string): Promise<QmpTap> {
     get commands() {
       return commands;
     },
-    arm(nth, then) {
+    arm(which, then) {
       commands = [];
-      armed = { nth, then };
+      armed = { which, then };
     },
     async [Symbol.asyncDispose]() {
       for (const side of open) side.destroy();

@@ -32,6 +32,30 @@ const machine = {
   network: null,
 };
 
+/** What only some machines have: each of it means a file, a device, a key or another service of the old host. */
+const tied = `<domain type='kvm'>
+  <name>db</name><uuid>8a6d2a4e-0000-4000-8000-000000000003</uuid><memory unit='KiB'>1048576</memory>
+  <vcpu placement='auto'>2</vcpu><memtune><hard_limit unit='KiB'>9</hard_limit></memtune>
+  <blkiotune><device><path>/dev/sda</path><weight>500</weight></device></blkiotune>
+  <sysinfo type='fwcfg'><entry name='opt/a' file='/old/ignition'/><entry name='opt/b'>plain</entry></sysinfo>
+  <os firmware='efi'><type arch='x86_64' machine='q35'>hvm</type><acpi><table type='slic'>/old/slic</table></acpi>
+    <nvram format='qcow2' template='/usr/share/vars.fd'>/old/nvram</nvram></os>
+  <cpu mode='host-passthrough'><numa><cell id='0' cpus='0-1' memory='1048576' memAccess='shared'/></numa></cpu>
+  <launchSecurity type='sev'><policy>0x1</policy><dhCert>old-cert</dhCert><session>old-session</session></launchSecurity>
+  <devices>
+    <disk type='file' device='lun' rawio='yes' sgio='unfiltered'><source file='/old/a'/><target dev='sda' bus='scsi'/><shareable/><transient/></disk>
+    <interface type='hostdev' managed='yes'><source><address type='pci' bus='0x3b'/></source><mac address='52:54:00:aa:bb:cc'/>
+      <model type='virtio'/><address type='pci' bus='0x07' slot='0x00'/></interface>
+    <input type='evdev'><source dev='/old/event3'/></input><input type='tablet' bus='usb'/>
+    <tpm model='tpm-crb'><backend type='emulator' version='2.0' persistent_state='yes'><encryption secret='old-secret'/><source type='dir' path='/old/tpm'/></backend></tpm>
+    <rng model='virtio'><backend model='egd' type='tcp'><source mode='connect' host='old-host' service='9'/></backend></rng>
+    <audio id='1' type='pulseaudio' serverName='/old/pulse'><input mixingEngine='no'/></audio>
+    <video><model type='virtio'><acceleration accel3d='yes' rendernode='/old/render'/></model></video>
+    <memory model='nvdimm'><source><path>/old/nvdimm</path></source><target><size>1</size></target></memory>
+    <memory model='dimm'><target><size>2</size></target></memory>
+    <pstore backend='acpi-erst'><path>/old/pstore</path></pstore>
+  </devices></domain>`;
+
 describe('the definition of a restored machine', () => {
   const text = newDefinition(captured, machine);
   const root = parseXml(text, 'it', 'domain');
@@ -76,6 +100,31 @@ describe('the definition of a restored machine', () => {
     expect(childOf(card ?? null, 'source')?.getAttribute('network')).toBe('drill');
     expect(childOf(card ?? null, 'model')?.getAttribute('type')).toBe('virtio');
     expect(childOf(card ?? null, 'mac')?.getAttribute('address')).toMatch(/^52:54:00(:[0-9a-f]{2}){3}$/);
+  });
+
+  it('is tied to nothing of the old host, whatever the machine was', () => {
+    const definition = newDefinition(tied, {
+      ...machine,
+      disks: [{ label: 'sda', path: '/new/a', format: 'raw' }],
+      network: 'lab',
+    });
+    expect(definition).not.toMatch(/old|egd|auto"|memAccess|lun|rawio|sgio|shareable|transient|managed|slic|0x3b/);
+    const inside = childOf(parseXml(definition, 'it', 'domain'), 'devices');
+    expect(childOf(inside, 'interface', 'address')?.getAttribute('bus')).toBe('0x07');
+    expect(childOf(inside, 'tpm', 'backend')?.getAttribute('version')).toBe('2.0');
+    expect(childrenOf(inside, 'memory').map((memory) => memory.getAttribute('model'))).toEqual(['dimm']);
+    expect(childrenOf(inside, 'input').map((input) => input.getAttribute('type'))).toEqual(['tablet']);
+    expect(definition).toContain('<nvram template="/usr/share/vars.fd" format="qcow2">/restored/vars.fd</nvram>');
+    expect(definition).toContain('<entry name="opt/b">plain</entry>');
+  });
+
+  it('has a script that no name and no bus of a disk breaks', () => {
+    const shape = shapeOf(tied.replaceAll("bus='scsi'", "bus='usb'"));
+    const disks = [{ label: 'sda', path: '/new/a', format: 'raw' as const }];
+    const script = qemuScript({ ...machine, name: 'db,2', disks }, shape);
+    expect(script).toContain('-name guest=db,,2');
+    expect(script).toContain('-device qemu-xhci');
+    expect(script).toContain('-cpu max');
   });
 
   it('becomes a script for plain QEMU that keeps odd paths whole', () => {

@@ -11,7 +11,7 @@ import { SegmentReader } from '../../replica/segment-reader.ts';
 import { fetchRange, RecordPlan, rangeBytesMax } from '../../restore/fetch-range.ts';
 import { wholeRun } from '../../restore/open-range.ts';
 import { OutputUnusable, openRawSink } from '../../restore/sinks/raw-sink.ts';
-import type { RestoreSink } from '../../restore/sinks/sink.ts';
+import type { DirectWrites, RestoreSink } from '../../restore/sinks/sink.ts';
 import { ModelMachine } from '../fakes/model-machine.ts';
 import { filled } from '../law/guest.ts';
 import { ReplicaRig } from '../rig/replica-rig.ts';
@@ -65,7 +65,9 @@ describe('restoring into a file, by the threads that open', () => {
     await using lab = await protectedDisk();
     const { direct } = lab.sink;
     if (direct === null) throw new Error('a file is written directly');
-    const full = { ...lab.sink, direct: { ...direct, fd: openSync('/dev/full', 'w') } };
+    const fd = openSync('/dev/full', 'w');
+    const place: DirectWrites['place'] = async (offset, length) => [{ at: offset, length, fd, offset }];
+    const full = { ...lab.sink, direct: { ...direct, place } };
     const outcome = await lab.reader.restoreInto(lab.disk, full).then(
       () => null,
       (error: Error & { code?: string }) => error,

@@ -1,4 +1,4 @@
-import { basename } from 'node:path';
+import { basename, dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { MachineBusy } from '../kvm-errors.ts';
 import type { Marks } from '../marks.ts';
@@ -41,6 +41,22 @@ export function isOurJob(paths: readonly string[], marks: Marks): boolean {
   return paths.length > 0 && paths.every((path) => path.split('/').some((part) => marks.isOurs(part)));
 }
 
+/** Whether it is that of the run whose folder this is, and not of another agent that came since. */
+export function isJobIn(paths: readonly string[] | null, folder: string): boolean {
+  return paths?.some((path) => dirname(path) === folder) === true;
+}
+
+/** The same as `endJob`, of the job that keeps its files in this folder. */
+export async function endJobIn(
+  folder: string,
+  virsh: Virsh,
+  uuid: string,
+  marks: Marks,
+  signal: AbortSignal,
+): Promise<void> {
+  if (isJobIn(await findJob(virsh, uuid, signal), folder)) await endJob(virsh, uuid, marks, signal);
+}
+
 /** Ends what a killed run of ours left behind. Throws MachineBusy where somebody else is at the domain. */
 export async function makeWay(
   virsh: Virsh,
@@ -61,7 +77,7 @@ export async function makeWay(
 }
 
 /** Returns when libvirt has let go of everything. The guest goes on, even one that stands still for want of room. */
-export async function endJob(virsh: Virsh, uuid: string, marks: Marks, signal: AbortSignal): Promise<void> {
+async function endJob(virsh: Virsh, uuid: string, marks: Marks, signal: AbortSignal): Promise<void> {
   const job = await findJob(virsh, uuid, signal);
   if (job === null || !isOurJob(job, marks)) return;
   await virsh.ask(['domjobabort', '--domain', uuid], signal);

@@ -15,7 +15,8 @@ export async function tidyCheckpoints(
   signal: AbortSignal,
 ): Promise<readonly Checkpoint[]> {
   const found = await listCheckpoints(virsh, uuid, marks, signal);
-  const needed = since === undefined ? null : new Set([...since.values()].map(checkpointOf));
+  // A run that reads everything asks by none: until it is published, the newest point needs its own.
+  const needed = since === undefined || since.size === 0 ? null : new Set([...since.values()].map(checkpointOf));
   const useless = found.filter(({ name }, i) =>
     needed === null ? i > 0 && i < found.length + 2 - checkpointsMax : !needed.has(name),
   );

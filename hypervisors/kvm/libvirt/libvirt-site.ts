@@ -1,10 +1,12 @@
+import { randomBytes } from 'node:crypto';
 import { chmod, chown, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { SourceUnreadable } from '../../errors.ts';
 import type { KvmMachine, LibvirtControl } from '../kvm-machine.ts';
 import { type Marks, marksOf } from '../marks.ts';
 import { prepareScratch, removeScratch, type ScratchFolder } from '../scratch-images.ts';
-import { makeWay } from './backup-job.ts';
+import { SnapshotGuard } from '../snapshot-guard.ts';
+import { endJobIn, makeWay } from './backup-job.ts';
 import { type Domain, describeDomain, runStateOf } from './domain.ts';
 import { LibvirtTimedOut, LibvirtUnreachable, MachineNotRunning } from './libvirt-errors.ts';
 import { type LibvirtPlace, placeOf } from './libvirt-place.ts';
@@ -43,7 +45,10 @@ export async function enterSite(
     freeBytesMin: machine.scratchFreeBytesMin,
   };
   const domain = await describeDomain(virsh, uuid, signal);
-  const folder = place.kind === 'here' ? join(scratch.folder, `${marks.prefix}run`) : scratch.folder;
+  const folder =
+    place.kind === 'here'
+      ? join(scratch.folder, `${marks.prefix}run-${randomBytes(3).toString('hex')}`)
+      : scratch.folder;
   return { virsh, machine, domain, place, marks, scratch, folder };
 }
 
@@ -70,6 +75,18 @@ export async function giveToQemu({ domain }: LibvirtSite, path: string): Promise
       cause,
     });
   });
+}
+
+/** The job that is about to begin ends with the run, also where that is killed: then a second process sees to it, on this host at least. */
+export function endJobAtLast(site: LibvirtSite, opening: AsyncDisposableStack): void {
+  const { virsh, machine, domain, marks, place, folder } = site;
+  const guarded = { kind: 'libvirt', uri: virsh.uri, uuid: domain.uuid, tag: machine.tag, folder } as const;
+  const guard = place.kind === 'here' ? opening.use(new SnapshotGuard(guarded)) : null;
+  const end = async (): Promise<void> => {
+    await endJobIn(folder, virsh, domain.uuid, marks, new AbortController().signal);
+    guard?.done();
+  };
+  opening.defer(() => quietly(end()));
 }
 
 /** A libvirt that went away leaves the rest to the next run, which finds it by its names. */

@@ -6,9 +6,8 @@ import { nbdBlockSource } from '../../nbd/nbd-source.ts';
 import type { NbdAddress } from '../../nbd/nbd-uri.ts';
 import { watchScratch } from '../scratch-images.ts';
 import { exportedBitmap, pullDocument } from './backup-documents.ts';
-import { endJob } from './backup-job.ts';
 import { sizesOf } from './domain.ts';
-import { type LibvirtSite, quietly } from './libvirt-site.ts';
+import { endJobAtLast, type LibvirtSite } from './libvirt-site.ts';
 import type { OpenSnapshot } from './open-snapshot.ts';
 import { checkpointFor, imageOf, makeImage, othersOf, type TrackedDisk } from './run-images.ts';
 import { SnapshotHealth } from './snapshot-health.ts';
@@ -28,7 +27,7 @@ export async function openByPull(
   opening: AsyncDisposableStack,
   signal: AbortSignal,
 ): Promise<OpenSnapshot> {
-  const { virsh, domain, marks, place, scratch } = site;
+  const { place, scratch } = site;
   const socket = socketOf(site);
   const others = othersOf(site, disks);
   const listed = disks.map(({ disk, tracking: { since } }) => ({
@@ -38,10 +37,10 @@ export async function openByPull(
   }));
   const documents = [pullDocument(socket, listed, others), ...checkpointFor(added, disks, others)];
   if (place.kind === 'here') await makeImages(site, disks, signal);
-  opening.defer(() => quietly(endJob(virsh, domain.uuid, marks, new AbortController().signal)));
+  endJobAtLast(site, opening);
   const taken = await takePoint(site, documents, quiesce);
   signal.throwIfAborted();
-  const health = opening.use(new SnapshotHealth(virsh, domain.uuid, marks));
+  const health = opening.use(new SnapshotHealth(site));
   if (place.kind === 'here') opening.use(watchScratch(scratch, (full) => health.giveUp(full)));
   const path = place.kind === 'here' ? socket : opening.use(await forwardSocket(place, socket, signal)).path;
   const sources: BlockSource[] = [];

@@ -3,10 +3,10 @@ import type { BlockSource, SnapshotOptions } from '../../hypervisor.ts';
 import { ScratchFull, SnapshotLost } from '../kvm-errors.ts';
 import { freeBytes, type ScratchFolder, watchScratch } from '../scratch-images.ts';
 import { pushDocument } from './backup-documents.ts';
-import { endJob, failureOfLastJob, waitUntilOver } from './backup-job.ts';
+import { failureOfLastJob, waitUntilOver } from './backup-job.ts';
 import { listCheckpoints } from './checkpoints.ts';
 import { sizesOf } from './domain.ts';
-import { type LibvirtSite, quietly } from './libvirt-site.ts';
+import { endJobAtLast, type LibvirtSite } from './libvirt-site.ts';
 import type { OpenSnapshot } from './open-snapshot.ts';
 import { openPushedDisk, pushedChangesBytesMax } from './pushed-disk.ts';
 import { checkpointFor, imageOf, makeImage, othersOf, type TrackedDisk } from './run-images.ts';
@@ -30,7 +30,7 @@ export async function openByPush(
   opening: AsyncDisposableStack,
   signal: AbortSignal,
 ): Promise<OpenSnapshot> {
-  const { virsh, machine, domain, marks } = site;
+  const { machine } = site;
   if (site.place.kind !== 'here')
     throw new SourceUnreadable(
       `machine ${machine.name} has a disk with an iothread, which QEMU copies to its own host: run the agent there`,
@@ -40,7 +40,7 @@ export async function openByPush(
   const listed = planned.map(({ disk, since }) => ({ label: disk.label, image: imageOf(site, disk), since }));
   const documents = [pushDocument(listed, others), ...checkpointFor(added, disks, others)];
   for (const { disk, capacityBytes } of planned) await makeImage(site, disk, capacityBytes, signal);
-  opening.defer(() => quietly(endJob(virsh, domain.uuid, marks, new AbortController().signal)));
+  endJobAtLast(site, opening);
   const taken = await takePoint(site, documents, quiesce);
   await finishPush(site, signal);
   const sources: BlockSource[] = [];
@@ -86,8 +86,9 @@ async function requireRoom({ folder, freeBytesMin }: ScratchFolder, neededBytes:
   );
 }
 
-async function finishPush({ virsh, machine, domain, marks, scratch }: LibvirtSite, signal: AbortSignal): Promise<void> {
-  await using health = new SnapshotHealth(virsh, domain.uuid, marks);
+async function finishPush(site: LibvirtSite, signal: AbortSignal): Promise<void> {
+  const { virsh, machine, domain, marks, scratch } = site;
+  await using health = new SnapshotHealth(site);
   using _watching = watchScratch(scratch, (full) => health.giveUp(full));
   await waitUntilOver(virsh, domain.uuid, marks, signal, pushTimeoutMs);
   if (health.failure !== null) throw health.failure;

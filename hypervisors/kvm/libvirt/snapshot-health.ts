@@ -2,8 +2,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { BlockSource } from '../../hypervisor.ts';
 import { ScratchFull, SnapshotLost } from '../kvm-errors.ts';
 import type { Marks } from '../marks.ts';
-import { endJob, findJob, isOurJob } from './backup-job.ts';
+import { endJobIn, findJob, isJobIn } from './backup-job.ts';
 import { runStateOf } from './domain.ts';
+import type { LibvirtSite } from './libvirt-site.ts';
 import type { Virsh } from './virsh.ts';
 
 /** Whether what is read is still the snapshot. Once it is not, nobody may go on reading. */
@@ -14,15 +15,17 @@ export class SnapshotHealth implements AsyncDisposable {
   readonly #virsh: Virsh;
   readonly #uuid: string;
   readonly #marks: Marks;
+  readonly #folder: string;
   readonly #stopping = new AbortController();
   readonly #watching: Promise<void>;
   #failure: Error | null = null;
   #ending: Promise<void> = Promise.resolve();
 
-  constructor(virsh: Virsh, uuid: string, marks: Marks) {
+  constructor({ virsh, domain: { uuid }, marks, folder }: LibvirtSite) {
     this.#virsh = virsh;
     this.#uuid = uuid;
     this.#marks = marks;
+    this.#folder = folder;
     this.#watching = this.#watch();
   }
 
@@ -30,7 +33,9 @@ export class SnapshotHealth implements AsyncDisposable {
   giveUp(failure: ScratchFull | SnapshotLost): void {
     if (this.#failure !== null) return;
     this.#failure = failure;
-    this.#ending = endJob(this.#virsh, this.#uuid, this.#marks, new AbortController().signal).catch(() => undefined);
+    this.#ending = endJobIn(this.#folder, this.#virsh, this.#uuid, this.#marks, new AbortController().signal).catch(
+      () => undefined,
+    );
   }
 
   /** What ended the snapshot; null while nothing did. */
@@ -43,7 +48,7 @@ export class SnapshotHealth implements AsyncDisposable {
     signal.throwIfAborted();
     if (this.#failure === null) {
       const job = await findJob(this.#virsh, this.#uuid, signal);
-      if (job === null || !isOurJob(job, this.#marks))
+      if (!isJobIn(job, this.#folder))
         this.giveUp(
           new SnapshotLost(`libvirt does not keep the snapshot of domain ${this.#uuid} any more: did somebody end it?`),
         );

@@ -63,18 +63,30 @@ async function takeFrozen(
   if (outcome instanceof LibvirtTimedOut) return { why: outcome.message, point: null };
   const [froze = '', begun = '', thawed = ''] = outcome.printed;
   const frozenMs = performance.now() - before;
-  if (froze !== '' && thawed === '') await thaw(virsh, uuid);
+  const wasFrozen = froze !== '' && thawed === '' ? await thaw(virsh, uuid) : fileSystemsIn(thawed) > 0;
   if (begun === '') throw new LibvirtRefused(`libvirt at ${virsh.uri} refused the snapshot: ${outcome.errors}`);
-  // It prints how many file systems it froze.
-  if (Number(/\d+/.exec(froze)?.[0] ?? 0) > 0) return { taken: { takenAt, frozenMs } };
-  return { why: outcome.errors || 'the guest has no file system to freeze', point: { takenAt, frozenMs: null } };
+  if (fileSystemsIn(froze) > 0 && wasFrozen) return { taken: { takenAt, frozenMs } };
+  return { why: whyNotFrozen(froze, outcome.errors), point: { takenAt, frozenMs: null } };
 }
 
-/** Takes no signal: whatever became of the run, the guest must go on. */
-async function thaw(virsh: Virsh, uuid: string): Promise<void> {
+function whyNotFrozen(froze: string, errors: string): string {
+  if (froze === '') return errors;
+  return fileSystemsIn(froze) === 0
+    ? 'the guest has no file system to freeze'
+    : 'it did not stay frozen until the snapshot was taken';
+}
+
+/** `Froze 2 filesystem(s)`: the one thing that libvirt tells of it. */
+function fileSystemsIn(printed: string): number {
+  return Number(/\d+/.exec(printed)?.[0] ?? 0);
+}
+
+/** Takes no signal: whatever became of the run, the guest must go on. Returns whether it was frozen until now. */
+async function thaw(virsh: Virsh, uuid: string): Promise<boolean> {
   const never = new AbortController().signal;
   for (let attempt = 1; attempt <= thawAttemptsMax; attempt++) {
-    if ((await virsh.ask(['domfsthaw', '--domain', uuid], never)) !== null) return;
+    const printed = await virsh.ask(['domfsthaw', '--domain', uuid], never);
+    if (printed !== null) return fileSystemsIn(printed) > 0;
     await sleep(thawPauseMs);
   }
   throw new GuestStillFrozen(

@@ -5,6 +5,8 @@ import { NbdConnectionLost } from '../nbd-errors.ts';
 /** What came and nobody has asked for; more is left to the kernel, which makes the client wait. */
 const aheadBytesMax = 64 * 1024;
 const skipBytes = 64 * 1024;
+/** Of what is to be encrypted; nothing shows how far a longer piece has come. */
+const securePieceBytes = 256 * 1024;
 
 interface Wanted {
   readonly into: Uint8Array;
@@ -22,8 +24,9 @@ export class ClientBytes {
   #socket: Socket;
   #ahead: Buffer = Buffer.alloc(0);
   #wanted: Wanted | null = null;
-  #movedAt = performance.now();
-  #written = 0;
+  #stallMs = 0;
+  /** Null: in plain. Otherwise one piece after the other, so that a slow line can be told from a client that takes nothing. */
+  #sending: Promise<void> | null = null;
 
   constructor(socket: Socket, where: string) {
     this.#where = where;
@@ -64,8 +67,11 @@ export class ClientBytes {
   send(parts: readonly Uint8Array[]): Promise<void> {
     const socket = this.#socket;
     if (this.gone.aborted) return Promise.resolve();
+    if (this.#sending !== null) {
+      this.#sending = this.#sending.then(() => this.#sendInPieces(socket, parts));
+      return this.#sending;
+    }
     this.#gather(socket);
-    if (socket.writableLength === 0) this.#movedAt = performance.now();
     const { promise, resolve } = Promise.withResolvers<void>();
     const last = parts.length - 1;
     parts.forEach((part, index) => {
@@ -76,16 +82,16 @@ export class ClientBytes {
   }
 
   /**
-   * How long the client has let us wait for bytes of something that it began, or that it should take. Zero while it owes us nothing:
-   * between two requests a client may be silent for days.
+   * Calls `stalled` when nothing moved for so long while the client owed us bytes of something that it began, or should have taken some.
+   * The socket's own clock sees how far the kernel has come with a single large write in plain. Between two requests a client may be silent for days.
    */
-  stalledMs(): number {
-    const written = this.#socket.bytesWritten - this.#socket.writableLength;
-    if (written !== this.#written) this.#movedAt = performance.now();
-    this.#written = written;
-    const wanted = this.#wanted;
-    const owed = wanted !== null && (!wanted.optional || wanted.filled > 0);
-    return owed || this.#socket.writableLength > 0 ? performance.now() - this.#movedAt : 0;
+  watchStalls(stallMs: number, stalled: () => void): void {
+    this.#stallMs = stallMs;
+    this.#socket.setTimeout(stallMs, () => {
+      const wanted = this.#wanted;
+      const owed = wanted !== null && (!wanted.optional || wanted.filled > 0);
+      if (owed || this.#socket.writableLength > 0) stalled();
+    });
   }
 
   /** From now on bytes go through `secure`, which took over the socket. */
@@ -93,6 +99,7 @@ export class ClientBytes {
     const plain = this.#socket;
     plain.removeAllListeners('data');
     this.#socket = await upgrade(plain);
+    this.#sending = Promise.resolve();
     this.#attach(this.#socket);
   }
 
@@ -121,7 +128,8 @@ export class ClientBytes {
     this.gone.throwIfAborted();
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.#wanted = { into, filled, optional, resolve, reject };
-    this.#movedAt = performance.now();
+    // What it was waiting for until now may have taken longer than a client may be silent.
+    if (!optional) this.#socket.setTimeout(this.#stallMs);
     this.#socket.resume();
     await promise;
   }
@@ -139,7 +147,6 @@ export class ClientBytes {
   }
 
   #receive(chunk: Buffer): void {
-    this.#movedAt = performance.now();
     const wanted = this.#wanted;
     let rest = chunk;
     if (wanted !== null) {
@@ -154,6 +161,18 @@ export class ClientBytes {
     if (rest.length === 0) return;
     this.#ahead = this.#ahead.length === 0 ? rest : Buffer.concat([this.#ahead, rest]);
     if (this.#ahead.length >= aheadBytesMax) this.#socket.pause();
+  }
+
+  async #sendInPieces(socket: Socket, parts: readonly Uint8Array[]): Promise<void> {
+    const [head = new Uint8Array(), ...rest] = parts;
+    this.#gather(socket);
+    if (rest.length > 0) socket.write(head);
+    for (const part of rest.length > 0 ? rest : [head])
+      for (let at = 0; at < part.length && !this.gone.aborted; at += securePieceBytes) {
+        const { promise, resolve } = Promise.withResolvers<void>();
+        socket.write(part.subarray(at, at + securePieceBytes), () => resolve());
+        await promise;
+      }
   }
 
   /** Answers that become ready in one turn of the event loop leave in one system call. */

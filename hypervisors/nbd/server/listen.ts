@@ -57,8 +57,9 @@ async function listenOnSocket(server: Server, path: string): Promise<void> {
 async function checkFolder(folder: string): Promise<void> {
   try {
     await mkdir(folder, { recursive: true, mode: ownerOnlyFolder });
-    const { mode } = await stat(folder);
-    if ((mode & othersMayWrite) !== 0 && (mode & sticky) === 0)
+    const { mode, uid } = await stat(folder);
+    const isOfOthers = uid !== 0 && uid !== process.getuid?.();
+    if (isOfOthers || ((mode & othersMayWrite) !== 0 && (mode & sticky) === 0))
       throw new NbdListenFailed(`${folder}: others may write there: use a folder that is yours alone`);
   } catch (cause) {
     throw cause instanceof NbdListenFailed
@@ -79,7 +80,11 @@ async function removeStale(path: string): Promise<void> {
   );
   probe.destroy();
   if (answered) throw new NbdListenFailed(`${path}: somebody serves there already: name another socket`);
-  await rm(path, { force: true });
+  try {
+    await rm(path, { force: true });
+  } catch (cause) {
+    throw new NbdListenFailed(`${path}: what is left of another server can't be removed (${codeOf(cause)})`, { cause });
+  }
 }
 
 async function begin(server: Server, where: string, start: () => void): Promise<void> {

@@ -58,7 +58,6 @@ export interface NbdServerEvents {
 const goodbyeMs = 2_000;
 /** Further clients in the middle of a handshake push out the oldest of those. */
 const handshakesMax = 32;
-const stallChecks = 4;
 
 /** Serves disks over NBD. Whoever opens it disposes it: that ends every connection, and waits for what the handlers still do. */
 export class NbdServer implements AsyncDisposable {
@@ -152,7 +151,11 @@ export class NbdServer implements AsyncDisposable {
       throw new NbdConnectionLost(`${name}: there are ${this.#bounds.connectionsMax} clients already`);
     const { events } = this.#options;
     events?.connected?.(name);
-    using _stalled = this.#watchStalls(client, name);
+    // A client that stops in the middle would keep memory that others wait for.
+    const { stallMs } = this.#bounds;
+    client.watchStalls(stallMs, () =>
+      client.destroy(new NbdTimedOut(`${name}: nothing moved for ${stallMs / 1000} s in the middle of a request`)),
+    );
     const bounds = { ...this.#bounds, budget: this.#budget };
     const failed = (request: string, error: unknown) => events?.requestFailed?.(name, request, error);
     await new Transmission(client, agreement, bounds, name, failed).run();
@@ -182,16 +185,5 @@ export class NbdServer implements AsyncDisposable {
         (wanted === '' ? exports.find((each) => each.name === defaultExport) : undefined),
       startTls: tls === null ? null : () => client.secure((plain) => acceptTls(plain, tls, name)),
     };
-  }
-
-  /** A client that stops in the middle would keep memory that others wait for. */
-  #watchStalls(client: ClientBytes, name: string): Disposable {
-    const { stallMs } = this.#bounds;
-    const check = () => {
-      if (client.stalledMs() >= stallMs)
-        client.destroy(new NbdTimedOut(`${name}: nothing moved for ${stallMs / 1000} s in the middle of a request`));
-    };
-    const timer = setInterval(check, stallMs / stallChecks).unref();
-    return { [Symbol.dispose]: () => clearInterval(timer) };
   }
 }

@@ -104,7 +104,7 @@ it('disks add up, and an empty one is done when it was listed', async () => {
 it('what threads read by themselves counts, and whoever watches below hears of it, too', async () => {
   const coverage = new Coverage();
   const heard: number[][] = [];
-  const direct = { fd: 3, noteRead: (...read: number[]) => void heard.push(read) };
+  const direct = { locate: async () => null, noteRead: (...read: number[]) => void heard.push(read) };
   const machine = machineOf({ capacityBytes: 1_000, extents: [{ offset: 0, length: 1_000, zero: false }] });
   const readable = withDisks(machine, (disks) => disks.map((disk) => ({ ...disk, direct })));
   const [disk] = await disksOf(readable, coverage);

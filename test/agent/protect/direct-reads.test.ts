@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { withDisks } from '../../../agent/with-disks.ts';
 import { SourceUnreadable } from '../../../hypervisors/errors.ts';
+import type { DirectReads } from '../../../hypervisors/hypervisor.ts';
 import { ModelMachine } from '../../fakes/model-machine.ts';
 import { filled } from '../../law/guest.ts';
 import { ReplicaRig } from '../../rig/replica-rig.ts';
@@ -20,14 +21,15 @@ async function machineWithFile(fileBytes: number) {
   const path = join(rig.folder, 'disk.raw');
   writeFileSync(path, content.subarray(0, fileBytes));
   const fd = openSync(path, 'r');
-  return { rig, machine, content, fd, [Symbol.dispose]: () => closeSync(fd) };
+  const locate: DirectReads['locate'] = async (offset, length) => [{ at: offset, length, fd, offset }];
+  return { rig, machine, content, locate, [Symbol.dispose]: () => closeSync(fd) };
 }
 
 it('a disk that threads read by themselves is restored to the last byte, and its owner reads nothing of it', async () => {
   using lab = await machineWithFile(capacityBytes);
   await using rig = lab.rig;
   const noted: number[] = [];
-  const direct = { fd: lab.fd, noteRead: (offset: number) => void noted.push(offset) };
+  const direct = { locate: lab.locate, noteRead: (offset: number) => void noted.push(offset) };
   const read = () => Promise.reject(new SourceUnreadable('nobody should ask'));
   const { point, manifest } = await rig.protect(
     withDisks(lab.machine, (disks) => disks.map((disk) => ({ ...disk, direct, read }))),
@@ -40,7 +42,7 @@ it('a disk that threads read by themselves is restored to the last byte, and its
 it('what they can not read is read by its owner, and the point is the disk', async () => {
   using lab = await machineWithFile(3 * 2 ** 20 + 17);
   await using rig = lab.rig;
-  const direct = { fd: lab.fd, noteRead: () => undefined };
+  const direct = { locate: lab.locate, noteRead: () => undefined };
   const { point } = await rig.protect(withDisks(lab.machine, (disks) => disks.map((disk) => ({ ...disk, direct }))));
   expect(Buffer.compare(await rig.restore(point, 'system'), lab.content)).toBe(0);
 });
@@ -48,7 +50,7 @@ it('what they can not read is read by its owner, and the point is the disk', asy
 it("and where its owner can't either, the run says what the owner says", async () => {
   using lab = await machineWithFile(17);
   await using rig = lab.rig;
-  const direct = { fd: lab.fd, noteRead: () => undefined };
+  const direct = { locate: lab.locate, noteRead: () => undefined };
   const read = () => Promise.reject(new SourceUnreadable('disk.raw ends early'));
   const outcome = rig.protect(withDisks(lab.machine, (disks) => disks.map((disk) => ({ ...disk, direct, read }))));
   await expect(outcome).rejects.toThrow(new SourceUnreadable('disk.raw ends early'));

@@ -111,7 +111,8 @@ describe('squeezing a stretch of a file', () => {
     const inMemory = squeezed({ ...task, kinds, bytes: Uint8Array.from(task.bytes) });
     const fd = fileOf(content);
     const bytes = new Uint8Array(task.bytes.length).fill(0xee);
-    const file = { fd, offset: 1000, length: task.bytes.length - 100 };
+    const pieces = [{ at: 0, length: task.bytes.length, fd, offset: 1000 }];
+    const file = { pieces, offset: 0, length: task.bytes.length - 100 };
     const fromFile = squeezed({ ...task, kinds, bytes, file });
     closeSync(fd);
     expect(fromFile.outcomes).toEqual(inMemory.outcomes);
@@ -124,7 +125,8 @@ describe('squeezing a stretch of a file', () => {
     const { task, content } = stretchOf();
     const fd = fileOf(how === 'ends early' ? content.slice(0, 3) : content);
     if (how === 'is closed') closeSync(fd);
-    expect(squeeze({ ...task, file: { fd, offset: 1000, length: task.bytes.length } })).toBeNull();
+    const pieces = [{ at: 0, length: task.bytes.length, fd, offset: 1000 }];
+    expect(squeeze({ ...task, file: { pieces, offset: 0, length: task.bytes.length } })).toBeNull();
     if (how === 'ends early') closeSync(fd);
   });
 });

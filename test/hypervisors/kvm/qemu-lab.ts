@@ -24,6 +24,7 @@ export interface QemuLab extends HypervisorLab {
 
 export interface LabOptions {
   readonly iothread?: boolean;
+  readonly uefi?: boolean;
   /** Of the qcow2 disk, as qemu-img has it. */
   readonly capacity?: string;
   /** Is done to that disk before QEMU is started. */
@@ -31,18 +32,18 @@ export interface LabOptions {
 }
 
 /** Two disks, `devdisk0` in qcow2 and `devdisk1` raw. */
-export async function openQemuLab({ iothread = false, capacity = '3M', prepare }: LabOptions = {}): Promise<QemuLab> {
+export async function openQemuLab({
+  iothread = false,
+  uefi = false,
+  capacity = '3M',
+  prepare,
+}: LabOptions = {}): Promise<QemuLab> {
   const folder = await mkdtemp(join(tmpdir(), 'failkit-qemu-'));
-  const disks: GuestDisk[] = [
-    { path: join(folder, 'a.qcow2'), format: 'qcow2', iothread },
-    { path: join(folder, 'b.raw'), format: 'raw', iothread },
-  ];
-  await qemuImg(['create', '-q', '-f', 'qcow2', join(folder, 'a.qcow2'), capacity]);
+  const disks = await makeDisks(folder, iothread, capacity);
   await prepare?.(join(folder, 'a.qcow2'));
-  await writeFile(join(folder, 'b.raw'), noise('7', 1024 * 1024 + 512));
   const qmpSocket = join(folder, 'qmp');
   const boot = async (): Promise<{ guest: Guest; monitor: QmpClient }> => {
-    const guest = await bootGuest({ disks, qmpSocket, extraArgs: ['-S'] });
+    const guest = await bootGuest({ disks, qmpSocket, uefi, extraArgs: ['-S'] });
     return { guest, monitor: await QmpClient.open(guest.testQmpSocket, never) };
   };
   let running = await boot();
@@ -99,6 +100,16 @@ export async function openQemuLab({ iothread = false, capacity = '3M', prepare }
       await rm(folder, { recursive: true, force: true });
     },
   };
+}
+
+async function makeDisks(folder: string, iothread: boolean, capacity: string): Promise<readonly GuestDisk[]> {
+  const [qcow2, raw] = [join(folder, 'a.qcow2'), join(folder, 'b.raw')];
+  await qemuImg(['create', '-q', '-f', 'qcow2', qcow2, capacity]);
+  await writeFile(raw, noise('7', 1024 * 1024 + 512));
+  return [
+    { path: qcow2, format: 'qcow2', iothread },
+    { path: raw, format: 'raw', iothread },
+  ];
 }
 
 /** Through the device, and so through whatever a snapshot put below it. */

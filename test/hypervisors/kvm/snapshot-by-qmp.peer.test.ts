@@ -1,6 +1,9 @@
 /** Machines of a real QEMU, by its own monitor. */
-import { readdir, writeFile } from 'node:fs/promises';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readdir, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { ChangeTrackingLost, QuiesceUnavailable, SourceNotFound } from '../../../hypervisors/errors.ts';
 import type {
@@ -21,6 +24,7 @@ import {
 } from '../../../hypervisors/kvm/kvm-errors.ts';
 import type { KvmMachine } from '../../../hypervisors/kvm/kvm-machine.ts';
 import { listDisks } from '../../../hypervisors/kvm/qemu-disks.ts';
+import { parseMachine } from '../../../hypervisors/kvm/qemu-machine.ts';
 import { serveImage } from '../../../hypervisors/nbd/qemu-nbd.ts';
 import { describeHypervisorContract } from '../../contract/hypervisor.ts';
 import { guestNeeds, qemuImg } from '../../peers/guest.ts';
@@ -140,6 +144,12 @@ describe.skipIf(needs !== null)(`a machine of QEMU${needs === null ? '' : ` (${n
       expect(Math.min(...times)).toBeLessThan(200);
     });
 
+    it('are called differently on each disk, so that exchanged images are not taken for each other', async () => {
+      const { points } = await runOnce();
+      expect(new Set(await marks()).size).toBe(2);
+      expect(new Set([...points.values()].map(String)).size).toBe(2);
+    });
+
     it('of others, and their nodes, are left alone', async () => {
       await lab.monitor.run('block-dirty-bitmap-add', { node: 'disk0', name: 'somebody-else' }, never);
       const other = connectKvm([{ ...lab.machine, tag: '99999999' }]);
@@ -220,6 +230,89 @@ describe.skipIf(needs !== null)(`a machine of QEMU${needs === null ? '' : ` (${n
       await disk.read(0, bytes, never);
       expect(Buffer.compare(bytes, (await threads.content()).get('devdisk0') ?? new Uint8Array())).toBe(0);
       expect((await listed(disk, since)).map(({ offset }) => offset / 65_536)).toEqual([1, 20, 30]);
+    });
+
+    it.for([false, true])('whose agent is killed is ended by its guard (threads: %s)', async (iothread) => {
+      await using own = await openQemuLab({ iothread });
+      const file = fileURLToPath(new URL('./killed-agent.ts', import.meta.url));
+      const agent = spawn(process.execPath, [file, JSON.stringify(own.machine)], { stdio: 'ignore' });
+      const [, signal] = await once(agent, 'exit');
+      expect(signal).toBe('SIGKILL');
+      const left = async () => {
+        const nodes = JSON.stringify(await own.monitor.run('query-named-block-nodes', { flat: true }, never));
+        const jobs = await own.monitor.run('query-block-jobs', {}, never);
+        return [jobs, /failkit-0123abcd-[^p]/.exec(nodes)?.[0] ?? null, await readdir(own.machine.scratchFolder)];
+      };
+      await expect.poll(left, { timeout: 30_000 }).toEqual([[], null, []]);
+      await (await own.connection.snapshot({ name: own.machineName }, options, never))[Symbol.asyncDispose]();
+    });
+
+    it('keeps others from an external snapshot that would outlive what it puts into the way of a pushed disk', async () => {
+      await using threads = await openQemuLab({ iothread: true });
+      const overlay = { 'snapshot-file': join(threads.folder, 'overlay.qcow2'), 'snapshot-node-name': 'overlay' };
+      const add = (node: string) =>
+        threads.monitor.run('blockdev-snapshot-sync', { ...overlay, 'node-name': node }, never);
+      await using taken = await threads.connection.snapshot({ name: threads.machineName }, options, never);
+      for (const node of ['failkit-0123abcd-f0', 'disk0']) await expect(add(node)).rejects.toThrow(/is busy/);
+      await taken[Symbol.asyncDispose]();
+      await add('disk0');
+    });
+
+    it('takes over the NBD server that a killed run left at a socket which is gone', async () => {
+      const path = join(lab.folder, 'failkit-0123abcd-nbd');
+      await lab.monitor.run('nbd-server-start', { addr: { type: 'unix', data: { path } } }, never);
+      await rm(path);
+      await (await snapshot())[Symbol.asyncDispose]();
+    });
+
+    it('captures how the machine is made and its UEFI variables, and takes no firmware for a disk', async () => {
+      await using uefi = await openQemuLab({ uefi: true });
+      await using taken = await uefi.connection.snapshot({ name: uefi.machineName }, options, never);
+      expect(taken.disks.map(({ label }) => label)).toEqual(['devdisk0', 'devdisk1']);
+      expect(taken.excluded).toEqual([]);
+      const [machine, variables] = taken.attachments;
+      expect([machine?.name, variables?.name]).toEqual(['qemu-machine.json', 'uefi-variables.fd']);
+      expect(parseMachine(new TextDecoder().decode(machine?.bytes))).toEqual({
+        machineType: expect.stringMatching(/^pc-q35-/),
+        architecture: 'x86_64',
+        memoryMiB: 256,
+        processors: 1,
+        loader: expect.stringMatching(/OVMF_CODE_4M\.fd$/),
+        buses: { devdisk0: 'virtio', devdisk1: 'virtio' },
+      });
+      expect(variables?.bytes.length).toBe(540_672);
+    });
+
+    it('takes a SCSI disk, and sees the thread that it has from its controller', async () => {
+      const file = { driver: 'file', filename: join(lab.folder, 'scsi.raw') };
+      await writeFile(file.filename, new Uint8Array(1024 * 1024).fill(7));
+      const { monitor } = lab;
+      await monitor.run('object-add', { 'qom-type': 'iothread', id: 'thread' }, never);
+      await monitor.run('device_add', { driver: 'virtio-scsi-pci', id: 'controller', iothread: 'thread' }, never);
+      await monitor.run('blockdev-add', { driver: 'raw', 'node-name': 'scsi', file }, never);
+      await monitor.run('device_add', { driver: 'scsi-hd', id: 'sda', drive: 'scsi' }, never);
+      await using taken = await snapshot();
+      const disk = taken.disks.find(({ label }) => label === 'sda');
+      const bytes = new Uint8Array(512);
+      await disk?.read(4096, bytes, never);
+      expect(bytes.every((byte) => byte === 7)).toBe(true);
+      const exported = JSON.stringify(await monitor.run('query-block-exports', {}, never));
+      // What has a thread is not read from QEMU's server.
+      expect(exported.match(/failkit-0123abcd-e\d/g)).toHaveLength(2);
+    });
+
+    it('leaves out a disk that other machines may write, too, and warns of one that may meet errors', async () => {
+      const file = { driver: 'file', filename: join(lab.folder, 'shared.raw') };
+      await writeFile(file.filename, new Uint8Array(1024 * 1024));
+      await lab.monitor.run('blockdev-add', { driver: 'raw', 'node-name': 'shared', file }, never);
+      const device = { driver: 'virtio-blk-pci', id: 'devshared', drive: 'shared', 'share-rw': true, werror: 'report' };
+      await lab.monitor.run('device_add', device, never);
+      await using taken = await snapshot();
+      expect(taken.excluded).toEqual([{ label: 'devshared', reason: 'other machines may write it, too (share-rw)' }]);
+      await taken[Symbol.asyncDispose]();
+      const control = { kind: 'qmp' as const, socket: join(lab.folder, 'qmp'), guestAgentSocket: null };
+      const warned = (await examineQmp(lab.machine, control, never)).filter(({ disk }) => disk === 'devshared');
+      expect(warned.map(({ what }) => what)).toContainEqual(expect.stringMatching(/error of this disk to the guest/));
     });
 
     it('is preceded by a look that says in plain words what is in the way, and changes nothing', async () => {

@@ -67,3 +67,13 @@ it('the cache forgets what was not asked for longest, and never mixes two disks'
   expect(found(2, 0)).toBe(6);
   expect(cache.heldBytes).toBe(4 * 4096);
 });
+
+it('a cache that was hardly used takes hardly any memory, also when it ends', () => {
+  const mib = () => process.memoryUsage().rss / mebi;
+  const before = mib();
+  {
+    using cache = new BlockCache(512 * mebi, 64 * kibi);
+    cache.put(0, 0, Buffer.alloc(64 * kibi, 1));
+  }
+  expect(mib() - before).toBeLessThan(256);
+});

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdtemp, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -238,6 +238,24 @@ it('a client that takes no answers is given up, and its memory with it', async (
   expect(served.server.connections).toBe(0);
 });
 
+it('a client on a slow line is not given up while an answer moves', async () => {
+  const bytes = randomBytes(4 * mebi, 5);
+  await using served = await serve([new MemoryExport('d', bytes)], { bounds: { stallMs: 1500 } });
+  using raw = await RawClient.connect(served.socket);
+  await raw.enter({ structured: false });
+  raw.socket.pause();
+  raw.request(read, 0, bytes.length);
+  const received: Buffer[] = [];
+  for (let left = 16 + bytes.length; left > 0; await sleep(20)) {
+    const chunk: Buffer | null = raw.socket.read(Math.min(left, 32 * 1024)) ?? raw.socket.read();
+    if (raw.ended) break;
+    if (chunk === null) continue;
+    received.push(chunk);
+    left -= chunk.length;
+  }
+  expect(Buffer.compare(Buffer.concat(received).subarray(16), bytes)).toBe(0);
+});
+
 it('a client that stops in the middle of a request is given up; one that is silent between two is not', async () => {
   await using served = await serve([new MemoryExport('d', Buffer.alloc(mebi, 1))], { bounds: { stallMs: 300 } });
   using idle = await RawClient.connect(served.socket);
@@ -333,6 +351,13 @@ it('a place that can not be used is refused: another server, another file, the n
   await writeFile(join(folder, 'file'), 'x');
   await expect(listen({ kind: 'unix', path: join(folder, 'file') })).rejects.toThrow('is no socket');
   await expect(listen({ kind: 'unix', path: `/${'x'.repeat(107)}` })).rejects.toThrow(NbdListenFailed);
+  await chmod(folder, 0o777);
+  await expect(listen({ kind: 'unix', path: join(folder, 's') })).rejects.toThrow('others may write there');
+  await chmod(folder, 0o755);
+  if (process.getuid?.() === 0) {
+    await chown(folder, 12_345, 12_345);
+    await expect(listen({ kind: 'unix', path: join(folder, 's') })).rejects.toThrow('others may write there');
+  }
   await expect(listen({ kind: 'tcp', host: '0.0.0.0', port: 0 })).rejects.toThrow('without TLS everybody');
   await using tcp = await listen({ kind: 'tcp', host: '127.0.0.1', port: 0 });
   const { place } = tcp;

@@ -22,16 +22,33 @@ export async function disksWithThreads(
 
 /** A SCSI disk has its controller's. What can't be found out counts as yes: that way is safe for all. */
 async function mayHaveThread(qmp: QmpClient, devicePath: string, signal: AbortSignal): Promise<boolean> {
-  const own = await property(qmp, devicePath, 'iothread', signal);
+  const own = await deviceProperty(qmp, devicePath, 'iothread', signal);
   if (own !== null) return own !== '';
-  const bus = await property(qmp, devicePath, 'parent_bus', signal);
+  const bus = await deviceProperty(qmp, devicePath, 'parent_bus', signal);
   if (bus === null) return true;
-  const controllers = await property(qmp, bus.replace(/\/[^/]*$/, ''), 'iothread', signal);
+  const controllers = await deviceProperty(qmp, bus.replace(/\/[^/]*$/, ''), 'iothread', signal);
   return controllers !== '';
 }
 
+/** Labels of the disks that others may write, too, behind QEMU's back: nobody could say what changed, nor take one instant of it. */
+export async function sharedDisks(
+  qmp: QmpClient,
+  disks: readonly QemuDisk[],
+  signal: AbortSignal,
+): Promise<ReadonlySet<string>> {
+  const found = new Set<string>();
+  for (const { label, devicePath } of disks)
+    if ((await deviceProperty(qmp, devicePath, 'share-rw', signal)) === 'true') found.add(label);
+  return found;
+}
+
 /** Null where the object has none of that name. */
-async function property(qmp: QmpClient, path: string, name: string, signal: AbortSignal): Promise<string | null> {
+export async function deviceProperty(
+  qmp: QmpClient,
+  path: string,
+  name: string,
+  signal: AbortSignal,
+): Promise<string | null> {
   try {
     return String(await qmp.run('qom-get', { path, property: name }, signal));
   } catch (error) {
