@@ -7,6 +7,7 @@ import type { RecoveryKeyPair } from '../crypto/recovery-key.ts';
 import { rootFingerprint } from '../crypto/root-fingerprint.ts';
 import type { SigningKey } from '../crypto/signing.ts';
 import type { Config } from './config/config-schema.ts';
+import { findableSettings, placeOf } from './repository-place.ts';
 
 /** The recovery kit: given to the operator once, by `init` or by `root replace`, and kept nowhere else. */
 
@@ -51,18 +52,8 @@ export async function writeRecoveryKit(folder: string, content: KitContent, conf
 
 /** With this file, the bucket and the recovery key another host lists and restores everything. */
 function restoreConfig({ root }: KitContent, { repository }: Config): string {
-  const place =
-    repository.target === 'filesystem'
-      ? { target: repository.target, directory: repository.directory }
-      : {
-          target: repository.target,
-          bucket: repository.bucket,
-          prefix: repository.prefix,
-          region: repository.region,
-          ...(repository.endpoint === null ? {} : { endpoint: repository.endpoint, pathStyle: repository.pathStyle }),
-        };
   const settings = {
-    repository: place,
+    repository: findableSettings(repository),
     rootFingerprint: rootFingerprint(root.publicKey),
     keys: { provider: 'recovery-key', file: kitFiles.recoveryKey },
     state: 'state',
@@ -71,14 +62,11 @@ function restoreConfig({ root }: KitContent, { repository }: Config): string {
 }
 
 function kitText({ root, recovery }: KitContent, { repository }: Config): string {
-  const place =
-    repository.target === 'filesystem'
-      ? repository.directory
-      : `s3://${repository.bucket}/${repository.prefix} (${repository.region})`;
+  const region = repository.target === 's3' ? ` (${repository.region})` : '';
   return `FAILKIT RECOVERY KIT
 Made ${new Date().toISOString()}. Nobody else has it, and nobody can make it again.
 
-Repository        ${place}
+Repository        ${placeOf(repository)}${region}
 Root fingerprint  ${rootFingerprint(root.publicKey)}
 
 ${kitFiles.rootKey}      certifies, revokes and replaces agents' keys (failkit root …). Keep it offline,

@@ -21,78 +21,32 @@ import { connectVsphere } from '../hypervisors/vsphere/vsphere-connection.ts';
 import type { VsphereMachine, VsphereServer } from '../hypervisors/vsphere/vsphere-machine.ts';
 import type { OpenRepository } from '../replica/open-repository.ts';
 import type { Bandwidth } from '../storage-targets/bandwidth.ts';
-import { openFilesystemTarget } from '../storage-targets/filesystem.ts';
 import type { StorageTarget } from '../storage-targets/storage-target.ts';
 import { type WrappedTarget, wrapTarget } from '../storage-targets/wrap-target.ts';
 import { ConfigInvalid } from './config/config-invalid.ts';
 import type {
-  AwsCredentialsConfig,
   Config,
   KeysConfig,
   KvmSourceConfig,
   MachineConfig,
-  S3RepositoryConfig,
+  RepositoryConfig,
   VsphereServerConfig,
   VsphereSourceConfig,
 } from './config/config-schema.ts';
 import { replaceDurableFile } from './durable-files.ts';
+import { openStore } from './open-store.ts';
 import { inStateFolder, makeStateFolder, stateError } from './state/state-folder.ts';
 import { withReadRate } from './with-read-rate.ts';
-
-type S3Options = Parameters<typeof import('../storage-targets/s3.ts')['openS3Target']>[0];
-type S3Credentials = NonNullable<S3Options['credentials']>;
 
 /** Builds what the configuration names, in order. A cloud's SDK is loaded only where that cloud is configured. */
 
 export async function openTarget(config: Config): Promise<WrappedTarget> {
   const { inFlight, uploadBytesPerSecond, downloadBytesPerSecond } = config.limits;
-  return wrapTarget(await openStore(config), { inFlightMax: inFlight, uploadBytesPerSecond, downloadBytesPerSecond });
-}
-
-async function openStore(config: Config): Promise<StorageTarget> {
-  const { repository } = config;
-  if (repository.target === 'filesystem') return await openFilesystemTarget({ directory: repository.directory });
-  const { openS3Target } = await import('../storage-targets/s3.ts');
-  return await openS3Target({ ...s3Options(repository), socketsMax: config.limits.inFlight });
-}
-
-function s3Options(s3: S3RepositoryConfig): S3Options {
-  return {
-    bucket: s3.bucket,
-    prefix: s3.prefix,
-    region: s3.region,
-    pathStyle: s3.pathStyle,
-    ...(s3.endpoint === null ? {} : { endpoint: s3.endpoint }),
-    ...(s3.caFile === null ? {} : { caFile: s3.caFile }),
-    ...(s3.proxy === null ? {} : { proxy: s3.proxy.reveal() }),
-    ...s3Credentials(s3.credentials),
-  };
-}
-
-function s3Credentials(from: AwsCredentialsConfig): Pick<S3Options, 'credentials' | 'assumeRole'> {
-  switch (from.from) {
-    case 'chain':
-      return {};
-    case 'profile':
-      return { credentials: { kind: 'profile', profile: from.profile } };
-    case 'access-key': {
-      const { accessKeyId, secretAccessKey, sessionToken } = from;
-      const credentials: S3Credentials = {
-        kind: 'static',
-        accessKeyId,
-        secretAccessKey,
-        ...(sessionToken && { sessionToken }),
-      };
-      return { credentials };
-    }
-    case 'assume-role': {
-      const { roleArn, externalId, profile } = from;
-      return {
-        ...(profile && { credentials: { kind: 'profile' as const, profile } }),
-        assumeRole: { roleArn, ...(externalId && { externalId }) },
-      };
-    }
-  }
+  return wrapTarget(await openStore(config.repository, inFlight), {
+    inFlightMax: inFlight,
+    uploadBytesPerSecond,
+    downloadBytesPerSecond,
+  });
 }
 
 /** The provider, and what closes it. */
@@ -197,14 +151,24 @@ export function vsphereServer({ thumbprint, caFile, ...server }: VsphereServerCo
 
 /** Two repositories may protect the same machine from the same host: each has its own marks in the hypervisor. */
 function trackingTag({ repository }: Config, machineName: string): string {
-  const place =
-    repository.target === 'filesystem'
-      ? ['filesystem', repository.directory]
-      : ['s3', repository.endpoint ?? '', repository.bucket, repository.prefix];
   return createHash('sha256')
-    .update(JSON.stringify([...place, machineName]))
+    .update(JSON.stringify([...distinguished(repository), machineName]))
     .digest('hex')
     .slice(0, 8);
+}
+
+/** What no two repositories have in common. Marks that hypervisors already hold are found by it: it must not change. */
+function distinguished(repository: RepositoryConfig): readonly string[] {
+  switch (repository.target) {
+    case 'filesystem':
+      return ['filesystem', repository.directory];
+    case 's3':
+      return ['s3', repository.endpoint ?? '', repository.bucket, repository.prefix];
+    case 'azure-blob':
+      return ['azure-blob', repository.endpoint ?? '', repository.account, repository.container, repository.prefix];
+    case 'gcs':
+      return ['gcs', repository.endpoint ?? '', repository.bucket, repository.prefix];
+  }
 }
 
 /** Opens the repository under the root key that the configuration pins, or that `init` on this host left in the state folder. */

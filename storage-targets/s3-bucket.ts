@@ -1,11 +1,11 @@
 import type { S3Client } from '@aws-sdk/client-s3';
 
+import { boundedRequest } from './bounded-request.ts';
 import { StoreUnavailable } from './errors.ts';
 import { checkObjectName } from './object-name.ts';
 import type { S3ConnectionOptions } from './s3-connection.ts';
 import { s3Error } from './s3-errors.ts';
 import type { Pace } from './storage-target.ts';
-import { TimeLimit } from './time-limit.ts';
 
 export interface S3Options extends S3ConnectionOptions {
   readonly bucket: string;
@@ -14,9 +14,6 @@ export interface S3Options extends S3ConnectionOptions {
   /** How objects are locked when a put asks for it. In compliance mode nobody, the account's root included, can shorten it. */
   readonly objectLockMode?: 'COMPLIANCE' | 'GOVERNANCE';
 }
-
-/** The longest that one request may take in all, however steadily it drips. */
-const requestMsMax = 15 * 60 * 1000;
 
 /** The client with what every request needs: where our objects are, and errors and cancellation as the contract has them. */
 export class S3Bucket {
@@ -44,10 +41,7 @@ export class S3Bucket {
     return this.prefix + name;
   }
 
-  /**
-   * `work` gets a signal that also fires when the request takes too long, and the pace to keep, if there is one. The caller
-   * is released at once on cancellation.
-   */
+  /** As `boundedRequest`, with errors as the contract has them. */
   async request<T>(
     doing: string,
     name: string,
@@ -55,30 +49,11 @@ export class S3Bucket {
     work: (signal: AbortSignal, pace: Pace | undefined) => Promise<T>,
     pace?: Pace,
   ): Promise<T> {
-    signal.throwIfAborted();
-    const controller = new AbortController();
-    const stopped = Promise.withResolvers<never>();
-    const stop = (reason: unknown) => {
-      controller.abort(reason);
-      stopped.reject(reason);
-    };
     const subject = `s3://${this.name}/${name === '' ? '' : this.prefix + name}`;
-    const cancel = () => stop(signal.reason);
-    const late = () => stop(new StoreUnavailable(`${subject}: ${doing} took longer than ${requestMsMax} ms`));
-    using limit = new TimeLimit(requestMsMax, late);
-    signal.addEventListener('abort', cancel, { once: true });
-    try {
-      const result = await Promise.race([work(controller.signal, pace && limit.leavingOut(pace)), stopped.promise]);
-      this.seen = true;
-      return result;
-    } catch (error) {
-      // A store may answer before it has read a body: what still sends or receives must not outlive the call, or meet memory used anew.
-      controller.abort(error);
-      signal.throwIfAborted();
-      throw s3Error(error, { subject, doing, region: this.#region });
-    } finally {
-      signal.removeEventListener('abort', cancel);
-    }
+    const named = (error: unknown) => s3Error(error, { subject, doing, region: this.#region });
+    const result = await boundedRequest({ subject, doing, pace, named }, signal, work);
+    this.seen = true;
+    return result;
   }
 }
 

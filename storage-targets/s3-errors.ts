@@ -18,6 +18,7 @@ import {
   Unsupported,
   WrongRegion,
 } from './errors.ts';
+import { clockIsOff, field, isUntrusted, networkCode, retryAfterMs, said } from './network-errors.ts';
 
 /** What a request was about, for the message. */
 export interface S3Request {
@@ -39,14 +40,10 @@ interface Failure {
   readonly region: string | null;
 }
 
-/** S3 refuses signatures more than 15 minutes off; the margin covers the request's own time on the way. */
-const clockSkewMsMin = 14 * 60 * 1000;
-const messageLengthMax = 300;
-
 type Make = (failure: Failure, request: S3Request, text: string, because: ErrorOptions) => StorageError;
 
 const throttled: Make = (failure, _, text, because) =>
-  new Throttled(`${text}. The store asks for fewer requests`, retryAfterMs(failure), because);
+  new Throttled(`${text}. The store asks for fewer requests`, retryAfterMs(failure.headers['retry-after']), because);
 const denied: Make = (_, __, text, because) =>
   new AccessDenied(`${text}. Check the credentials and what they are allowed to do`, because);
 const skewed: Make = (failure, _, text, because) =>
@@ -143,46 +140,22 @@ const byBareStatus: Readonly<Record<number, Make>> = {
 /** What the SDK calls an error whose answer names none, as every answer to a HEAD. */
 const codeless: ReadonlySet<string> = new Set(['NotFound', 'Unknown', 'UnknownError']);
 
-/** OpenSSL's verification results as Node names them (nodejs.org/api/tls.html#x509-certificate-error-codes). */
-const tlsCodes: ReadonlySet<string> = new Set([
-  'UNABLE_TO_GET_ISSUER_CERT',
-  'UNABLE_TO_GET_ISSUER_CERT_LOCALLY',
-  'UNABLE_TO_VERIFY_LEAF_SIGNATURE',
-  'UNABLE_TO_DECRYPT_CERT_SIGNATURE',
-  'UNABLE_TO_DECODE_ISSUER_PUBLIC_KEY',
-  'UNABLE_TO_GET_CRL',
-  'CERT_SIGNATURE_FAILURE',
-  'CERT_NOT_YET_VALID',
-  'CERT_HAS_EXPIRED',
-  'CERT_CHAIN_TOO_LONG',
-  'CERT_REVOKED',
-  'CERT_UNTRUSTED',
-  'CERT_REJECTED',
-  'DEPTH_ZERO_SELF_SIGNED_CERT',
-  'SELF_SIGNED_CERT_IN_CHAIN',
-  'INVALID_CA',
-  'INVALID_PURPOSE',
-  'PATH_LENGTH_EXCEEDED',
-  'HOSTNAME_MISMATCH',
-  'ERR_TLS_CERT_ALTNAME_INVALID',
-]);
-
 /** Names what the SDK threw. Errors that are ours already pass through. */
 export function s3Error(error: unknown, request: S3Request): unknown {
   const failure = failureOf(error);
   if (failure === null) return error;
   const { code, status } = failure;
-  const text = `${request.subject}: ${request.doing} failed: ${code}${status === null ? '' : ` (HTTP ${status})`}${said(failure)}`;
+  const text = `${request.subject}: ${request.doing} failed: ${code}${status === null ? '' : ` (HTTP ${status})`}${said(failure.message, code)}`;
   return makerFor(failure, request)(failure, request, text, { cause: new Error(text) });
 }
 
 function makerFor(failure: Failure, request: S3Request): Make {
   const { code, status } = failure;
-  if (tlsCodes.has(code)) return untrusted;
+  if (isUntrusted(code)) return untrusted;
   if (Object.hasOwn(byCode, code)) return byCode[code] ?? unavailable;
   if (status === null || status === 200) return unavailable;
   // A HEAD has no body, hence no code: the clock and the region are told by headers.
-  if (status === 403 && clockIsOff(failure)) return skewed;
+  if (status === 403 && clockIsOff(failure.headers.date)) return skewed;
   if (status === 400 && failure.region !== null && failure.region !== request.region) return wrongRegion;
   if (status === 503) return throttled;
   if (status !== 501 && status !== 507 && status >= 500) return unavailable;
@@ -191,31 +164,17 @@ function makerFor(failure: Failure, request: S3Request): Make {
   return byStatusOrCode[status] ?? ((_, __, text, because) => new RequestRefused(text, because));
 }
 
-function clockIsOff({ headers }: Failure): boolean {
-  return Math.abs(Date.parse(headers.date ?? '') - Date.now()) > clockSkewMsMin;
-}
-
-function retryAfterMs({ headers }: Failure): number | null {
-  const seconds = Number(headers['retry-after'] ?? Number.NaN);
-  return Number.isFinite(seconds) && seconds >= 0 ? seconds * 1000 : null;
-}
-
-function said({ message, code }: Failure): string {
-  const printable = message.replace(/[^\x20-\x7e]+/g, ' ').trim();
-  return printable === '' || printable === code ? '' : `: ${printable.slice(0, messageLengthMax)}`;
-}
-
 /** Null when `error` came neither from the SDK nor from Node's network calls. */
 function failureOf(error: unknown): Failure | null {
   if (!(error instanceof Error)) return null;
   const metadata = field(error, '$metadata');
-  const nodeCode = field(error, 'code');
+  const nodeCode = networkCode(error);
   const fromSdk = metadata !== undefined || sdkOwnErrors.has(error.name);
-  if (!fromSdk && !(typeof nodeCode === 'string' && isNetworkCode(nodeCode, error))) return null;
+  if (!fromSdk && nodeCode === null) return null;
   const status = field(metadata, 'httpStatusCode');
   const headers = headersOf(field(error, '$response'));
   return {
-    code: typeof nodeCode === 'string' && isNetworkCode(nodeCode, error) ? nodeCode : error.name,
+    code: nodeCode ?? error.name,
     status: typeof status === 'number' ? status : null,
     message: error.message,
     headers,
@@ -231,18 +190,6 @@ const sdkOwnErrors: ReadonlySet<string> = new Set([
   'TokenProviderError',
 ]);
 
-function isNetworkCode(code: string, error: Error): boolean {
-  return (
-    'syscall' in error ||
-    tlsCodes.has(code) ||
-    code === 'ECONNRESET' ||
-    code === 'EPROTO' ||
-    code.startsWith('ERR_SSL') ||
-    code.startsWith('ERR_PROXY') ||
-    code.startsWith('HPE_')
-  );
-}
-
 function headersOf(response: unknown): Record<string, string> {
   const found: Record<string, string> = {};
   for (const [name, value] of Object.entries(field(response, 'headers') ?? {})) {
@@ -253,8 +200,4 @@ function headersOf(response: unknown): Record<string, string> {
 
 function textOf(value: unknown): string | null {
   return typeof value === 'string' && /^[a-z0-9-]+$/.test(value) ? value : null;
-}
-
-function field(of: unknown, name: string): unknown {
-  return typeof of === 'object' && of !== null ? Reflect.get(of, name) : undefined;
 }

@@ -10,6 +10,7 @@ import {
   S3Client,
 } from '@aws-sdk/client-s3';
 
+import { readBody } from './answer-body.ts';
 import {
   AccessDenied,
   BucketNotFound,
@@ -21,7 +22,6 @@ import {
 } from './errors.ts';
 import { checkListPrefix } from './object-name.ts';
 import { pacedBody } from './paced-body.ts';
-import { readBody } from './s3-body.ts';
 import { incompleteAnswer, S3Bucket, type S3Options } from './s3-bucket.ts';
 import { s3ClientConfig } from './s3-connection.ts';
 import { deleteEveryVersion } from './s3-delete.ts';
@@ -141,7 +141,8 @@ async function getObject(
   const read = async (abortSignal: AbortSignal, paced: Pace | undefined) => {
     const answer = await bucket.client.send(new GetObjectCommand(input), { abortSignal });
     const how = { ...(paced && { pace: paced }), ...(into && { into }) };
-    return await readBody(answer, range, bucket.prefix + name, abortSignal, how);
+    const found = { announced: answer.ContentLength, contentRange: answer.ContentRange, body: answer.Body };
+    return await readBody(found, range, bucket.prefix + name, abortSignal, how);
   };
   return await bucket.request('reading', name, signal, read, pace);
 }

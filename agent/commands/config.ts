@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
-import type { Config } from '../config/config-schema.ts';
+
 import { publishedSchema, publishedSchemaText } from '../config/published-schema.ts';
+import { placeOf } from '../repository-place.ts';
 import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
 
 /** `failkit config check` and `failkit config schema`. */
@@ -21,19 +22,18 @@ function checkConfig(context: CommandContext): CommandAnswer {
   const file = context.configFile();
   const { green } = context.output.colours;
   return {
-    document: { file, repository: placeOf(config), machines: config.machines.map((machine) => machine.name) },
+    document: {
+      file,
+      repository: placeOf(config.repository),
+      machines: config.machines.map((machine) => machine.name),
+    },
     lines: [
       `${green('ok')} ${file}`,
-      `repository  ${placeOf(config)}`,
+      `repository  ${placeOf(config.repository)}`,
       `keys        ${'file' in config.keys ? config.keys.file : config.keys.keyId}`,
       `machines    ${config.machines.length}`,
     ],
   };
-}
-
-function placeOf({ repository }: Config): string {
-  if (repository.target === 'filesystem') return repository.directory;
-  return ['s3:/', repository.bucket, repository.prefix].filter((part) => part !== '').join('/');
 }
 
 function printSchema(): CommandAnswer {

@@ -3,8 +3,9 @@ import type { Secret } from '../../crypto/redacted.ts';
 import { parseRootFingerprint } from '../../crypto/root-fingerprint.ts';
 import { formatByName, type ImageDisk, imageFormats, placeOf } from '../../hypervisors/image/image-machine.ts';
 import { parseNbdUri } from '../../hypervisors/nbd/nbd-uri.ts';
-import { path, proxyAddress, secret, text, textOrReference, webAddress } from './fields.ts';
+import { path, text, webAddress } from './fields.ts';
 import type { References } from './references.ts';
+import { connection, repository } from './repository-schema.ts';
 import { sources, vsphereSource } from './vsphere-schema.ts';
 
 const kibibyte = 1024;
@@ -19,6 +20,8 @@ export type Config = DeepReadonly<z.output<ReturnType<typeof configSchema>>>;
 export type RepositoryConfig = Config['repository'];
 export type S3RepositoryConfig = Extract<RepositoryConfig, { target: 's3' }>;
 export type AwsCredentialsConfig = S3RepositoryConfig['credentials'];
+export type AzureRepositoryConfig = Extract<RepositoryConfig, { target: 'azure-blob' }>;
+export type GcsRepositoryConfig = Extract<RepositoryConfig, { target: 'gcs' }>;
 export type KeysConfig = Config['keys'];
 export type MachineConfig = Config['machines'][number];
 export type ImageSourceConfig = Extract<MachineConfig['source'], { type: 'image' }>;
@@ -148,31 +151,6 @@ function retention() {
     .transform(({ withinDays, ...counts }) => ({ ...counts, withinMs: withinDays * dayMs }));
 }
 
-function repository(references: References) {
-  return z.discriminatedUnion('target', [
-    z.strictObject({ target: z.literal('filesystem'), directory: path(references) }),
-    s3Repository(references),
-  ]);
-}
-
-function s3Repository(references: References) {
-  return z
-    .strictObject({
-      target: z.literal('s3'),
-      bucket: text(63).regex(/^[a-z0-9][a-z0-9.-]+[a-z0-9]$/, 'must be a bucket name: a-z, 0-9, dots and hyphens'),
-      prefix: prefix(),
-      region: text(100).describe('The region of the bucket. Servers without regions take us-east-1.'),
-      endpoint: webAddress().nullable().default(null).describe("The server's address when it is not AWS."),
-      pathStyle: z
-        .boolean()
-        .nullable()
-        .default(null)
-        .describe('The bucket in the path instead of the host name. Unless given: with an endpoint yes, else no.'),
-      ...connection(references),
-    })
-    .transform((s3) => ({ ...s3, pathStyle: s3.pathStyle ?? s3.endpoint !== null }));
-}
-
 /** Checked here, so that a slip of the pen is not taken for an attack. */
 function rootFingerprintText() {
   return z.string().transform((typed, context) => {
@@ -183,56 +161,6 @@ function rootFingerprintText() {
       return z.NEVER;
     }
   });
-}
-
-/** `a/b`, without slashes around it, or empty. */
-function prefix() {
-  return z
-    .string()
-    .max(200)
-    .regex(/^[A-Za-z0-9/._-]*$/, 'may hold A-Z a-z 0-9 . _ - and slashes only')
-    .transform((value) => value.replace(/^\/+|\/+$/g, ''))
-    .refine((value) => value === '' || value.split('/').every(isPlainPart), 'must not hold //, /./ or /../')
-    .prefault('')
-    .describe('All objects are kept below this prefix.');
-}
-
-function isPlainPart(part: string): boolean {
-  return part !== '' && part !== '.' && part !== '..';
-}
-
-/** How an AWS service is reached; the same for the bucket and the KMS. */
-function connection(references: References) {
-  return {
-    caFile: path(references).nullable().default(null).describe('PEM file of a private certificate authority.'),
-    proxy: proxyAddress(references).nullable().default(null).describe('Address of an HTTP proxy.'),
-    credentials: awsCredentials(references).prefault({ from: 'chain' }),
-  };
-}
-
-function awsCredentials(references: References) {
-  return z.discriminatedUnion('from', [
-    z
-      .strictObject({ from: z.literal('chain') })
-      .describe("The SDK's own search: environment, web identity, container, instance role."),
-    z.strictObject({ from: z.literal('profile'), profile: text(200) }).describe('A profile of ~/.aws.'),
-    z
-      .strictObject({
-        from: z.literal('access-key'),
-        accessKeyId: textOrReference(references),
-        secretAccessKey: secret(references),
-        sessionToken: secret(references).nullable().default(null),
-      })
-      .describe('Secrets by reference only.'),
-    z
-      .strictObject({
-        from: z.literal('assume-role'),
-        roleArn: text(2048),
-        externalId: textOrReference(references).nullable().default(null),
-        profile: text(200).nullable().default(null),
-      })
-      .describe("A role, assumed with the credentials of the profile or else of the SDK's own search."),
-  ]);
 }
 
 function keys(references: References) {

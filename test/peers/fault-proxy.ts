@@ -17,6 +17,8 @@ export type Fault =
   | 'truncate'
   /** One bit in the middle of the answer's body is the other one. */
   | 'flip-bit'
+  /** One bit in the middle of the request's body is the other one when it reaches the server. */
+  | 'flip-upload'
   /** `503 SlowDown`, without asking the server. */
   | 'slow-down'
   /** Nothing ever comes back; the server never sees the request. */
@@ -93,6 +95,7 @@ export async function startFaultProxy(upstream: string): Promise<FaultProxy> {
         if (fault === 'slow-down') slowDown(answer);
         return;
       }
+      if (fault === 'flip-upload') flipMiddle(body);
       const given = await passOn(upstream, agent, incoming, body);
       note(body.length, given.status);
       deliver(given, answer, fault);
@@ -163,10 +166,7 @@ function deliver({ status, headers, body }: Given, answer: ServerResponse, fault
     answer.socket?.resetAndDestroy();
     return;
   }
-  if (fault === 'flip-bit' && body.length > 0) {
-    const middle = body.length >> 1;
-    body[middle] = (body[middle] ?? 0) ^ 0x10;
-  }
+  if (fault === 'flip-bit') flipMiddle(body);
   answer.writeHead(status, headers);
   if (fault !== 'truncate' && fault !== 'reset-download') {
     answer.end(body);
@@ -176,6 +176,11 @@ function deliver({ status, headers, body }: Given, answer: ServerResponse, fault
     if (fault === 'truncate') answer.socket?.end();
     else answer.socket?.resetAndDestroy();
   });
+}
+
+function flipMiddle(body: Buffer): void {
+  const middle = body.length >> 1;
+  if (body.length > 0) body[middle] = (body[middle] ?? 0) ^ 0x10;
 }
 
 function slowDown(answer: ServerResponse): void {

@@ -1,10 +1,13 @@
-import { createHash } from 'node:crypto';
+import { createHash, generateKeyPairSync } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { openAzureTarget } from '../../storage-targets/azure-blob.ts';
+import { openGcsTarget } from '../../storage-targets/gcs.ts';
 import { openS3Target } from '../../storage-targets/s3.ts';
+import type { StorageTarget } from '../../storage-targets/storage-target.ts';
 import { canaries } from '../canary.ts';
 
 const never = new AbortController().signal;
@@ -53,20 +56,30 @@ describe('a put that the store refuses before it has read it', () => {
   });
   afterEach(() => store.stop());
 
-  it.each([
-    ['at once', (most: number) => most],
-    ['at a pace', (most: number) => sleep(2).then(() => Math.min(most, 128 * 1024))],
-  ])('sends nothing more of its memory, which may hold anything by then (%s)', async (_, pace) => {
-    const secretAccessKey = { reveal: () => canaries().secretAccessKey };
-    const credentials = { kind: 'static' as const, accessKeyId: 'key', secretAccessKey };
-    await using target = await openS3Target({
-      bucket: 'b',
-      prefix: '',
-      region: 'r',
-      endpoint,
-      pathStyle: true,
-      credentials,
-    });
+  const opened: Readonly<Record<string, () => Promise<StorageTarget>>> = {
+    s3: () => {
+      const secretAccessKey = { reveal: () => canaries().secretAccessKey };
+      const credentials = { kind: 'static' as const, accessKeyId: 'key', secretAccessKey };
+      return openS3Target({ bucket: 'b', prefix: '', region: 'r', endpoint, pathStyle: true, credentials });
+    },
+    'azure-blob': () => {
+      const credentials = { kind: 'sas' as const, token: { reveal: () => `sig=${canaries().token}` } };
+      return openAzureTarget({ account: 'a', container: 'c', endpoint, credentials });
+    },
+    gcs: () => {
+      const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
+      const private_key = privateKey.export({ type: 'pkcs8', format: 'pem' });
+      const key = { reveal: () => JSON.stringify({ client_email: 'agent@example.net', private_key }) };
+      return openGcsTarget({ bucket: 'b', endpoint, credentials: { kind: 'service-account', key } });
+    },
+  };
+  const atOnce = (most: number) => most;
+  const paced = (most: number) => sleep(2).then(() => Math.min(most, 128 * 1024));
+
+  it.each(
+    Object.keys(opened).flatMap((store) => [[store, 'at once', atOnce] as const, [store, 'at a pace', paced] as const]),
+  )('sends nothing more of its memory, which may hold anything by then (%s, %s)', async (name, _, pace) => {
+    await using target = (await opened[name]?.()) ?? expect.unreachable(name);
     const bytes = new Uint8Array(new SharedArrayBuffer(8 * mebibyte));
     const sha256 = createHash('sha256').update(bytes).digest();
     const outcome = await target.putIfAbsent('object', bytes, { sha256, pace }, never).then(

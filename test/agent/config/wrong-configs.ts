@@ -124,8 +124,12 @@ export const wrongConfigs: readonly WrongConfig[] = [
     'keys: *k\n',
     ':1: a value that begins with * is an alias in YAML: put it in quotes',
   ),
-  withRepository('no target', '{ directory: bucket }', '.target: is missing: one of filesystem, s3'),
-  withRepository('an unknown target', '{ target: S3 }', '.target: must be one of filesystem, s3: did you mean s3?'),
+  withRepository('no target', '{ directory: bucket }', '.target: is missing: one of filesystem, s3, azure-blob, gcs'),
+  withRepository(
+    'an unknown target',
+    '{ target: S3 }',
+    '.target: must be one of filesystem, s3, azure-blob, gcs: did you mean s3?',
+  ),
   withRepository('no region', '{ target: s3, bucket: a-bucket }', '.region: is missing: it must be a text'),
   withRepository(
     'a bucket that is an address',

@@ -1,15 +1,13 @@
 import { Readable } from 'node:stream';
-import type { GetObjectCommandOutput } from '@aws-sdk/client-s3';
 import { describe, expect, it } from 'vitest';
-import { readBody } from '../../storage-targets/s3-body.ts';
+import { type BodyAnswer, readBody } from '../../storage-targets/answer-body.ts';
 
 const length = 1000;
 
 /** An answer whose body comes as the test pushes it, and goes on whatever is aborted. */
-function answering(): { readonly body: Readable; readonly answer: GetObjectCommandOutput } {
+function answering(): { readonly body: Readable; readonly answer: BodyAnswer } {
   const body = new Readable({ read: () => undefined });
-  const answer = { Body: body, ContentLength: length, ContentRange: `bytes 0-${length - 1}/${length}`, $metadata: {} };
-  return { body, answer: answer as unknown as GetObjectCommandOutput };
+  return { body, answer: { body, announced: length, contentRange: `bytes 0-${length - 1}/${length}` } };
 }
 
 describe('the body of an answer', () => {

@@ -1,29 +1,35 @@
 import { Readable } from 'node:stream';
 import { finished } from 'node:stream/promises';
 
-import type { GetObjectCommandOutput } from '@aws-sdk/client-s3';
-
 import { RangeInvalid, StoreUnavailable } from './errors.ts';
 import { memoryOf } from './socket-memory.ts';
 import { type ByteRange, type GetOptions, type Pace, wholeObjectBytesMax } from './storage-target.ts';
+
+/** An answer to a GET, whichever SDK brought it. */
+export interface BodyAnswer {
+  /** The `Content-Length` of what comes. */
+  readonly announced: number | undefined;
+  readonly contentRange: string | undefined;
+  readonly body: unknown;
+}
 
 /**
  * The bytes of an answer to a GET, exactly as many as were asked for. The store is not trusted: what it announces is
  * checked before memory is taken for it, and what it sends may be neither more nor less.
  */
 export async function readBody(
-  answer: GetObjectCommandOutput,
+  answer: BodyAnswer,
   range: ByteRange | null,
   key: string,
   signal: AbortSignal,
   options: GetOptions,
 ): Promise<Uint8Array> {
-  const { ContentLength: announced, Body: body } = answer;
+  const { announced, contentRange, body } = answer;
   if (announced === undefined || !(body instanceof Readable)) {
     throw new StoreUnavailable(`${key}: the store answers without a body of known length`);
   }
   try {
-    checkRange(answer.ContentRange, announced, range, key);
+    checkRange(contentRange, announced, range, key);
     return await collect(body, announced, key, signal, options);
   } catch (error) {
     // An unread answer would keep its connection busy for ever.

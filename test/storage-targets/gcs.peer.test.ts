@@ -1,0 +1,32 @@
+import { afterAll, beforeAll, describe } from 'vitest';
+import { openGcsTarget } from '../../storage-targets/gcs.ts';
+import { wrapTarget } from '../../storage-targets/wrap-target.ts';
+import { storageTargetContract } from '../contract/storage-target.ts';
+import { fakeGcsNeeds, type GcsPeer, gcsOptions, startFakeGcs } from '../peers/gcs.ts';
+
+const needs = await fakeGcsNeeds();
+
+describe.skipIf(needs !== null)(needs ?? 'Google Cloud Storage at fake-gcs-server, over TLS', () => {
+  let peer: GcsPeer;
+  beforeAll(async () => {
+    peer = await startFakeGcs();
+  });
+  afterAll(() => peer?.stop());
+
+  storageTargetContract({
+    name: 'a bucket',
+    lacks: { objectLock: true },
+    open: async () => openGcsTarget(gcsOptions(peer, await peer.createBucket())),
+  });
+  storageTargetContract({
+    name: 'a bucket with every wrapper around it',
+    lacks: { objectLock: true },
+    manyObjects: 5,
+    open: async () =>
+      wrapTarget(await openGcsTarget(gcsOptions(peer, await peer.createBucket())), {
+        inFlightMax: 16,
+        uploadBytesPerSecond: 1e9,
+        downloadBytesPerSecond: 1e9,
+      }).target,
+  });
+});
