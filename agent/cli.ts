@@ -8,6 +8,7 @@ import { register as registerDoctor } from './commands/doctor.ts';
 import { register as registerDrill } from './commands/drill.ts';
 import { register as registerDu } from './commands/du.ts';
 import { register as registerInit } from './commands/init.ts';
+import { register as registerMachines } from './commands/machines.ts';
 import { register as registerPin } from './commands/pin.ts';
 import { register as registerPoints } from './commands/points.ts';
 import { register as registerProtect } from './commands/protect.ts';
@@ -33,6 +34,7 @@ import { agentVersion } from './version.ts';
 /** A new command is one file in commands/ and one line here; the order is that of the help. */
 const commands: readonly RegisterCommand[] = [
   registerInit,
+  registerMachines,
   registerProtect,
   registerStatus,
   registerAcknowledge,

@@ -17,12 +17,22 @@ import type { HypervisorConnection } from '../hypervisors/hypervisor.ts';
 import { connectImages } from '../hypervisors/image/image-connection.ts';
 import { connectKvm } from '../hypervisors/kvm/kvm-connection.ts';
 import type { KvmMachine } from '../hypervisors/kvm/kvm-machine.ts';
+import { connectVsphere } from '../hypervisors/vsphere/vsphere-connection.ts';
+import type { VsphereMachine, VsphereServer } from '../hypervisors/vsphere/vsphere-machine.ts';
 import type { OpenRepository } from '../replica/open-repository.ts';
 import type { Bandwidth } from '../storage-targets/bandwidth.ts';
 import type { StorageTarget } from '../storage-targets/storage-target.ts';
 import { type WrappedTarget, wrapTarget } from '../storage-targets/wrap-target.ts';
 import { ConfigInvalid } from './config/config-invalid.ts';
-import type { Config, KeysConfig, KvmSourceConfig, MachineConfig, RepositoryConfig } from './config/config-schema.ts';
+import type {
+  Config,
+  KeysConfig,
+  KvmSourceConfig,
+  MachineConfig,
+  RepositoryConfig,
+  VsphereServerConfig,
+  VsphereSourceConfig,
+} from './config/config-schema.ts';
 import { replaceDurableFile } from './durable-files.ts';
 import { openStore } from './open-store.ts';
 import { inStateFolder, makeStateFolder, stateError } from './state/state-folder.ts';
@@ -98,6 +108,8 @@ function connectHypervisor(config: Config, { name, source }: MachineConfig): Hyp
       return connectImages([{ name, ...source }]);
     case 'kvm':
       return connectKvm([kvmMachine(config, name, source)]);
+    case 'vsphere':
+      return connectVsphere([vsphereMachine(config, name, source)]);
   }
 }
 
@@ -115,6 +127,26 @@ export function kvmMachine(config: Config, name: string, source: KvmSourceConfig
     attachments: source.attachments,
     tag: trackingTag(config, name),
   };
+}
+
+export function vsphereMachine(config: Config, name: string, source: VsphereSourceConfig): VsphereMachine {
+  const { from, instanceUuid, path, exclude, tracking, reads } = source;
+  const server = config.sources.find((each) => each.name === from);
+  if (server === undefined)
+    throw new ConfigInvalid('configuration', [{ line: null, key: 'sources', what: `has no ${from}` }]);
+  return {
+    name,
+    server: vsphereServer(server),
+    at: instanceUuid === undefined ? { path: path ?? '' } : { instanceUuid },
+    excludedDisks: exclude,
+    tracking,
+    reads,
+    tag: trackingTag(config, name),
+  };
+}
+
+export function vsphereServer({ thumbprint, caFile, ...server }: VsphereServerConfig): VsphereServer {
+  return { ...server, trust: { thumbprint, caFile } };
 }
 
 /** Two repositories may protect the same machine from the same host: each has its own marks in the hypervisor. */

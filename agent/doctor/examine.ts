@@ -18,6 +18,7 @@ import {
 import { checkGenerate, checkRecoveryKey, checkUnwrap } from './key-checks.ts';
 import { checkMachine } from './source-checks.ts';
 import { checkCertificate, checkClock, checkReachable, checkRefusal, checkRepository } from './store-checks.ts';
+import { examineSources } from './vsphere-checks.ts';
 
 /** Every dependency of the configuration, first on this host and then on the network. What fails keeps only those from being checked that need it. */
 export async function* examine(context: CommandContext): AsyncGenerator<Finding, void> {
@@ -40,6 +41,7 @@ export async function* examine(context: CommandContext): AsyncGenerator<Finding,
 
 async function* examineHost(config: Config, signal: AbortSignal): AsyncGenerator<Finding, PublicKey | null> {
   yield* attemptOnly('memory', signal, () => checkMemory(config));
+  yield* examineSources(config, signal);
   let disksBytes = 0;
   for (const machine of config.machines)
     disksBytes +=

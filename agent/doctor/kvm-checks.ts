@@ -2,10 +2,10 @@ import { examineQmp } from '../../hypervisors/kvm/examine-qmp.ts';
 import { connectKvm } from '../../hypervisors/kvm/kvm-connection.ts';
 import type { KvmMachine } from '../../hypervisors/kvm/kvm-machine.ts';
 import { examineLibvirt } from '../../hypervisors/kvm/libvirt/examine-libvirt.ts';
-import type { MachineFinding } from '../../hypervisors/kvm/machine-finding.ts';
 import type { MachineConfig } from '../config/config-schema.ts';
 import { formatBytes } from '../quantities.ts';
-import { type Checked, doubtful, good, type Verdict } from './finding.ts';
+import { type Checked, good } from './finding.ts';
+import { worstOf } from './machine-verdict.ts';
 
 /** Asks QEMU or libvirt about the machine, and leaves it as it is. Returns the size of its disks. */
 export async function checkKvmMachine(
@@ -16,7 +16,7 @@ export async function checkKvmMachine(
   const { control } = kvm;
   const findings =
     control.kind === 'libvirt' ? await examineLibvirt(kvm, control, signal) : await examineQmp(kvm, control, signal);
-  const trouble = summarize(findings);
+  const trouble = worstOf(findings);
   if (trouble?.outcome === 'failed') return { verdict: trouble, value: 0 };
   await using connection = connectKvm([kvm]);
   for await (const { disks } of connection.listMachines(signal)) {
@@ -26,14 +26,4 @@ export async function checkKvmMachine(
     return { verdict, value: disks.reduce((sum, { capacityBytes }) => sum + capacityBytes, 0) };
   }
   return { verdict: good('no disks'), value: 0 };
-}
-
-/** What stands in the way, or will; null where nothing does. */
-function summarize(findings: readonly MachineFinding[]): Verdict | null {
-  const worst = findings.some(({ level }) => level === 'failed') ? 'failed' : 'warning';
-  const named = findings.filter(({ level }) => level === worst);
-  if (named.length === 0) return null;
-  const what = named.map((finding) => (finding.disk === null ? finding.what : `${finding.disk}: ${finding.what}`));
-  const verdict = doubtful(what.join('; '), [...new Set(named.map(({ fix }) => fix))].join('; '));
-  return { ...verdict, outcome: worst };
 }

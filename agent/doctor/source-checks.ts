@@ -3,10 +3,11 @@ import type { BlockSource } from '../../hypervisors/hypervisor.ts';
 import { Bandwidth } from '../../storage-targets/bandwidth.ts';
 import type { Config, ImageSourceConfig, MachineConfig } from '../config/config-schema.ts';
 import { formatBytes, formatDuration } from '../quantities.ts';
-import { connectSource, kvmMachine } from '../wire.ts';
+import { connectSource, kvmMachine, vsphereMachine } from '../wire.ts';
 import { type Checked, doubtful, good } from './finding.ts';
 import { formatOf, isRaw } from './image-format.ts';
 import { checkKvmMachine } from './kvm-checks.ts';
+import { checkVsphereMachine } from './vsphere-checks.ts';
 
 const sampleBytes = 64 * 1024;
 const latelyMs = 60_000;
@@ -20,16 +21,24 @@ export async function checkMachine(
   machine: MachineConfig,
   signal: AbortSignal,
 ): Promise<Checked<number>> {
-  const { source } = machine;
-  const { verdict, value } =
-    source.type === 'kvm'
-      ? await checkKvmMachine(kvmMachine(config, machine.name, source), machine, signal)
-      : await checkImages(config, machine, source, signal);
+  const { verdict, value } = await checkSource(config, machine, signal);
   if (verdict.outcome !== 'ok' || !trustsBlindly(machine)) return { verdict, value };
   return {
     verdict: doubtful(`${verdict.what}; its change tracking is never checked`, 'set spotCheck.everyDays: 30'),
     value,
   };
+}
+
+async function checkSource(config: Config, machine: MachineConfig, signal: AbortSignal): Promise<Checked<number>> {
+  const { name, source } = machine;
+  switch (source.type) {
+    case 'image':
+      return await checkImages(config, machine, source, signal);
+    case 'kvm':
+      return await checkKvmMachine(kvmMachine(config, name, source), machine, signal);
+    case 'vsphere':
+      return await checkVsphereMachine(vsphereMachine(config, name, source), signal);
+  }
 }
 
 async function checkImages(

@@ -22,7 +22,8 @@ describe('every configuration in the documents', () => {
   let folder: string;
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), 'failkit-docs-'));
-    for (const name of ['s3-secret', 'gcs-key']) await writeFile(join(folder, name), 'not-a-secret\n', { mode: 0o600 });
+    for (const name of ['s3-secret', 'gcs-key', 'vcenter-password'])
+      await writeFile(join(folder, name), 'not-a-secret\n', { mode: 0o600 });
   });
   afterAll(async () => {
     await rm(folder, { recursive: true });
@@ -33,7 +34,10 @@ describe('every configuration in the documents', () => {
     for (const document of await operatorDocuments())
       for (const block of codeBlocks(await textOf(document), 'yaml')) {
         const file = join(folder, `${++count}.yaml`);
-        await writeFile(file, block.replaceAll(/\/etc\/failkit\/(s3-secret|gcs-key)/g, join(folder, '$1')));
+        await writeFile(
+          file,
+          block.replaceAll(/\/etc\/failkit\/(s3-secret|gcs-key|vcenter-password)/g, join(folder, '$1')),
+        );
         expect(() => loadConfig(file, { S3_ACCESS_KEY: 'a-key-id' }), `${document}\n${block}`).not.toThrow();
       }
     expect(count).toBeGreaterThan(3);

@@ -43,6 +43,9 @@ const noAny = nodeRule(
   (node) => (node.type === 'TSAnyKeyword' ? 'parse it into a precise type; no `any`' : null),
 );
 
+/** It compares each connection's certificate with the pinned one before a byte is sent: docs/decisions/0070. */
+const pinsCertificates = 'hypervisors/vsphere/vim25/trusted-agent.ts';
+
 const tlsVerified = nodeRule(
   {
     name: 'TLS is always verified',
@@ -51,10 +54,14 @@ const tlsVerified = nodeRule(
       { 'test/a.test.ts': "connect({ 'rejectUnauthorized': !true });" },
       { 'agent/a.ts': 'options.rejectUnauthorized = false;' },
       { 'demo/a.ts': "const env = { NODE_TLS_REJECT_UNAUTHORIZED: '0' };" },
+      { 'hypervisors/vsphere/vim25/vim-session.ts': 'connect({ rejectUnauthorized: false });' },
     ],
-    allows: [{ 'agent/a.ts': 'connect({ rejectUnauthorized: true, ca });' }],
+    allows: [
+      { 'agent/a.ts': 'connect({ rejectUnauthorized: true, ca });' },
+      { [pinsCertificates]: 'const pinned = { rejectUnauthorized: false };' },
+    ],
   },
-  everywhere,
+  (path) => path !== pinsCertificates,
   (node, file) => {
     const name = nameOf(child(node, 'key')) ?? nameOf(child(child(node, 'left') ?? node, 'property'));
     const value = child(node, node.type === 'AssignmentExpression' ? 'right' : 'value');

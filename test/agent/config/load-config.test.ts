@@ -27,6 +27,7 @@ describe('a valid configuration', () => {
       keys: { provider: 'local-key', file: join(folder, 'keys/wrap.key') },
       access: 'full',
       state: '/var/lib/failkit',
+      sources: [],
       machines: [
         {
           name: 'web-1',
@@ -54,6 +55,48 @@ describe('a valid configuration', () => {
       },
       logging: { level: 'warn', file: null },
     });
+  });
+
+  it('reads the address and the thumbprint of a vCenter in each way that people write them', async () => {
+    const thumbprint = `${'AB:'.repeat(31)}Cd`;
+    const source = (server: string) =>
+      `sources: [{ name: a, type: vsphere, server: "${server}", user: u, password: "\${env:PW}", thumbprint: "${thumbprint}" }]\n`;
+    const read = async (server: string) => (await load(validConfig + source(server), { PW: password })).sources[0];
+    expect(await read('vc.example.net')).toMatchObject({
+      address: { host: 'vc.example.net', port: 443 },
+      thumbprint: `${'ab'.repeat(31)}cd`,
+      caFile: null,
+    });
+    expect((await read('10.0.0.7:8443'))?.address).toEqual({ host: '10.0.0.7', port: 8443 });
+    expect((await read('[fe80::1]:8443'))?.address).toEqual({ host: 'fe80::1', port: 8443 });
+  });
+
+  it.each([
+    ['server: "https://vc.example.net/ui"', 'sources[0].server: must be host or host:port, without https://'],
+    [`thumbprint: "${'AB:'.repeat(19)}AB"`, 'sources[0].thumbprint: must be a SHA-256 thumbprint: 64 hex digits'],
+    [`thumbprint: ${'ab'.repeat(32)}, caFile: ca.pem`, 'sources[0].caFile: is there besides a thumbprint'],
+    ['vddk: { transports: "nbdssl,hotadd" }', 'sources[0].vddk.transports: must be names with colons between'],
+  ])('refuses a vCenter with %s', async (more, says) => {
+    const server = more.startsWith('server') ? '' : 'server: vc, ';
+    const source = `sources: [{ name: a, type: vsphere, ${server}user: u, password: "\${env:PW}", ${more} }]\n`;
+    expect((await refusal(validConfig + source, { PW: password })).message).toContain(says);
+  });
+
+  it('finds a machine of a vCenter in one way, and not in two', async () => {
+    const source = `sources: [{ name: a, type: vsphere, server: vc, user: u, password: "\${env:PW}" }]\n`;
+    const uuid = '50297B3C-4f0e-6b1a-9d7e-1c2f3a4b5c6d';
+    const machine = (at: string) =>
+      `${validConfig}  - { name: web-2, source: { type: vsphere, from: a${at} } }\n${source}`;
+    const loaded = await load(machine(`, instanceUuid: ${uuid}`), { PW: password });
+    expect(loaded.machines[1]?.source).toMatchObject({
+      instanceUuid: uuid.toLowerCase(),
+      tracking: 'enable',
+      reads: 'vddk',
+    });
+    const both = await refusal(machine(`, instanceUuid: ${uuid}, path: a/vm/b`), { PW: password });
+    expect(both.message).toContain('source.path: is there besides instanceUuid: give one of the two');
+    const neither = await refusal(machine(''), { PW: password });
+    expect(neither.message).toContain('source.instanceUuid: is missing');
   });
 
   it('counts link speeds in decimal megabits', async () => {

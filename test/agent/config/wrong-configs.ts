@@ -25,7 +25,7 @@ export const wrongConfigs: readonly WrongConfig[] = [
   appended(
     'a key that resembles nothing',
     'colour: red',
-    ':7: colour: unknown key: known here are repository, rootFingerprint, keys, access, state, machines, segmentMiB, compression, limits, spotCheck, changeAlarm, retention, logging',
+    ':7: colour: unknown key: known here are repository, rootFingerprint, keys, access, state, sources, machines, segmentMiB, compression, limits, spotCheck, changeAlarm, retention, logging',
   ),
   appended(
     'a misspelt key further in',
@@ -75,7 +75,17 @@ export const wrongConfigs: readonly WrongConfig[] = [
   appended(
     'a source that is not there yet',
     '  - { name: web-2, source: { type: hyperx } }',
-    ':7: machines[1].source.type: must be one of image, kvm',
+    ':7: machines[1].source.type: must be one of image, kvm, vsphere',
+  ),
+  appended(
+    'a machine of a vCenter that is not named',
+    `  - { name: web-2, source: { type: vsphere, from: site-a, instanceUuid: ${'5029'.repeat(2)}-5029-5029-5029-${'5029'.repeat(3)} } }`,
+    ':7: machines[1].source.from: names no source that there is under sources: there is none',
+  ),
+  appended(
+    'the password of a vCenter',
+    'sources: [{ name: a, type: vsphere, server: vc, user: u, password: open-sesame }]',
+    `:7: sources[0].password: is a secret and must not stand in this file: write a reference instead: \${env:NAME} or \${file:/path}`,
   ),
   appended(
     'a machine without disks',

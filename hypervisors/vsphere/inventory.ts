@@ -1,0 +1,62 @@
+import { type MachineState, machinePaths, machineState } from './machine-state.ts';
+import { type ManagedObject, property, readInventory } from './vim25/properties.ts';
+import { type Reference, referenceOf, textOf } from './vim25/soap-xml.ts';
+import type { VimSession } from './vim25/vim-session.ts';
+
+/** All machines of a server, with the places that an operator chooses by. Tags are not in this API. */
+
+export interface InventoryEntry {
+  readonly machine: MachineState;
+  /** `Datacenter/vm/folder/name`, as `source.path` takes it. */
+  readonly path: string;
+  /** `cluster/Resources/pool`; null for a template, which is in none. */
+  readonly pool: string | null;
+}
+
+const placePaths = ['name', 'parent'];
+const placesByType = {
+  Datacenter: placePaths,
+  Folder: placePaths,
+  ComputeResource: placePaths,
+  ResourcePool: placePaths,
+};
+const stepsMax = 64;
+
+/** In the order of their paths. */
+export async function listInventory(session: VimSession, signal: AbortSignal): Promise<readonly InventoryEntry[]> {
+  const places = new Map<string, Place>();
+  const machines: ManagedObject[] = [];
+  for await (const object of readInventory(session, { ...placesByType, VirtualMachine: machinePaths }, signal)) {
+    places.set(object.ref.id, { name: textOf(property(object, 'name')) ?? '', parent: refAt(object, 'parent') });
+    if (object.ref.type === 'VirtualMachine') machines.push(object);
+  }
+  const entries = machines.map((object) => {
+    const pool = refAt(object, 'resourcePool');
+    return {
+      machine: machineState(object),
+      path: pathTo(places, object.ref),
+      pool: pool === null ? null : pathTo(places, pool).replace(/^.*?\/host\//, ''),
+    };
+  });
+  return entries.sort((a, b) => (a.path < b.path ? -1 : 1));
+}
+
+interface Place {
+  readonly name: string;
+  readonly parent: Reference | null;
+}
+
+/** Without the root folder, which this API's own paths leave out, too. */
+function pathTo(places: ReadonlyMap<string, Place>, ref: Reference): string {
+  const names: string[] = [];
+  let at = places.get(ref.id);
+  for (let step = 0; at !== undefined && step < stepsMax; step++) {
+    names.unshift(at.name);
+    at = at.parent === null ? undefined : places.get(at.parent.id);
+  }
+  return names.join('/');
+}
+
+function refAt(object: ManagedObject, path: string): Reference | null {
+  return referenceOf(property(object, path));
+}

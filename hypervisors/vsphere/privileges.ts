@@ -1,0 +1,48 @@
+import type { MachineState } from './machine-state.ts';
+import { property, readObject } from './vim25/properties.ts';
+import { booleanOf, childOf, childrenOf, childText, referenceTag, tag } from './vim25/soap-xml.ts';
+import type { VsphereMachine } from './vsphere-machine.ts';
+import type { VsphereSite } from './vsphere-site.ts';
+
+/** What the account must be allowed to do with a machine; docs/operations/vsphere.md makes a role of it. */
+
+const always = [
+  'VirtualMachine.State.CreateSnapshot',
+  'VirtualMachine.State.RemoveSnapshot',
+  'VirtualMachine.Provisioning.DiskRandomRead',
+  'VirtualMachine.Provisioning.GetVmFiles',
+];
+const toTrack = 'VirtualMachine.Config.ChangeTracking';
+const toDecrypt = 'Cryptographer.Access';
+
+export function privilegesFor({ tracking }: VsphereMachine, state: MachineState): readonly string[] {
+  return [
+    ...always,
+    ...(tracking === 'enable' && state.tracking === 'off' ? [toTrack] : []),
+    ...(state.encrypted || state.disks.some((disk) => disk.encrypted) ? [toDecrypt] : []),
+  ];
+}
+
+/** Those that the account lacks; null where the server does not tell. */
+export async function missingPrivileges(
+  { session, ref }: VsphereSite,
+  privileges: readonly string[],
+  signal: AbortSignal,
+): Promise<readonly string[] | null> {
+  const { authorizationManager, sessionManager } = await session.content(signal);
+  const current = property(await readObject(session, sessionManager, ['currentSession'], signal), 'currentSession');
+  const key = childText(current, 'key');
+  if (authorizationManager === null || key === null) return null;
+  const parameters = [
+    referenceTag('entity', ref),
+    tag('sessionId', key),
+    ...privileges.map((privilege) => tag('privId', privilege)),
+  ];
+  const response = await session.call('HasPrivilegeOnEntities', authorizationManager, parameters, signal, {
+    repeatable: true,
+  });
+  const answers = childrenOf(childOf(response, 'returnval'), 'privAvailability');
+  const granted = answers.filter((each) => booleanOf(childOf(each, 'isGranted')) === true);
+  const names = new Set(granted.map((each) => childText(each, 'privId')));
+  return privileges.filter((privilege) => !names.has(privilege));
+}

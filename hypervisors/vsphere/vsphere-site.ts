@@ -1,0 +1,60 @@
+import type { VsphereDisk } from './machine-disks.ts';
+import { findMachine, type MachineState } from './machine-state.ts';
+import type { Reference } from './vim25/soap-xml.ts';
+import type { VimSession } from './vim25/vim-session.ts';
+import { MachineUnusable } from './vsphere-errors.ts';
+import type { VsphereMachine } from './vsphere-machine.ts';
+
+/** One machine, and the connection to its server: what every step of a run works with. */
+export interface VsphereSite {
+  readonly session: VimSession;
+  readonly machine: VsphereMachine;
+  readonly ref: Reference;
+}
+
+export async function enterSite(
+  session: VimSession,
+  machine: VsphereMachine,
+  signal: AbortSignal,
+): Promise<VsphereSite> {
+  return { session, machine, ref: await findMachine(session, machine, signal) };
+}
+
+/** Of our snapshots of this machine; whoever's name begins otherwise is never touched. */
+export function snapshotPrefix({ tag }: VsphereMachine): string {
+  return `failkit-${tag}-`;
+}
+
+interface ChosenDisks {
+  readonly chosen: readonly VsphereDisk[];
+  readonly excluded: readonly { readonly label: string; readonly reason: string }[];
+}
+
+export function chooseDisks({ excludedDisks }: VsphereMachine, disks: readonly VsphereDisk[]): ChosenDisks {
+  const reasonOf = ({ label, refusal }: VsphereDisk): string | null =>
+    excludedDisks.includes(label) ? 'the configuration excludes it' : refusal;
+  return {
+    chosen: disks.filter((disk) => reasonOf(disk) === null),
+    excluded: disks.flatMap((disk) => {
+      const reason = reasonOf(disk);
+      return reason === null ? [] : [{ label: disk.label, reason }];
+    }),
+  };
+}
+
+/** Why no snapshot of the machine can be had at all; null: nothing is in the way. */
+export function machineRefusal(state: MachineState): string | null {
+  if (state.isTemplate) return 'it is a template: vSphere takes no snapshots of it';
+  if (state.connectionState !== 'connected') return `its host does not have it (${state.connectionState})`;
+  if (Math.max(0, ...state.snapshots.map(({ depth }) => depth)) >= snapshotDepthMax)
+    return `it stands on ${snapshotDepthMax} snapshots, and vSphere takes no more: remove some`;
+  return null;
+}
+
+/** https://knowledge.broadcom.com/external/article/318825 */
+const snapshotDepthMax = 32;
+
+export function refuseUnusable({ name }: VsphereMachine, state: MachineState): void {
+  const refusal = machineRefusal(state);
+  if (refusal !== null) throw new MachineUnusable(`machine ${name}: ${refusal}`);
+}

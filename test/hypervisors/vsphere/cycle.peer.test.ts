@@ -1,0 +1,239 @@
+/** The cycle of a run at the simulated vCenter, and what can go wrong between its steps. */
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { ChangeTrackingLost, QuiesceUnavailable, SourceNotFound } from '../../../hypervisors/errors.ts';
+import type { BlockSource, MachineSnapshot, SnapshotOptions } from '../../../hypervisors/hypervisor.ts';
+import { connectVsphere } from '../../../hypervisors/vsphere/vsphere-connection.ts';
+import { VsphereRefused, VsphereSnapshotGone } from '../../../hypervisors/vsphere/vsphere-errors.ts';
+import type { VsphereMachine } from '../../../hypervisors/vsphere/vsphere-machine.ts';
+import type { VcsimPoint } from '../../peers/vcsim.ts';
+import { labMachine, openVsphereLab, type VsphereLab, vsphereNeeds } from './vsphere-lab.ts';
+
+const needs = await vsphereNeeds();
+const never = new AbortController().signal;
+const options: SnapshotOptions = { quiesce: 'prefer', whenChanging: 'refuse' };
+
+describe.skipIf(needs !== null)(`a run at vSphere${needs === null ? '' : ` (${needs})`}`, () => {
+  let lab: VsphereLab;
+  beforeAll(async () => {
+    lab = await openVsphereLab();
+  });
+  afterAll(() => lab?.[Symbol.asyncDispose]());
+  beforeEach(async () => {
+    await lab.vcsim.heal();
+    await lab.vcsim.behave({});
+  });
+
+  const standing = async (): Promise<readonly VcsimPoint[]> =>
+    (await lab.vcsim.points(labMachine)).filter(({ gone }) => !gone);
+  const names = async () => (await standing()).map(({ name }) => name);
+
+  async function withSnapshot<T>(
+    work: (taken: MachineSnapshot) => Promise<T>,
+    { machine = lab.machine(), asked = options }: { machine?: VsphereMachine; asked?: SnapshotOptions } = {},
+  ): Promise<T> {
+    await using connection = connectVsphere([machine]);
+    await using taken = await connection.snapshot({ name: 'web' }, asked, never);
+    return await work(taken);
+  }
+
+  it('leaves no snapshot, and touches nobody else’s', async () => {
+    const foreign = await lab.vcsim.addSnapshot(labMachine, 'failkit-is-not-mine');
+    await withSnapshot(async () => {
+      const all = await names();
+      expect([all.length, all.filter((name) => /^failkit-[0-9a-f]{8}-/.test(name)).length]).toEqual([2, 1]);
+    });
+    expect(await names()).toEqual(['failkit-is-not-mine']);
+    await lab.vcsim.removeSnapshot(labMachine, foreign);
+  });
+
+  it('removes what a killed run of its own left, and not that of another agent', async () => {
+    const machine = lab.machine();
+    const ours = await lab.vcsim.addSnapshot(labMachine, `failkit-${machine.tag}-left`);
+    const other = await lab.vcsim.addSnapshot(labMachine, 'failkit-0badc0de-1');
+    await withSnapshot(async () => expect((await names()).includes(`failkit-${machine.tag}-left`)).toBe(false), {
+      machine,
+    });
+    expect(await names()).toEqual(['failkit-0badc0de-1']);
+    expect(ours).not.toBe(other);
+    await lab.vcsim.removeSnapshot(labMachine, other);
+  });
+
+  it('finds the snapshot that it was never told about, and asks for no second one', async () => {
+    await lab.vcsim.hurt({ method: 'CreateSnapshot_Task', how: 'lose-answer' });
+    await lab.vcsim.calls();
+    await withSnapshot(async () => expect(await names()).toHaveLength(1));
+    expect(await names()).toEqual([]);
+    expect((await lab.vcsim.calls()).CreateSnapshot_Task).toBe(1);
+  });
+
+  it('removes the snapshot through a vCenter that goes away just then', async () => {
+    await lab.vcsim.hurt({ method: 'RemoveSnapshot_Task', how: 'lose-answer' });
+    await withSnapshot(async () => lab.vcsim.restart(500));
+    expect(await names()).toEqual([]);
+  });
+
+  it('waits for a snapshot that was still being taken when it was interrupted, and removes it', async () => {
+    await lab.vcsim.behave({ taskDelayMs: 600 });
+    const stop = new AbortController();
+    const reason = new Error('enough');
+    await using connection = connectVsphere([lab.machine()]);
+    const asked = connection.snapshot({ name: 'web' }, options, stop.signal);
+    setTimeout(() => stop.abort(reason), 300);
+    await expect(asked).rejects.toBe(reason);
+    expect(await names()).toEqual([]);
+    expect((await lab.vcsim.points(labMachine)).at(-1)).toMatchObject({ gone: true });
+  });
+
+  it('cleans up after a snapshot that failed, too', async () => {
+    await lab.vcsim.hurt({ method: 'QueryChangedDiskAreas', how: 'fault', fault: 'NotAuthenticated', times: 2 });
+    const machine = lab.machine({ reads: 'datastore' });
+    const failed = withSnapshot(({ disks: [disk] }) => collect(firstOf(disk), null), { machine });
+    await expect(failed).rejects.toThrow(VsphereRefused);
+    expect(await names()).toEqual([]);
+  });
+
+  it('goes on through a login that ends and a vCenter that restarts while disks are read', async () => {
+    const content = await lab.content();
+    await withSnapshot(async ({ disks }) => {
+      const [disk] = disks;
+      await lab.vcsim.endSessions();
+      const extents = await collect(firstOf(disk), null);
+      await lab.vcsim.restart(300);
+      for (const { offset, length } of extents) {
+        const bytes = new Uint8Array(length);
+        await disk?.read(offset, bytes, never);
+        expect(Buffer.compare(bytes, content.get(disk?.label ?? '')?.subarray(offset, offset + length) ?? bytes)).toBe(
+          0,
+        );
+      }
+      await new Promise((resolve) => setTimeout(resolve, 400));
+    });
+    expect(await names()).toEqual([]);
+  });
+
+  it('takes the other kind of snapshot where the guest can not be quiesced, unless it is required', async () => {
+    const hurt = { method: 'CreateSnapshot_Task', how: 'task', fault: 'ApplicationQuiesceFault' } as const;
+    await lab.vcsim.hurt(hurt);
+    expect(await withSnapshot((taken) => taken.settleConsistency(never))).toBe('crash-consistent');
+    expect(await withSnapshot((taken) => taken.settleConsistency(never))).toBe('application-consistent');
+    const required = { ...options, quiesce: 'require' } as const;
+    await lab.vcsim.hurt(hurt);
+    await expect(withSnapshot(async () => undefined, { asked: required })).rejects.toThrow(QuiesceUnavailable);
+    await lab.vcsim.behave({ toolsMissing: true });
+    expect(await withSnapshot((taken) => taken.settleConsistency(never))).toBe('crash-consistent');
+    await expect(withSnapshot(async () => undefined, { asked: required })).rejects.toThrow(QuiesceUnavailable);
+    expect(await names()).toEqual([]);
+  });
+
+  it('waits for files that somebody holds, and consolidates what a removed snapshot left', async () => {
+    await lab.vcsim.behave({ needsConsolidation: true });
+    await lab.vcsim.hurt({ method: 'RemoveSnapshot_Task', how: 'task', fault: 'FileLocked' });
+    await lab.vcsim.calls();
+    await withSnapshot(async () => undefined);
+    const calls = await lab.vcsim.calls();
+    expect([calls.RemoveSnapshot_Task, calls.ConsolidateVMDisks_Task]).toEqual([2, 1]);
+    expect(await names()).toEqual([]);
+  });
+
+  it('trusts nothing that was read from a snapshot that somebody removed', async () => {
+    const outcome = withSnapshot(async (taken) => {
+      const [point] = await standing();
+      await lab.vcsim.removeSnapshot(labMachine, point?.snapshot ?? '');
+      return await taken.settleConsistency(never);
+    });
+    await expect(outcome).rejects.toThrow(VsphereSnapshotGone);
+  });
+
+  it('leaves out what it is told to, and says so', async () => {
+    const machine = lab.machine({ excludedDisks: ['scsi0:0'] });
+    await withSnapshot(
+      async ({ disks, excluded }) => {
+        expect(disks).toHaveLength(1);
+        expect(excluded).toEqual([{ label: 'scsi0:0', reason: 'the configuration excludes it' }]);
+      },
+      { machine },
+    );
+  });
+
+  it('captures what vSphere says of the machine', async () => {
+    const { attachments } = await withSnapshot(async (taken) => taken);
+    const text = (name: string) =>
+      new TextDecoder().decode(attachments.find((each) => each.name === name)?.bytes ?? new Uint8Array());
+    expect(JSON.parse(text('vsphere-machine.json'))).toMatchObject({
+      name: labMachine,
+      firmware: 'bios',
+      hasTpm: false,
+    });
+    expect(text('vsphere-config.xml')).toContain('<hardware');
+  });
+
+  it('names what it does not find', async () => {
+    const machine = lab.machine({ at: { instanceUuid: '00000000-0000-0000-0000-000000000000' } });
+    await expect(withSnapshot(async () => undefined, { machine })).rejects.toThrow(SourceNotFound);
+  });
+
+  describe('what changed since the last point', () => {
+    const firstPoints = async (machine: VsphereMachine) =>
+      await withSnapshot(async ({ disks }) => disks.map(({ referencePoint }) => referencePoint), { machine });
+
+    it('is asked for in windows, of which most are empty', async () => {
+      const machine = lab.machine();
+      const [point = null] = await firstPoints(machine);
+      await lab.write('scsi0:0', 3 * 1024 * 1024, new Uint8Array(4096).fill(1));
+      await lab.vcsim.behave({ windowBytes: 256 * 1024 });
+      const extents = await withSnapshot(({ disks: [disk] }) => collect(firstOf(disk), point), { machine });
+      expect(extents).toEqual([{ offset: 3 * 1024 * 1024, length: 65_536, zero: false }]);
+    });
+
+    it.each(['FileFault', 'InvalidArgument', 'SystemError'])('is not known where vSphere says %s', async (fault) => {
+      const machine = lab.machine();
+      const [point = null] = await firstPoints(machine);
+      await lab.vcsim.hurt({ method: 'QueryChangedDiskAreas', how: 'fault', fault });
+      const asked = withSnapshot(({ disks: [disk] }) => collect(firstOf(disk), point), { machine });
+      await expect(asked).rejects.toThrow(ChangeTrackingLost);
+    });
+
+    it('begins later where somebody else keeps vSphere from tracking: everything is read', async () => {
+      await using fresh = await openVsphereLab();
+      await fresh.vcsim.hurt({ method: 'ReconfigVM_Task', how: 'fault', fault: 'InvalidState' });
+      await using connection = connectVsphere([fresh.machine()]);
+      await using taken = await connection.snapshot({ name: 'web' }, options, never);
+      expect(taken.disks.map(({ referencePoint }) => referencePoint)).toEqual([null, null]);
+    });
+
+    it('is not known where tracking was reset, or the disk resized', async () => {
+      const machine = lab.machine();
+      const [first = null, second = null] = await firstPoints(machine);
+      const [one, two] = await lab.disks();
+      await lab.vcsim.resetTracking(labMachine, one?.key ?? 0);
+      await lab.vcsim.resizeDisk(labMachine, two?.key ?? 0, 3 * 1024 * 1024);
+      await withSnapshot(
+        async ({ disks }) => {
+          await expect(collect(firstOf(disks[0]), first)).rejects.toThrow(/switched off and on, or reset/);
+          await expect(collect(firstOf(disks[1]), second)).rejects.toThrow(/its size changed from 2098176/);
+        },
+        { machine },
+      );
+    });
+
+    it('is not tracked where the policy leaves that off: everything is read', async () => {
+      await using fresh = await openVsphereLab();
+      await using connection = connectVsphere([fresh.machine({ tracking: 'leave' })]);
+      await using taken = await connection.snapshot({ name: 'web' }, options, never);
+      expect(taken.disks.map(({ referencePoint }) => referencePoint)).toEqual([null, null]);
+      const extents = await collect(firstOf(taken.disks[0]), null);
+      expect(extents.at(-1)).toMatchObject({ zero: false });
+    });
+  });
+});
+
+async function collect(disk: BlockSource, since: Uint8Array | null) {
+  const extents = [];
+  for await (const extent of disk.changedExtents(since, never)) extents.push(extent);
+  return extents;
+}
+
+function firstOf(disk: BlockSource | undefined): BlockSource {
+  if (disk === undefined) throw new Error('there is no disk');
+  return disk;
+}

@@ -1,0 +1,82 @@
+/** A vCenter and a VDDK of the test rig, and one machine of it with two disks. */
+import { randomBytes, X509Certificate } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { open, readFile } from 'node:fs/promises';
+import { thumbprintOf } from '../../../hypervisors/vsphere/vim25/trusted-agent.ts';
+import type { VsphereMachine, VsphereServer } from '../../../hypervisors/vsphere/vsphere-machine.ts';
+import { startVcsim, type Vcsim, type VcsimDisk, type VcsimOptions, vcsimNeeds } from '../../peers/vcsim.ts';
+import { makeStandInVddk, type StandInVddk, standInFor, vddkNeeds } from '../../peers/vddk.ts';
+
+/** What is missing, or null. */
+export async function vsphereNeeds(): Promise<string | null> {
+  return (await vcsimNeeds()) ?? (await vddkNeeds());
+}
+
+export const labMachine = 'DC0_H0_VM0';
+const labPath = `DC0/vm/${labMachine}`;
+const mebibyte = 1024 * 1024;
+
+export interface VsphereLab extends AsyncDisposable {
+  readonly vcsim: Vcsim;
+  readonly vddk: StandInVddk;
+  readonly server: VsphereServer;
+  /** The machine, as an agent of its own would have it configured. */
+  machine(changed?: Partial<VsphereMachine>): VsphereMachine;
+  disks(): Promise<readonly VcsimDisk[]>;
+  content(): Promise<ReadonlyMap<string, Uint8Array>>;
+  write(label: string, offset: number, bytes: Uint8Array): Promise<void>;
+}
+
+export async function openVsphereLab(options: VcsimOptions = {}): Promise<VsphereLab> {
+  await using opening = new AsyncDisposableStack();
+  const vcsim = opening.use(await startVcsim({ capacityBytes: 4 * mebibyte, ...options }));
+  await vcsim.addDisk(labMachine, 2 * mebibyte + 1024);
+  const vddk = opening.use(await makeStandInVddk(standInFor(vcsim)));
+  const server = serverOf(vcsim, vddk);
+  const disks = () => vcsim.disks(labMachine);
+  const lab = {
+    vcsim,
+    vddk,
+    server,
+    disks,
+    machine: (changed: Partial<VsphereMachine> = {}): VsphereMachine => ({
+      ...{ name: 'web', server, at: { path: labPath }, excludedDisks: [], tracking: 'enable', reads: 'vddk' },
+      tag: randomBytes(4).toString('hex'),
+      ...changed,
+    }),
+    content: async () =>
+      new Map(
+        await Promise.all(
+          (await disks()).map(async ({ label, live }) => [labelOf(label), await readFile(live)] as const),
+        ),
+      ),
+    async write(label: string, offset: number, bytes: Uint8Array) {
+      const disk = (await disks()).find((each) => labelOf(each.label) === label);
+      if (disk === undefined) throw new Error(`there is no disk ${label}`);
+      await using file = await open(disk.live, 'r+');
+      await file.write(bytes, 0, bytes.length, offset);
+    },
+  };
+  for (const { label, capacityBytes } of await disks())
+    await lab.write(labelOf(label), capacityBytes - 100_000, randomBytes(100_000));
+  const held = opening.move();
+  return { ...lab, [Symbol.asyncDispose]: () => held.disposeAsync() };
+}
+
+function serverOf({ host, port, user, password, certificate }: Vcsim, vddk: StandInVddk | null): VsphereServer {
+  const thumbprint = thumbprintOf(new X509Certificate(readFileSync(certificate.certFile)));
+  return {
+    ...{ name: 'site', address: { host, port }, user, proxy: null },
+    password: { reveal: () => password },
+    trust: { thumbprint, caFile: null },
+    vddk: {
+      ...{ nbdkit: vddk?.nbdkit ?? 'nbdkit', libdir: vddk?.libdir ?? '/nowhere', transports: 'nbdssl' },
+      ...{ compression: 'none', unbuffered: false, thumbprintHash: 'sha1', configFile: null },
+    },
+  };
+}
+
+/** The simulator calls a disk by its controller's key and its unit; a vCenter's clients see the bus. */
+function labelOf(label: string): string {
+  return label.replace(/^disk-\d+-/, 'scsi0:');
+}
