@@ -5,7 +5,6 @@ const config: KnipConfig = {
     'agent/{main,cli}.ts!',
     // Started by path: worker threads, the guard, and what a test loads into a process of its own.
     '{agent/protect/pipeline,restore/restore}-worker.ts!',
-    'hypervisors/kvm/guard-process.ts!',
     'test/hypervisors/kvm/killed-agent.ts',
     'test/end-to-end/clock-off.ts',
     'test/rig/fragmented/sync-process.ts',

@@ -112,12 +112,12 @@ async function drill(names: readonly string[], flags: DrillFlags, context: Comma
   await using session = await openSession(context);
   const chosen = inOrder(await chooseNames(names, session, signal), flags.order);
   await using workers = new RestoreWorkers(workersOf(session.config));
-  using stack = new DisposableStack();
+  await using stack = new AsyncDisposableStack();
   const cache = new SharedCache(servedCacheBytes(session.config));
   const opened: OpenedMachine[] = [];
   for (const name of chosen) {
     const wanted = { point: flags.point, checks: checksFor(name, checks, chosen), from: flags.from, cache };
-    opened.push(await openDrillMachine(name, wanted, session, workers, stack, signal));
+    opened.push(await openDrillMachine(name, wanted, session, workers, stack, context));
     refuseTwice(name, opened);
   }
   warnOfMemory(opened.length, flags, context);

@@ -7,9 +7,11 @@ import { OpenReplica } from '../../restore/open-point.ts';
 import { readAttachment } from '../../restore/restore-attachments.ts';
 import type { RestoreWorkers } from '../../restore/restore-workers.ts';
 import { choosePoint } from '../choose-point.ts';
+import type { CommandContext } from '../commands/command.ts';
 import { findMachine } from '../find-machine.ts';
 import { describeFreshness, knownHead } from '../freshness.ts';
 import { rangesInFlightMax } from '../memory-budget.ts';
+import { holdPoint } from '../retention/hold-point.ts';
 import type { Session } from '../session.ts';
 import { DrillOptionInvalid } from './drill-options.ts';
 import { restoredDisk } from './restored-disk.ts';
@@ -57,15 +59,17 @@ export async function openDrillMachine(
   wanted: DrillWanted,
   session: Session,
   workers: RestoreWorkers,
-  stack: DisposableStack,
-  signal: AbortSignal,
+  stack: AsyncDisposableStack,
+  context: CommandContext,
 ): Promise<OpenedMachine> {
+  const { signal } = context;
   const startedMs = performance.now();
   const machineId = await findMachine(session, name, signal);
   const replica = stack.use(await OpenReplica.open(session.repo, machineId, [session.provider], signal));
   const freshness = await describeFreshness(replica, knownHead(session, machineId, undefined), signal);
   const { point, manifest } = await replica.openPoint(choosePoint(replica, wanted.point), signal);
   if (manifest.disks.length === 0) throw new DrillOptionInvalid(`point ${point} of ${name} has no disk to boot from`);
+  stack.use(await holdPoint(replica, point, context));
   wanted.cache.add(manifest.disks.length);
   const reader = stack.use(new SegmentReader(session.repo, machineId, replica.keys));
   const tools = { reader, workers, rangesInFlightMax: rangesInFlightMax(session.config) };
