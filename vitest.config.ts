@@ -1,20 +1,22 @@
 import { defineConfig } from 'vitest/config';
+import { LongestFirst } from './test/lanes/longest-first.ts';
 import { TallyReporter } from './test/lanes/tally-reporter.ts';
 
 const slow = ['test/**/*.slow.test.ts', 'test/**/*.peer.test.ts'];
 /** They compare times: nothing else runs meanwhile. */
 const alone = ['test/bench/*.peer.test.ts', 'test/end-to-end/changed-limits.peer.test.ts'];
 const shared = {
-  setupFiles: ['test/canary-setup.ts'],
+  setupFiles: ['test/canary-setup.ts', 'test/new-directory-setup.ts'],
   pool: 'forks' as const,
   execArgv: ['--disable-warning=ExperimentalWarning'],
 };
 
 export default defineConfig({
   test: {
-    globalSetup: ['test/canary-sweep.ts'],
+    globalSetup: ['test/canary-sweep.ts', 'test/temporary-folder.ts', 'test/build-agent.ts'],
     reporters: ['default', new TallyReporter()],
     maxWorkers: 2,
+    sequence: { sequencer: LongestFirst },
     // Console output goes straight to the process's own streams, where it is recorded for the canary check.
     disableConsoleIntercept: true,
     projects: [

@@ -79,7 +79,7 @@ describe('failkit config check', () => {
 
   it('shows the stack of a mistake to those who ask for it', async () => {
     const { stderr } = await failkit(['config', 'check', '--config', join(folder, 'none'), '--log-level', 'debug']);
-    expect(stderr).toMatch(/there is no such file[\s\S]*\n\s+at .*load-config/);
+    expect(stderr).toMatch(/there is no such file[\s\S]*\n\s+at .*loadConfig /);
   });
 
   it('resolves references and never shows them', async () => {

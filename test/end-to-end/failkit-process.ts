@@ -18,7 +18,7 @@ export interface Outcome {
 
 export interface ProcessOptions {
   readonly folder: string;
-  /** Besides PATH and HOME. */
+  /** Besides PATH, HOME and TMPDIR. */
   readonly environment?: Readonly<Record<string, string>>;
   /** Of an agent that is installed elsewhere. */
   readonly launcher?: string;
@@ -37,7 +37,13 @@ export function startFailkit(
   args: readonly string[],
   { folder, environment = {}, launcher = ownLauncher }: ProcessOptions,
 ): FailkitProcess {
-  const env = { PATH: process.env.PATH, HOME: folder, AWS_EC2_METADATA_DISABLED: 'true', ...environment };
+  const env = {
+    PATH: process.env.PATH,
+    HOME: folder,
+    TMPDIR: process.env.TMPDIR,
+    AWS_EC2_METADATA_DISABLED: 'true',
+    ...environment,
+  };
   const child = spawn(launcher, args, { cwd: folder, env, stdio: ['ignore', 'pipe', 'pipe'] });
   const firstLine = lineOf(child.stdout);
   const ended = Promise.all([text(child.stdout), text(child.stderr), once(child, 'close')]).then(

@@ -14,8 +14,6 @@ import type { Injection } from './injection.ts';
 
 const root = join(import.meta.dirname, '../..');
 const memoryFolder = '/dev/shm';
-/** Starting the agent is most of a short run; compiled once, it starts in half the time. */
-const compileCache = join(tmpdir(), 'failkit-compile-cache');
 const imageBytes = 9 * 2 ** 20 + 4096;
 /** As in the configuration below. */
 export const inFlight = 2;
@@ -135,10 +133,10 @@ export class CliWorld implements Disposable {
   /** A command in a process of its own, in which something goes wrong. */
   start(args: readonly string[], injection: Injection | null, state = 'state'): CliProcess {
     const inject = injection === null ? [] : ['--import', join(import.meta.dirname, 'inject.ts')];
-    const options = ['--disable-warning=ExperimentalWarning', ...inject, join(root, 'agent/main.ts')];
+    const options = ['--disable-warning=ExperimentalWarning', ...inject, join(root, 'dist/agent/main.js')];
     const env = {
       PATH: process.env.PATH ?? '',
-      NODE_COMPILE_CACHE: compileCache,
+      NODE_COMPILE_CACHE: process.env.NODE_COMPILE_CACHE,
       ...(injection && { FAILKIT_INJECT: JSON.stringify(injection) }),
     };
     const command = [...options, '--config', this.path(`${state}.yaml`), '--json', ...args];

@@ -1,7 +1,7 @@
-import { describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { CliWorld } from './cli-world.ts';
 import type { Loss } from './lossy-disk.ts';
-import { examine, filesOf, type Moment, recordHistory, whyNoStrace } from './power-loss.ts';
+import { examine, filesOf, type History, type Moment, recordHistory, whyNoStrace } from './power-loss.ts';
 import type { SourcePatch } from './source-patch.ts';
 
 const needs = whyNoStrace();
@@ -44,27 +44,32 @@ const withoutSync: readonly (SourcePatch & { readonly what: string; readonly fou
 ];
 
 describe.skipIf(needs !== null)(needs ?? 'power loss', { timeout }, () => {
+  let world: CliWorld;
+  let history: History;
+  beforeAll(async () => {
+    world = new CliWorld();
+    history = await recordHistory(world);
+  }, timeout);
+  afterAll(() => world?.[Symbol.dispose]());
+
   it('at any moment loses nothing that was published, and the next run succeeds', async () => {
-    using world = new CliWorld();
-    const history = await recordHistory(world);
     const stride = ({ runs }: Moment, loss: Loss): number => (runs === 0 ? initStride : strides[loss]);
     const count = await examine(history, stride, checkRemains);
     process.stdout.write(`power loss: ${count.moments} moments, ${count.examined} of them examined with a run\n`);
     expect(count.examined).toBeGreaterThan(100);
   });
 
-  it('finds no shared memory of the state database, which would not outlast it', async () => {
-    using world = new CliWorld();
-    const files = filesOf(await recordHistory(world));
+  it('finds no shared memory of the state database, which would not outlast it', () => {
+    const files = filesOf(history);
     expect(files.some((file) => file.endsWith('state.sqlite-wal'))).toBe(true);
     expect(files.filter((file) => file.endsWith('-shm'))).toEqual([]);
   });
 
   it.each(withoutSync)('is found to lose something when $what', async ({ found, ...patch }) => {
-    using world = new CliWorld();
-    const history = await recordHistory(world, [patch]);
+    using own = new CliWorld();
+    const patched = await recordHistory(own, [patch]);
     const stride = ({ runs }: Moment, loss: Loss): number => (runs === 0 || loss !== 'dropped' ? Infinity : 1);
-    await expect(examine(history, stride, checkRemains)).rejects.toThrow(found);
+    await expect(examine(patched, stride, checkRemains)).rejects.toThrow(found);
   });
 });
 

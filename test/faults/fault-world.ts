@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { createCipheriv, createHash } from 'node:crypto';
 import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -151,9 +151,6 @@ function sha256(bytes: Uint8Array): string {
 
 /** Bytes that don't compress, the same for the same seed. */
 export function noise(seed: string, length: number): Uint8Array {
-  const bytes = Buffer.alloc(length);
-  for (let at = 0, n = 0; at < length; at += 32, n++) {
-    createHash('sha256').update(`${seed} ${n}`).digest().copy(bytes, at);
-  }
-  return bytes;
+  const key = createHash('sha256').update(seed).digest();
+  return createCipheriv('aes-256-ctr', key, Buffer.alloc(16)).update(Buffer.alloc(length));
 }

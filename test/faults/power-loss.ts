@@ -76,6 +76,7 @@ async function recordRun(
   const env = {
     PATH: process.env.PATH ?? '',
     UV_USE_IO_URING: '0',
+    NODE_COMPILE_CACHE: process.env.NODE_COMPILE_CACHE,
     FAILKIT_PATCHES: JSON.stringify([sayResolvedPuts, ...patches]),
   };
   const image = readFileSync(world.path('disk.img'));

@@ -8,12 +8,14 @@ import { join } from 'node:path';
 const pieceBytes = 64 * 1024;
 
 export function whyNoSmallDisk(): string | null {
+  const folder = mkdtempSync(join(tmpdir(), 'failkit-mount-'));
   try {
-    const folder = mkdtempSync(join(tmpdir(), 'failkit-mount-'));
     using _disk = new SmallDisk(join(folder, 'disk'), 2 ** 20);
     return null;
   } catch {
     return 'needs the right to mount a tmpfs';
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
   }
 }
 

@@ -1,13 +1,20 @@
+import { randomInt } from 'node:crypto';
 import type { simulate } from './simulate.ts';
 import type { Counters } from './world.ts';
 
-/** Runs of the quick lane, a few seconds; the slow lane does forty times as many. FAILKIT_PROTOCOL_RUNS says another number. */
+/** Runs of the quick lane, a few seconds; the slow lane does ten times as many. FAILKIT_PROTOCOL_RUNS says another number. */
 const runsDefault = 250;
+const seedsOfQuickLane = 1_000_000;
 
 export function campaignRuns(): number {
   const asked = Number(process.env.FAILKIT_PROTOCOL_RUNS ?? runsDefault);
   if (!Number.isSafeInteger(asked) || asked < 1) throw new RangeError('FAILKIT_PROTOCOL_RUNS is not a number of runs');
   return asked;
+}
+
+/** A violation names its seed: FAILKIT_PROTOCOL_SEED begins with that one. */
+export function firstSeed(): number {
+  return Number(process.env.FAILKIT_PROTOCOL_SEED ?? randomInt(seedsOfQuickLane, 2 ** 31));
 }
 
 export interface Campaign {

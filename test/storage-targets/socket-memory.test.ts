@@ -3,9 +3,8 @@ import { Agent, createServer, get, type IncomingMessage, type Server } from 'nod
 import type { AddressInfo } from 'node:net';
 import { buffer } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { GetObjectCommandOutput } from '@aws-sdk/client-s3';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { readBody } from '../../storage-targets/s3-body.ts';
+import { readBody } from '../../storage-targets/answer-body.ts';
 import { memoryOf, SocketMemory, withSocketMemory } from '../../storage-targets/socket-memory.ts';
 
 const never = new AbortController().signal;
@@ -41,10 +40,9 @@ async function ask(path: string): Promise<IncomingMessage> {
 }
 
 async function take(path: string, pace?: (most: number) => number | Promise<number>): Promise<Uint8Array> {
-  const Body = await ask(path);
+  const body = await ask(path);
   const range = { offset: 0, length };
-  const ContentRange = `bytes 0-${length - 1}/${length}`;
-  const answer = { Body, ContentLength: length, ContentRange, $metadata: {} } as unknown as GetObjectCommandOutput;
+  const answer = { body, announced: length, contentRange: `bytes 0-${length - 1}/${length}` };
   return await readBody(answer, range, 'key', never, { into: new Uint8Array(length), ...(pace && { pace }) });
 }
 

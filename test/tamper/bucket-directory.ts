@@ -1,5 +1,6 @@
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { MemoryStore } from '../fakes/memory-target.ts';
 
 /** Objects by name; null: removed. */
 export type Changes = ReadonlyMap<string, Uint8Array | null>;
@@ -11,18 +12,6 @@ export function readObjects(directory: string): Objects {
   const paths = files.map((file) => join(file.parentPath, file.name).slice(directory.length + 1));
   const names = paths.filter((path) => !path.split('/').some((part) => part.startsWith('.'))).sort();
   return new Map(names.map((name) => [name, new Uint8Array(readFileSync(join(directory, name)))]));
-}
-
-function writeObjects(directory: string, objects: Changes): void {
-  for (const [name, bytes] of objects) {
-    const path = join(directory, name);
-    if (bytes === null) {
-      rmSync(path, { force: true });
-      continue;
-    }
-    mkdirSync(dirname(path), { recursive: true });
-    writeFileSync(path, bytes, { mode: 0o600 });
-  }
 }
 
 /** What has to be changed to turn one bucket into another. */
@@ -37,15 +26,15 @@ export function difference(from: Objects, to: Objects): Changes {
 
 /** Does something to a bucket while some of its objects are changed, and puts everything back. */
 export async function withChanges<T>(
-  directory: string,
+  store: MemoryStore,
   original: Objects,
   changes: Changes,
   work: () => Promise<T>,
 ): Promise<T> {
-  writeObjects(directory, changes);
+  for (const [name, bytes] of changes) store.replace(name, bytes);
   try {
     return await work();
   } finally {
-    writeObjects(directory, new Map([...changes.keys()].map((name) => [name, original.get(name) ?? null])));
+    for (const name of changes.keys()) store.replace(name, original.get(name) ?? null);
   }
 }

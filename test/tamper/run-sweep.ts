@@ -4,6 +4,7 @@ import { openChain } from '../../replica/chain.ts';
 import { KeyRing } from '../../replica/key-ring.ts';
 import { openRepository } from '../../replica/open-repository.ts';
 import { RestoreWorkers } from '../../restore/restore-workers.ts';
+import { MemoryStore, openMemoryTarget } from '../fakes/memory-target.ts';
 import { withChanges } from './bucket-directory.ts';
 import { type KeyOf, type Manipulation, manipulations, type Thoroughness } from './manipulations.ts';
 import { kindOf } from './object-fields.ts';
@@ -24,7 +25,10 @@ export interface Attempt {
 
 export async function* runSweep(specimen: Specimen, how: Thoroughness): AsyncGenerator<Attempt> {
   await using workers = new RestoreWorkers(1);
-  const reading = { specimen, workers, target: specimen.rig.target, takes: () => true };
+  // From files, most of the time would go to opening them.
+  const store = new MemoryStore();
+  for (const [name, bytes] of specimen.objects) store.replace(name, bytes);
+  const reading = { specimen, workers, target: openMemoryTarget(store), takes: () => true };
   const untouched = await readEverything(reading);
   if (untouched.noticed !== null) throw new Error('the untouched bucket does not read', { cause: untouched.error });
   const sets = await measureReadSets(specimen, workers);
@@ -33,13 +37,17 @@ export async function* runSweep(specimen: Specimen, how: Thoroughness): AsyncGen
     const sort = `${manipulation.kind} ${manipulation.name} ${manipulation.where}`;
     const isNew = how.everything && !seen.has(sort);
     seen.add(sort);
-    yield await attempt({ ...reading, takes: whatReads(manipulation, sets) }, manipulation, isNew);
+    yield await attempt(store, { ...reading, takes: whatReads(manipulation, sets) }, manipulation, isNew);
   }
 }
 
-async function attempt(reading: Reading, manipulation: Manipulation, andRemains: boolean): Promise<Attempt> {
-  const { directory, objects } = reading.specimen;
-  return await withChanges(directory, objects, manipulation.changes, async () => {
+async function attempt(
+  store: MemoryStore,
+  reading: Reading,
+  manipulation: Manipulation,
+  andRemains: boolean,
+): Promise<Attempt> {
+  return await withChanges(store, reading.specimen.objects, manipulation.changes, async () => {
     if (manipulation.wasRight) return { manipulation, outcome: await askMarks(reading), remains: null };
     const outcome = await readEverything(reading);
     return { manipulation, outcome, remains: andRemains ? await readRemains(reading) : null };

@@ -37,7 +37,6 @@ export interface MachineSpecimen {
 
 export interface Specimen {
   readonly rig: ReplicaRig;
-  readonly directory: string;
   readonly objects: Objects;
   readonly machines: readonly MachineSpecimen[];
   /** The same bucket at earlier times, oldest first. */
@@ -167,7 +166,7 @@ export async function makeSpecimen(size: 'small' | 'large'): Promise<Specimen> {
   await first.sync('three');
   const machines = await Promise.all([first, ...others].map((author) => author.finish()));
   const stranger = await makeStranger(rig, first.id);
-  return { rig, directory, objects: readObjects(directory), machines, earlier, fork, stranger };
+  return { rig, objects: readObjects(directory), machines, earlier, fork, stranger };
 }
 
 /** The next point, written to a copy of the bucket by a copy of the agent's state. */

@@ -5,7 +5,7 @@ import { block, RepairStage } from '../../rig/repair-stage.ts';
 import { RigWorkers } from '../../rig/rig-workers.ts';
 
 const roundsPerStage = 10;
-const stages = 6;
+const stages = Number(process.env.FAILKIT_DAMAGE_STAGES ?? 3);
 
 let workers: RigWorkers;
 beforeAll(() => {
@@ -13,7 +13,7 @@ beforeAll(() => {
 });
 afterAll(() => workers[Symbol.asyncDispose]());
 
-it('any damage to segments is followed by a whole point, whether it was verified before or is met', async () => {
+it(`any damage to segments, ${stages * roundsPerStage} times, is followed by a whole point, whether it was verified before or is met`, async () => {
   for (let i = 0; i < stages; i++) {
     const seed = randomInt(2 ** 32);
     await using stage = await RepairStage.create(workers);

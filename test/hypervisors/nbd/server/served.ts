@@ -31,6 +31,9 @@ export async function serve(
       requestFailed: (_client, request, error) => events.push(`failed: ${request}: ${String(error)}`),
     },
     ...options,
+  }).catch(async (error: unknown) => {
+    await rm(folder, { recursive: true, force: true });
+    throw error;
   });
   return {
     server,
