@@ -1,7 +1,13 @@
 import type { S3ClientConfig } from '@aws-sdk/client-s3';
 import { fromNodeProviderChain, fromTemporaryCredentials, fromTokenFile } from '@aws-sdk/credential-providers';
 import type { Hidden } from './hidden.ts';
-import { type ConnectionOptions, connectTimeoutMs, type HttpAgents, httpAgents, silenceTimeoutMs } from './http-agents.ts';
+import {
+  type ConnectionOptions,
+  connectTimeoutMs,
+  type HttpAgents,
+  httpAgents,
+  silenceTimeoutMs,
+} from './http-agents.ts';
 import { withSocketMemory } from './socket-memory.ts';
 
 export interface S3ConnectionOptions extends ConnectionOptions {
