@@ -162,7 +162,7 @@ async function restoreRange(
   });
 }
 
-/** Records of one range may lie anywhere on the disk. */
+/** Records of one range may lie anywhere on the disk, and what is wanted of one may be several runs with other blocks between. */
 async function placesFor(
   disk: DiskState,
   { members }: Range,
@@ -170,10 +170,13 @@ async function placesFor(
   signal: AbortSignal,
 ): Promise<readonly FilePiece[]> {
   const pieces: FilePiece[] = [];
-  for (const { run } of members) {
-    const start = run.first * disk.blockSize;
-    const length = Math.min(run.count * disk.blockSize, disk.capacityBytes - start);
-    pieces.push(...(await direct.place(start, length, signal)));
+  for (const { run, pieces: wanted } of members) {
+    const recordFirstBlock = run.first - run.inside;
+    for (const { inside, count } of wanted) {
+      const start = (recordFirstBlock + inside) * disk.blockSize;
+      const length = Math.min(count * disk.blockSize, disk.capacityBytes - start);
+      pieces.push(...(await direct.place(start, length, signal)));
+    }
   }
   return pieces;
 }

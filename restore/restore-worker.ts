@@ -45,11 +45,17 @@ function openIntoFile(task: OpenRangeTask, { pieces, capacityBytes }: OutputFile
 
 function writeFully(pieces: readonly FilePiece[], bytes: Uint8Array, start: number): SystemRefusal | null {
   try {
+    let left = bytes.length;
     for (const { at, length, fd, offset } of pieces) {
       const to = Math.min(start + bytes.length, at + length) - start;
-      for (let done = Math.max(0, at - start); done < to; )
-        done += writeSync(fd, bytes, done, to - done, offset + start + done - at);
+      for (let done = Math.max(0, at - start); done < to; ) {
+        const written = writeSync(fd, bytes, done, to - done, offset + start + done - at);
+        done += written;
+        left -= written;
+      }
     }
+    // Bytes that go nowhere would be a hole in what was restored.
+    if (left !== 0) throw new RangeError(`${left} of ${bytes.length} bytes at ${start} have no place in the output`);
     return null;
   } catch (error) {
     if (!(error instanceof Error && 'code' in error && 'syscall' in error)) throw error;

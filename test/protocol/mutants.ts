@@ -243,6 +243,7 @@ export const mutants: readonly Mutant[] = [
         find: '  const chain = await openChain(repo, machineId, signal);',
         replace: `  const early: Pin[] = [];
   for await (const pin of listPins(target, machineId, signal)) early.push(pin);
+  for (let pause = 0; pause < 20; pause++) await target.now(signal);
   const chain = await openChain(repo, machineId, signal);`,
       },
       {

@@ -9,6 +9,7 @@ import type { World } from './world.ts';
 /** A restore: pins a point, looks again whether it is still there (rule R8), and then reads every segment of it. */
 
 const never = new AbortController().signal;
+const roundsMax = 8;
 
 export async function runReader(world: World, repo: OpenRepository): Promise<void> {
   const seen = await openChain(repo, world.machineId, never);
@@ -19,7 +20,9 @@ export async function runReader(world: World, repo: OpenRepository): Promise<voi
   if (chain?.state.points.has(seq)) {
     const { body } = await readPoint(repo, chain, seq, never);
     const units = body.type === 'publish' ? [...parseManifest(body.sealedManifest).slots.values()] : [];
-    for (const unit of units) await readUnit(world, repo, seq, unit);
+    // A restore takes long beside what a sweeper does.
+    for (let rounds = 1 + world.random.below(roundsMax); rounds > 0; rounds--)
+      for (const unit of units) await readUnit(world, repo, seq, unit);
     world.counters.readings++;
     if (!world.truth.points.has(seq)) world.counters.readingsOfPruned++;
   }

@@ -28,13 +28,18 @@ beforeAll(() => {
 });
 afterAll(() => workers[Symbol.asyncDispose]());
 
-/** A point of one disk in many segments, so that several ranges are under way; a quarter of it reads as zero. */
+/**
+ * A point of one disk in many segments, so that several ranges are under way; a quarter of it reads as zero, and of many records single
+ * blocks were overwritten since, so that several runs of them are wanted.
+ */
 async function protectedDisk() {
   const rig = await ReplicaRig.create(undefined, { workers });
   const machine = new ModelMachine();
   const disk = machine.addDisk('system', capacityBytes);
   disk.write(0, filled(capacityBytes, 1, true));
   disk.discard(4 * mebibyte, 5 * mebibyte);
+  await rig.protect(machine, { segmentBytes: mebibyte });
+  for (let at = blockSize; at < 3 * mebibyte; at += 2 * blockSize) disk.write(at, filled(5000, at, true));
   const { point } = await rig.protect(machine, { segmentBytes: mebibyte });
   const expected = new Uint8Array(capacityBytes);
   disk.content.read(0, expected);
