@@ -2,6 +2,7 @@ import { freezeGuest, GuestAgentFailed, GuestStillFrozen, thawGuest } from './gu
 import { addMark, type Marks } from './marks.ts';
 import { listNodes } from './qemu-disks.ts';
 import type { QmpClient } from './qmp-client.ts';
+import { resumePaused } from './while-paused.ts';
 
 /**
  * The guest is frozen by its own agent, and thawed whatever happens. A mark in QEMU tells whoever comes after us that it was us who froze it,
@@ -47,13 +48,14 @@ async function freezeAndWork<T>(socket: string, signal: AbortSignal, work: () =>
   return { result, frozenMs: performance.now() - since, wasFrozen };
 }
 
-/** Thaws a guest that an agent froze and was killed before it could. */
+/** Thaws a guest that an agent froze and was killed before it could; where it stopped it, too, it goes on first, for what stands still does not answer. */
 export async function thawLeftFrozen(
   qmp: QmpClient,
   marks: Marks,
   socket: string | null,
   signal: AbortSignal,
 ): Promise<void> {
+  await resumePaused(qmp, marks, signal);
   const marked = (await listNodes(qmp, signal)).filter(({ bitmaps }) => bitmaps.includes(marks.freezing));
   // One that does not answer any more was switched off since, or is beyond our help: nothing is worse for going on.
   if (marked.length > 0 && socket !== null) await thawGuest(socket).catch(() => undefined);

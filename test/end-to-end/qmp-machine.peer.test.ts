@@ -128,7 +128,7 @@ describe.skipIf(needs !== null).for(modes)(`a machine of QEMU that writes to $di
       const to = join(site.folder, `booted-${point}`);
       const script = `${to}.sh`;
       await expectOk(site.failkit('restore', 'web', '--to', to, '--point', String(point), '--qemu', script));
-      expect(await readFile(script, 'utf8')).toMatch(/-machine pc-[^ ]+,accel.*\n.*-m 256M -smp 1/);
+      expect(await readFile(script, 'utf8')).toMatch(/-machine pc-[^ ]+,accel.*-cpu max.*-m 256M -smp 1/s);
       const disks = ['devdisk0', 'devdisk1'].map((label) => ({
         path: join(to, `${label}.raw`),
         format: 'raw' as const,
