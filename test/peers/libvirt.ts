@@ -138,7 +138,7 @@ export async function defineDomain(peer: LibvirtPeer, options: DomainOptions): P
   };
   return {
     name,
-    pid: () => qemuPid(name),
+    pid: () => qemuPid(name, serial),
     async start() {
       shell?.[Symbol.dispose]();
       await peer.virsh('start', name);
@@ -151,7 +151,7 @@ export async function defineDomain(peer: LibvirtPeer, options: DomainOptions): P
     },
     run: (line, timeoutMs) => inside().run(line, timeoutMs),
     async killQemu() {
-      process.kill(qemuPid(name), 'SIGKILL');
+      process.kill(qemuPid(name, serial), 'SIGKILL');
       while ((await peer.virsh('domstate', name)).trim() !== 'shut off') await sleep(50);
     },
   };
@@ -195,12 +195,14 @@ async function agentConnected(peer: LibvirtPeer, name: string): Promise<void> {
 }
 
 /** As this host numbers it, not libvirtd. */
-function qemuPid(name: string): number {
+/** Another rig beside this one has a domain of the same name: its serial port tells them apart. */
+function qemuPid(name: string, serial: string): number {
   const pid = readdirSync('/proc')
     .filter((entry) => /^\d+$/.test(entry))
     .find((entry) => {
       try {
-        return readFileSync(`/proc/${entry}/cmdline`, 'utf8').split('\0').includes(`guest=${name},debug-threads=on`);
+        const command = readFileSync(`/proc/${entry}/cmdline`, 'utf8');
+        return command.split('\0').includes(`guest=${name},debug-threads=on`) && command.includes(serial);
       } catch {
         return false;
       }
