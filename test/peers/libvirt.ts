@@ -138,7 +138,7 @@ export async function defineDomain(peer: LibvirtPeer, options: DomainOptions): P
   };
   return {
     name,
-    pid: () => qemuPid(name, serial),
+    pid: () => qemuPid(name, peer.folder),
     async start() {
       shell?.[Symbol.dispose]();
       await peer.virsh('start', name);
@@ -151,7 +151,7 @@ export async function defineDomain(peer: LibvirtPeer, options: DomainOptions): P
     },
     run: (line, timeoutMs) => inside().run(line, timeoutMs),
     async killQemu() {
-      process.kill(qemuPid(name, serial), 'SIGKILL');
+      process.kill(qemuPid(name, peer.folder), 'SIGKILL');
       while ((await peer.virsh('domstate', name)).trim() !== 'shut off') await sleep(50);
     },
   };
@@ -195,14 +195,14 @@ async function agentConnected(peer: LibvirtPeer, name: string): Promise<void> {
 }
 
 /** As this host numbers it, not libvirtd. */
-/** Another rig beside this one has a domain of the same name: its serial port tells them apart. */
-function qemuPid(name: string, serial: string): number {
+/** Another rig beside this one has a domain of the same name: the folder of its disks tells them apart. */
+function qemuPid(name: string, folder: string): number {
   const pid = readdirSync('/proc')
     .filter((entry) => /^\d+$/.test(entry))
     .find((entry) => {
       try {
         const command = readFileSync(`/proc/${entry}/cmdline`, 'utf8');
-        return command.split('\0').includes(`guest=${name},debug-threads=on`) && command.includes(serial);
+        return command.split('\0').includes(`guest=${name},debug-threads=on`) && command.includes(`${folder}/`);
       } catch {
         return false;
       }

@@ -2,8 +2,8 @@ import { randomInt } from 'node:crypto';
 import type { simulate } from './simulate.ts';
 import type { Counters } from './world.ts';
 
-/** Runs of the quick lane, a few seconds; the slow lane does ten times as many. FAILKIT_PROTOCOL_RUNS says another number. */
-const runsDefault = 250;
+/** Runs of the quick lane, a few seconds; the slow lane does 25 times as many. FAILKIT_PROTOCOL_RUNS says another number. */
+const runsDefault = 100;
 const seedsOfQuickLane = 1_000_000;
 
 export function campaignRuns(): number {
