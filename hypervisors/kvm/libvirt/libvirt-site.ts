@@ -84,6 +84,8 @@ export function endJobAtLast(site: LibvirtSite, opening: AsyncDisposableStack): 
   const guard = place.kind === 'here' ? opening.use(new SnapshotGuard(guarded)) : null;
   const end = async (): Promise<void> => {
     await endJobIn(folder, virsh, domain.uuid, marks, new AbortController().signal);
+    // Before the guard is let go: were we killed in between, nobody would remove it until the next run.
+    await leaveFolder(site);
     guard?.done();
   };
   opening.defer(() => quietly(end()));
