@@ -62,3 +62,13 @@ export function parseDuration(text: string): number | null {
 export function plural(count: number, word: string): string {
   return `${count} ${word}${count === 1 ? '' : 's'}`;
 }
+
+/** `2026-11-30 06:44`, in UTC. */
+export function minuteText(timeMs: number): string {
+  return new Date(timeMs).toISOString().replace('T', ' ').slice(0, 16);
+}
+
+/** `2026-11-30 06:44:10`, in UTC. */
+export function secondText(timeMs: number): string {
+  return new Date(timeMs).toISOString().replace('T', ' ').slice(0, 19);
+}

@@ -13,7 +13,7 @@ import {
   segmentsPrefix,
 } from './names.ts';
 import type { OpenRepository } from './open-repository.ts';
-import { isHolding, listPins, type Pin } from './pins.ts';
+import { isHolding, type Pin, readPins } from './pins.ts';
 
 /**
  * What nobody needs of a replica, found without any key: docs/format.md §8.4. Garbage stays garbage (rule R6), so it may be deleted
@@ -40,8 +40,7 @@ export async function* findGarbage(
   if (chain === null) return;
   // The chain is read before the pins (rule R8): whoever saw its point there has a pin that is seen here.
   const nowMs = (await target.now(signal)).getTime();
-  const pins: Pin[] = [];
-  for await (const pin of listPins(target, machineId, signal)) pins.push(pin);
+  const pins = await readPins(target, machineId, signal);
   for (const pin of pins) if (!isHolding(pin, nowMs)) yield pinGarbage(pin);
   const guarded = new Set([
     ...chain.state.points.keys(),

@@ -1,12 +1,12 @@
 import { type Command, InvalidArgumentError } from 'commander';
-import { openChain, ReplicaNotFound } from '../../replica/chain.ts';
+import { ReplicaNotFound } from '../../replica/chain.ts';
 import { toHex } from '../../replica/encoding.ts';
-import { isHolding, listPins, type Pin, pinHoursMax, putPin } from '../../replica/pins.ts';
+import { isHolding, pinHoursMax, pinRetained, readPins } from '../../replica/pins.ts';
 import { OpenReplica } from '../../restore/open-point.ts';
 import { choosePoint } from '../choose-point.ts';
 import { findMachine } from '../find-machine.ts';
-import { parseDuration, plural } from '../quantities.ts';
-import { openSession, type Session } from '../session.ts';
+import { minuteText, parseDuration, plural } from '../quantities.ts';
+import { openSession } from '../session.ts';
 import { formatTable } from '../table.ts';
 import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
 
@@ -60,12 +60,9 @@ async function addPin(machine: string, flags: AddFlags, context: CommandContext)
   const machineId = await findMachine(session, machine, signal);
   using replica = await OpenReplica.open(session.repo, machineId, [session.provider], signal);
   const point = choosePoint(replica, flags.point);
-  requirePoint(replica.chain.state.points.has(point), machine, point);
+  if (!replica.points.includes(point)) throw new ReplicaNotFound(`machine ${machine} has no recovery point ${point}`);
   const held = flags.for ?? 0;
-  await putPin(session.store.target, machineId, point, held, signal);
-  // It may have been pruned before the pin was there (rule R8).
-  const chain = await openChain(session.repo, machineId, signal);
-  requirePoint(chain?.state.points.has(point) === true, machine, point);
+  await pinRetained(session.repo, machineId, point, held, signal);
   const until = held === 0 ? 'until it is removed' : `for ${plural(held, 'hour')}`;
   return {
     document: { machineId: toHex(machineId), point, hours: held },
@@ -73,14 +70,10 @@ async function addPin(machine: string, flags: AddFlags, context: CommandContext)
   };
 }
 
-function requirePoint(isThere: boolean, machine: string, point: number): void {
-  if (!isThere) throw new ReplicaNotFound(`machine ${machine} has no recovery point ${point}`);
-}
-
 async function removePins(machine: string, point: string, context: CommandContext): Promise<CommandAnswer> {
   await using session = await openSession(context);
   const machineId = await findMachine(session, machine, context.signal);
-  const pins = await pinsOf(session, machineId, context.signal);
+  const pins = await readPins(session.store.target, machineId, context.signal);
   const names = pins.filter((pin) => String(pin.point) === point).map(({ name }) => name);
   await session.store.target.delete(names, context.signal);
   return {
@@ -97,10 +90,10 @@ async function showPins(machine: string, context: CommandContext): Promise<Comma
   await using session = await openSession(context);
   const machineId = await findMachine(session, machine, context.signal);
   const nowMs = (await session.store.target.now(context.signal)).getTime();
-  const pins = (await pinsOf(session, machineId, context.signal)).filter((pin) => isHolding(pin, nowMs));
+  const pins = (await readPins(session.store.target, machineId, context.signal)).filter((pin) => isHolding(pin, nowMs));
   const rows = pins.map(({ point, hours: held, modifiedMs }) => [
     String(point),
-    minute(modifiedMs),
+    minuteText(modifiedMs),
     untilOf(held, modifiedMs),
   ]);
   const columns = [{ title: 'point', align: 'right' as const }, { title: 'held since' }, { title: 'until' }];
@@ -117,16 +110,6 @@ async function showPins(machine: string, context: CommandContext): Promise<Comma
   };
 }
 
-async function pinsOf({ store }: Session, machineId: Uint8Array, signal: AbortSignal): Promise<readonly Pin[]> {
-  const pins: Pin[] = [];
-  for await (const pin of listPins(store.target, machineId, signal)) pins.push(pin);
-  return pins;
-}
-
 function untilOf(held: number, sinceMs: number): string {
-  return held === 0 ? 'it is removed' : minute(sinceMs + held * hourMs);
-}
-
-function minute(timeMs: number): string {
-  return new Date(timeMs).toISOString().replace('T', ' ').slice(0, 16);
+  return held === 0 ? 'it is removed' : minuteText(sinceMs + held * hourMs);
 }

@@ -7,7 +7,7 @@ import { mustKeep } from '../../replica/retained-points.ts';
 import { OpenReplica } from '../../restore/open-point.ts';
 import { findMachine } from '../find-machine.ts';
 import { describeFreshness, knownHead } from '../freshness.ts';
-import { formatBytes } from '../quantities.ts';
+import { formatBytes, secondText } from '../quantities.ts';
 import { openSession, type Session } from '../session.ts';
 import { formatTable } from '../table.ts';
 import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
@@ -143,7 +143,7 @@ function nameOf({ points }: ListedMachine): string | null {
 function linesOf(machine: ListedMachine, context: CommandContext): readonly string[] {
   const { bold, dim, yellow } = context.output.colours;
   const rows = machine.points.map(({ point, publishedMs, manifest }) => {
-    const time = new Date(manifest?.snapshotTimeMs ?? publishedMs).toISOString().replace('T', ' ').slice(0, 19);
+    const time = secondText(manifest?.snapshotTimeMs ?? publishedMs);
     if (manifest === null) return [String(point), time, '', '', '', dim('may not be opened from here')];
     const partial =
       manifest.excluded.length > 0

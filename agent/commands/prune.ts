@@ -6,7 +6,7 @@ import { OpenReplica } from '../../restore/open-point.ts';
 import { ConfigInvalid } from '../config/config-invalid.ts';
 import type { Config } from '../config/config-schema.ts';
 import { findMachine } from '../find-machine.ts';
-import { plural } from '../quantities.ts';
+import { plural, secondText } from '../quantities.ts';
 import { planMachine, type RetainedMachine } from '../retention/plan-machine.ts';
 import { checkStore, openSession, type Session } from '../session.ts';
 import { formatTable } from '../table.ts';
@@ -99,7 +99,7 @@ function linesOf({ machine, points }: PrunedMachine, dryRun: boolean, context: C
   const gone = points.filter(({ reasons }) => reasons.length === 0).length;
   const rows = points.map(({ seq, timeMs, reasons }) => [
     String(seq),
-    new Date(timeMs).toISOString().replace('T', ' ').slice(0, 19),
+    secondText(timeMs),
     reasons.length === 0 ? red(dryRun ? 'would go' : 'gone') : dim(reasons.join(', ')),
   ]);
   const columns = [{ title: 'point', align: 'right' as const }, { title: 'published (UTC)' }, { title: 'kept as' }];

@@ -5,7 +5,7 @@ import { inParallel } from '../../replica/in-parallel.ts';
 import { describeFailure, type Failure } from '../failure.ts';
 import { highestExitCode } from '../highest-exit-code.ts';
 import type { Colours, Output } from '../output.ts';
-import { formatBytes, formatDuration, parseDuration } from '../quantities.ts';
+import { formatBytes, formatDuration, minuteText, parseDuration } from '../quantities.ts';
 import { exitCodes, remedyOf } from '../remedy.ts';
 import { type KeylessSession, openKeylessSession } from '../session.ts';
 import { type FailedStart, readFailedStart } from '../state/failed-start.ts';
@@ -153,7 +153,7 @@ function rowOf(
     bold(machine),
     formatDuration(rpo.ms),
     String(newest.point),
-    `${rpo.exact ? '' : '< '}${new Date(snapshotMs).toISOString().replace('T', ' ').slice(0, 16)}`,
+    `${rpo.exact ? '' : '< '}${minuteText(snapshotMs)}`,
     newest.manifest === null ? dim('sealed') : shortConsistency[newest.manifest.consistency],
     String(status.replica?.points ?? 0),
     formatBytes(status.replica?.storedBytes ?? 0),

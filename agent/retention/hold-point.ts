@@ -1,5 +1,5 @@
-import { openChain, ReplicaNotFound } from '../../replica/chain.ts';
-import { putPin } from '../../replica/pins.ts';
+import { ReplicaNotFound } from '../../replica/chain.ts';
+import { pinRetained, putPin } from '../../replica/pins.ts';
 import type { OpenReplica } from '../../restore/open-point.ts';
 import type { CommandContext } from '../commands/command.ts';
 
@@ -16,23 +16,24 @@ const removalTimeoutMs = 10_000;
 export async function holdPoint(
   { repo, chain: { machineId } }: OpenReplica,
   point: number,
-  { signal, config, logger }: CommandContext,
+  { signal, config, logger }: Pick<CommandContext, 'signal' | 'config' | 'logger'>,
 ): Promise<AsyncDisposable> {
   const names: string[] = [];
   const warn = (error: unknown, what: string): void => {
     if (config().logging.file !== null) logger().warn({ point, error: String(error) }, what);
   };
-  const pin = async (): Promise<void> => {
+  const take = async (put: Promise<string>): Promise<void> => {
     try {
-      names.push(await putPin(repo.target, machineId, point, pinHours, signal));
+      names.push(await put);
     } catch (error) {
-      if (!signal.aborted) warn(error, 'the point is not pinned while it is read');
+      if (signal.aborted || error instanceof ReplicaNotFound) throw error;
+      warn(error, 'the point is not pinned while it is read');
     }
   };
-  await pin();
-  signal.throwIfAborted();
-  if (names.length > 0) await requireRetained({ repo, machineId, point }, signal);
-  const renewal = setInterval(() => void pin(), renewedEveryMs).unref();
+  await take(pinRetained(repo, machineId, point, pinHours, signal));
+  // Only an interruption comes through, and that is known elsewhere.
+  const renew = () => take(putPin(repo.target, machineId, point, pinHours, signal)).catch(() => undefined);
+  const renewal = setInterval(() => void renew(), renewedEveryMs).unref();
   return {
     async [Symbol.asyncDispose]() {
       clearInterval(renewal);
@@ -41,13 +42,4 @@ export async function holdPoint(
       await removed.catch((error: unknown) => warn(error, 'the pin of the point stays until it expires'));
     },
   };
-}
-
-async function requireRetained(
-  { repo, machineId, point }: { readonly point: number; readonly machineId: Uint8Array } & Pick<OpenReplica, 'repo'>,
-  signal: AbortSignal,
-): Promise<void> {
-  const chain = await openChain(repo, machineId, signal);
-  if (chain?.state.points.has(point) === true) return;
-  throw new ReplicaNotFound(`recovery point ${point} was pruned just now: choose another`);
 }

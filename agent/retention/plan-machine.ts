@@ -1,5 +1,5 @@
 import type { Chain } from '../../replica/chain.ts';
-import { isHolding, listPins } from '../../replica/pins.ts';
+import { isHolding, readPins } from '../../replica/pins.ts';
 import { type PlannedPoint, planPrune } from '../../replica/plan-prune.ts';
 import { OpenReplica } from '../../restore/open-point.ts';
 import type { MachineConfig } from '../config/config-schema.ts';
@@ -18,9 +18,8 @@ export async function planMachine(
   signal: AbortSignal,
 ): Promise<readonly PlannedPoint[]> {
   const storeNowMs = (await repo.target.now(signal)).getTime();
-  const pinned = new Set<number>();
-  for await (const pin of listPins(repo.target, chain.machineId, signal))
-    if (isHolding(pin, storeNowMs)) pinned.add(pin.point);
+  const pins = await readPins(repo.target, chain.machineId, signal);
+  const pinned = new Set(pins.filter((pin) => isHolding(pin, storeNowMs)).map(({ point }) => point));
   return await planPrune([...chain.state.points.values()], {
     policy: machine.retention,
     nowMs: storeNowMs,

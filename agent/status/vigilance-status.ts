@@ -1,6 +1,6 @@
 import { toHex } from '../../replica/encoding.ts';
 import { lastUnflagged } from '../../replica/retained-points.ts';
-import { formatDuration, plural } from '../quantities.ts';
+import { formatDuration, minuteText, plural } from '../quantities.ts';
 import { exitCodes } from '../remedy.ts';
 import { unverifiedMs, verifiedToMs } from '../vigilance/lap.ts';
 import type { Alarm } from '../vigilance/track-record.ts';
@@ -50,10 +50,6 @@ export function trackingLine(status: MachineStatus, everyMs: number): string | n
   return time === null
     ? `tracking was not verified as a whole yet${how}`
     : `tracking verified to ${minuteText(time)}${how}`;
-}
-
-function minuteText(timeMs: number): string {
-  return new Date(timeMs).toISOString().replace('T', ' ').slice(0, 16);
 }
 
 export function vigilance(status: MachineStatus, everyMs: number): readonly Attention[] {

@@ -241,15 +241,14 @@ export const mutants: readonly Mutant[] = [
       {
         file: garbage,
         find: '  const chain = await openChain(repo, machineId, signal);',
-        replace: `  const early: Pin[] = [];
-  for await (const pin of listPins(target, machineId, signal)) early.push(pin);
+        replace: `  const early = await readPins(target, machineId, signal);
   for (let pause = 0; pause < 20; pause++) await target.now(signal);
   const chain = await openChain(repo, machineId, signal);`,
       },
       {
         file: garbage,
-        find: 'for await (const pin of listPins(target, machineId, signal)) pins.push(pin);',
-        replace: 'pins.push(...early);',
+        find: 'const pins = await readPins(target, machineId, signal);',
+        replace: 'const pins = early;',
       },
     ],
     shows: ['reader lost a segment'],
