@@ -7,6 +7,7 @@ import { pinsPrefix, putPin } from '../../replica/pins.ts';
 import { sweep } from '../../replica/sweep.ts';
 import type { Tenure } from '../../replica/tenure.ts';
 import { MemoryStore, openMemoryTarget } from '../fakes/memory-target.ts';
+import { appendEntry } from '../protocol/append-entry.ts';
 import { machineId, never, publish, SmallRepository } from '../protocol/small-repository.ts';
 
 const hourMs = 3_600_000;
@@ -128,6 +129,24 @@ describe('against an agent that lies', () => {
     await repository.append({ type: 'prune', points: points.slice(1) });
     expect(await garbage()).toEqual([]);
     expect(lie.seq).toBeGreaterThan(points[1] ?? 0);
+  });
+
+  it('a head that changes while the chain is read is an error, and nothing is deleted', async () => {
+    const points = [await publishOne(), await publishOne()];
+    await repository.append({ type: 'prune', points: points.slice(0, 1) });
+    const fork = store.copy();
+    const head = chainEntryName(machineId, 5);
+    await repository.append({ type: 'lock', generation: 1, untilMs: 0 });
+    const { repo, chain } = await repository.chain(fork);
+    await appendEntry(repo, chain, { type: 'lock', generation: 2, untilMs: 0 }, repository.otherAgent);
+    // The store is asked for its clock once the chain was read.
+    const target = openMemoryTarget(store, async ({ kind }) => {
+      if (kind === 'now') store.replace(head, fork.bytesOf(head));
+      return { kind: 'done' };
+    });
+    await expect(findGarbage(await repository.open(target), machineId, never).next()).rejects.toThrow(
+      'the entries changed while they were read',
+    );
   });
 
   it('a summary that leaves something out is an error, and nothing is deleted', async () => {

@@ -1,8 +1,7 @@
-import { existsSync, openSync, readFileSync } from 'node:fs';
-import { type FileHandle, open } from 'node:fs/promises';
+import { openSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { KeyRefused } from '../../crypto/errors.ts';
 import { rootFingerprint } from '../../crypto/root-fingerprint.ts';
 import { BlockMap } from '../../replica/block-map.ts';
@@ -16,6 +15,7 @@ import { ModelMachine } from '../fakes/model-machine.ts';
 import { filled } from '../law/guest.ts';
 import { ReplicaRig } from '../rig/replica-rig.ts';
 import { RigWorkers } from '../rig/rig-workers.ts';
+import { recordSyncs } from './recorded-syncs.ts';
 
 const mebibyte = 2 ** 20;
 const blockSize = 65_536;
@@ -83,16 +83,7 @@ describe('restoring into a file, by the threads that open', () => {
 
   it('is durable before it has its name', async () => {
     await using lab = await protectedDisk();
-    const handle = await open(lab.path.replace('restored', 'another'), 'w');
-    const prototype: FileHandle = Object.getPrototypeOf(handle);
-    await handle.close();
-    const { sync } = prototype;
-    const named: boolean[] = [];
-    using _ = vi.spyOn(prototype, 'sync').mockImplementation(async function (this: FileHandle) {
-      named.push(existsSync(lab.path));
-      await Reflect.apply(sync, this, []);
-    });
-    await lab.reader.restoreInto(lab.disk, lab.sink);
+    const named = await recordSyncs(lab.path, import.meta.filename, () => lab.reader.restoreInto(lab.disk, lab.sink));
     // The file before, its folder after.
     expect(named).toEqual([false, true]);
   });

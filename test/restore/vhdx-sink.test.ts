@@ -11,6 +11,7 @@ import { madeChain } from '../hypervisors/vhdx/made-chain.ts';
 import { contentOf } from '../hypervisors/vhdx/read-all.ts';
 import { Random } from '../random.ts';
 import { ReplicaRig } from '../rig/replica-rig.ts';
+import { recordSyncs } from './recorded-syncs.ts';
 
 const never = new AbortController().signal;
 
@@ -31,7 +32,9 @@ it('a chain of images is protected, and restored into one image that holds the s
   const options = { path, capacityBytes: made.content.length, force: false, contentName: 'x' };
   {
     await using sink = await openVhdxSink(options, never);
-    await reader.restoreInto(state, sink);
+    const named = await recordSyncs(path, import.meta.filename, () => reader.restoreInto(state, sink));
+    // Durable before it has its name: the file before, its folder after.
+    expect(named).toEqual([false, true]);
   }
   await using chain = await openChain(path, { openFile: openLocalFile, onWindows: false }, never);
   if (chain === null) throw new Error(`there is no ${path}`);
