@@ -23,9 +23,12 @@ export function privilegesFor({ tracking }: VsphereMachine, state: MachineState)
   ];
 }
 
-/** Those that the account lacks; null where the server does not tell. */
+/** On the datastores: UEFI variables are a file there. */
+export const toCaptureNvram: readonly string[] = ['Datastore.Browse', 'Datastore.FileManagement'];
+
+/** On `ref`. Those that the account lacks; null where the server does not tell. */
 export async function missingPrivileges(
-  { session, ref }: VsphereSite,
+  { session, ref }: Pick<VsphereSite, 'session' | 'ref'>,
   privileges: readonly string[],
   signal: AbortSignal,
 ): Promise<readonly string[] | null> {

@@ -1,6 +1,7 @@
 import { SourceNotFound } from '../errors.ts';
 import type { Attachment, MachineSnapshot, SnapshotOptions } from '../hypervisor.ts';
 import { captureConfiguration } from './capture-configuration.ts';
+import { captureNvram } from './capture-nvram.ts';
 import { openDatastoreReader } from './datastore/datastore-reader.ts';
 import { findDatacenter } from './datastore/find-datacenter.ts';
 import type { DiskReader, SnapshotDisk } from './disk-reader.ts';
@@ -95,7 +96,8 @@ interface Frozen {
 }
 
 /** By the snapshot's own configuration: that of the machine may have changed since. */
-async function readFrozen({ session, ref }: VsphereSite, snapshot: Reference, signal: AbortSignal): Promise<Frozen> {
+async function readFrozen(site: VsphereSite, snapshot: Reference, signal: AbortSignal): Promise<Frozen> {
+  const { session, ref } = site;
   const config = property(await readObject(session, snapshot, ['config'], signal), 'config');
   if (config === null) throw new VsphereAnswerInvalid(`${session.where} says nothing of the disks of ${snapshot.id}`);
   const devices = childrenOf(childOf(config, 'hardware'), 'device');
@@ -104,7 +106,7 @@ async function readFrozen({ session, ref }: VsphereSite, snapshot: Reference, si
   const machineGeneration = settingOf(childrenOf(config, 'extraConfig'), 'vm.genid');
   return {
     disks: disksOf(devices),
-    attachments: captureConfiguration(config, about.product, ref),
+    attachments: captureConfiguration(config, about.product, ref, await captureNvram(site, config, signal)),
     pointOf: ({ changeId, identity, capacityBytes }) =>
       changeId === null
         ? null

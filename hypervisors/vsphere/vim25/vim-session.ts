@@ -49,6 +49,7 @@ export interface ServiceContent {
   readonly sessionManager: Reference;
   readonly searchIndex: Reference;
   readonly authorizationManager: Reference | null;
+  readonly fileManager: Reference | null;
 }
 
 const callTimeoutMs = 60_000;
@@ -264,5 +265,6 @@ function readContent(content: Element, where: string): ServiceContent {
     sessionManager: needed('sessionManager'),
     searchIndex: needed('searchIndex'),
     authorizationManager: referenceOf(childOf(content, 'authorizationManager')),
+    fileManager: referenceOf(childOf(content, 'fileManager')),
   };
 }

@@ -1,4 +1,6 @@
 /** The cycle of a run at the simulated vCenter, and what can go wrong between its steps. */
+import { randomBytes } from 'node:crypto';
+import { rm, writeFile } from 'node:fs/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { ChangeTrackingLost, QuiesceUnavailable, SourceNotFound } from '../../../hypervisors/errors.ts';
 import type { BlockSource, MachineSnapshot, SnapshotOptions } from '../../../hypervisors/hypervisor.ts';
@@ -155,7 +157,10 @@ describe.skipIf(needs !== null)(`a run at vSphere${needs === null ? '' : ` (${ne
     );
   });
 
-  it('captures what vSphere says of the machine', async () => {
+  it('captures what vSphere says of the machine, and its UEFI variables', async () => {
+    const nvram = randomBytes(65_536);
+    const file = await lab.vcsim.pathOf(`[LocalDS_0] ${labMachine}/${labMachine}.nvram`);
+    await writeFile(file, nvram);
     const { attachments } = await withSnapshot(async (taken) => taken);
     const text = (name: string) =>
       new TextDecoder().decode(attachments.find((each) => each.name === name)?.bytes ?? new Uint8Array());
@@ -165,6 +170,13 @@ describe.skipIf(needs !== null)(`a run at vSphere${needs === null ? '' : ` (${ne
       hasTpm: false,
     });
     expect(text('vsphere-config.xml')).toContain('<hardware');
+    const captured = attachments.find(({ name }) => name === 'vsphere.nvram')?.bytes ?? new Uint8Array();
+    expect(nvram.equals(captured)).toBe(true);
+    await rm(file);
+    const without = await withSnapshot(async (taken) => taken);
+    const summary = without.attachments.find(({ name }) => name === 'vsphere-machine.json')?.bytes;
+    expect(JSON.parse(new TextDecoder().decode(summary)).nvram.missing).toMatch(/has none yet/);
+    expect(without.attachments).toHaveLength(2);
   });
 
   it('names what it does not find', async () => {

@@ -79,6 +79,15 @@ func (f *front) control() http.Handler {
 		f.killAt, f.killed = o.Nth, o.Pid
 		return nil, nil
 	})
+	action("set-free", func(_ []byte, o order) (any, error) {
+		for _, object := range f.model.Map().All("Datastore") {
+			if store := object.(*simulator.Datastore); store.Name == o.Name {
+				f.context().WithLock(store, func() { store.Summary.FreeSpace = o.CapacityBytes })
+			}
+		}
+		return nil, nil
+	})
+	action("path-of", func(_ []byte, o order) (any, error) { return f.path(o.Name), nil })
 	action("end-sessions", func(_ []byte, _ order) (any, error) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -250,6 +259,7 @@ func (f *front) listDisks(machine string) ([]liveDisk, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.adopt(vm, f.settings.CapacityBytes)
 	listed := []liveDisk{}
 	eachDisk(vm.Config, func(device *types.VirtualDisk, backing *types.VirtualDiskFlatVer2BackingInfo) {
 		d := f.disks[diskID(vm.Self, device.Key)]
