@@ -82,6 +82,7 @@ const remedies: Readonly<Record<string, Remedy>> = {
     'see who holds the files of the machine (another product?), and release them',
   ),
   VSPHERE_SNAPSHOT_GONE: retry('source', 'leave snapshots that are called failkit-… to failkit; run again'),
+  VSPHERE_DATASTORE_FULL: retry('source', 'make room on the datastore, or lower datastoreFreeMiBMin of the machine'),
   MACHINE_UNUSABLE: stop('source', 'do what the message says, or protect the machine in another way'),
   NBDKIT_MISSING: stop('source', 'install nbdkit and nbdkit-plugin-vddk, 1.42 or newer, on this host'),
   VDDK_MISSING: stop('source', "unpack VMware's VDDK, and name its folder as vddk.libdir"),

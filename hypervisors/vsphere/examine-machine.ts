@@ -2,6 +2,7 @@ import { fine, hopeless, type MachineFinding, worrying } from '../kvm/machine-fi
 import { closedPorts, hostsOfDisks } from './disk-hosts.ts';
 import { type MachineState, readMachine } from './machine-state.ts';
 import { missingPrivileges, privilegesFor, toCaptureNvram } from './privileges.ts';
+import { narrowDatastores } from './require-room.ts';
 import type { VimSession } from './vim25/vim-session.ts';
 import type { VsphereMachine } from './vsphere-machine.ts';
 import { chooseDisks, enterSite, machineRefusal, snapshotPrefix, type VsphereSite } from './vsphere-site.ts';
@@ -26,6 +27,7 @@ export async function examineMachine(
     ...examineDisks(machine, state),
     ...(await examinePrivileges(site, state, signal)),
     ...(await examineNvram(site, state, signal)),
+    ...(await examineRoom(site, state, signal)),
     ...(await examineHosts(session, state, signal)),
   ];
   return { findings, disks: chosen };
@@ -111,6 +113,20 @@ async function examineNvram(
     ];
   }
   return [];
+}
+
+async function examineRoom(
+  site: VsphereSite,
+  state: MachineState,
+  signal: AbortSignal,
+): Promise<readonly MachineFinding[]> {
+  const narrow = await narrowDatastores(site, state, signal);
+  return narrow.map(({ name, freeBytes }) =>
+    hopeless(
+      `datastore ${name} has ${freeBytes} bytes left, and no snapshot is taken below ${site.machine.datastoreFreeBytesMin}`,
+      'make room on it, or lower datastoreFreeMiBMin',
+    ),
+  );
 }
 
 async function examineHosts(

@@ -100,3 +100,8 @@ export class ConfigurationUnusable extends Error {
   readonly code = 'CONFIGURATION_UNUSABLE';
   override readonly name = 'ConfigurationUnusable';
 }
+/** A datastore of the machine has so little room left that no snapshot is taken: it would grow there. */
+export class VsphereDatastoreFull extends Error {
+  readonly code = 'VSPHERE_DATASTORE_FULL';
+  override readonly name = 'VsphereDatastoreFull';
+}

@@ -168,7 +168,7 @@ function diskContent(disk: NewMachine['disks'][number], device: Element, key: nu
     tag('key', String(key)),
     typedTag('backing', 'VirtualDiskFlatVer2BackingInfo', [tag('fileName', disk.file), tag('diskMode', 'persistent')]),
     ...copied(device, 'controllerKey', 'unitNumber'),
-    tag('capacityInKB', String(Math.ceil(disk.capacityBytes / 1024))),
+    tag('capacityInKB', String(Math.floor(disk.capacityBytes / 1024))),
     tag('capacityInBytes', String(disk.capacityBytes)),
   ];
 }

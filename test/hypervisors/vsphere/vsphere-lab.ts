@@ -41,6 +41,7 @@ export async function openVsphereLab(options: VcsimOptions = {}): Promise<Vspher
     disks,
     machine: (changed: Partial<VsphereMachine> = {}): VsphereMachine => ({
       ...{ name: 'web', server, at: { path: labPath }, excludedDisks: [], tracking: 'enable', reads: 'vddk' },
+      datastoreFreeBytesMin: 0,
       tag: randomBytes(4).toString('hex'),
       ...changed,
     }),
