@@ -93,6 +93,38 @@ describe.skipIf(needs !== null)(`vCenter at the command line${needs === null ? '
     expect(await narrowed('--pool', machines[0]?.pool ?? '')).toBe(1);
   });
 
+  it('lists those with a tag, by its name or with its category', async () => {
+    await vcsim.tag(machine, 'tier', 'gold');
+    await vcsim.tag('DC0_C0_RP0_VM0', 'owner', 'sales');
+    const tagged = async (tag: string) =>
+      (
+        JSON.parse((await failkit(['machines', '--json', '--tag', tag])).stdout) as {
+          machines: { name: string; tags: string[] }[];
+        }
+      ).machines.map(({ name, tags }) => [name, tags]);
+    expect(await tagged('gold')).toEqual([[machine, ['tier/gold']]]);
+    expect(await tagged('tier/gold')).toEqual([[machine, ['tier/gold']]]);
+    expect(await tagged('owner/sales')).toEqual([['DC0_C0_RP0_VM0', ['owner/sales']]]);
+    expect(await tagged('owner/gold')).toEqual([]);
+    const refused = await failkit(['machines', '--tag', 'gold'], { user: 'nobody@vsphere.local' });
+    expect([refused.exitCode, refused.stderr]).toEqual([
+      3,
+      expect.stringContaining('does not let nobody@vsphere.local in'),
+    ]);
+  });
+
+  it('is told by doctor which privileges the account lacks', async () => {
+    await vcsim.behave({ lacking: ['VirtualMachine.State.RemoveSnapshot', 'VirtualMachine.Config.ChangeTracking'] });
+    const { find } = await doctor();
+    expect(find('machine web')).toMatchObject({
+      outcome: 'failed',
+      what: expect.stringContaining(
+        'the account lacks VirtualMachine.State.RemoveSnapshot, VirtualMachine.Config.ChangeTracking',
+      ),
+    });
+    await vcsim.behave({});
+  });
+
   it('shows the same as a table, of which a narrow terminal sees the most important part', async () => {
     const wide = stripVTControlCharacters((await failkit(['machines'], {}, 200)).stdout);
     expect(wide).toMatch(/machine +instance UUID +protected as +power +tracking +disks/);

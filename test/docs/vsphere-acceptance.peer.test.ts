@@ -16,7 +16,7 @@ describe.skipIf(needs !== null)(`the acceptance script for vSphere${needs === nu
   beforeAll(async () => {
     site = await openVsphereSite(4 * 2 ** 20);
     // Slow enough that it can be killed in the middle.
-    await site.vddk.set({ ...standInFor(site.vcsim), 'read-latency-us': 200_000 });
+    await site.vddk.set({ ...standInFor(site.vcsim), 'read-latency-us': 100_000 });
     for (const { live, capacityBytes } of await site.vcsim.disks(site.machine))
       await writeFile(live, Buffer.alloc(capacityBytes, 7));
   });
@@ -49,6 +49,7 @@ describe.skipIf(needs !== null)(`the acceptance script for vSphere${needs === nu
 
   it('fails where tracking leaves something out', async () => {
     await site.vcsim.behave({ omittedAreas: 1 });
+    await site.vddk.set(standInFor(site.vcsim));
     const writing = setInterval(() => void scribble(), 20);
     const { code, report } = await run('--syncs', '0').finally(() => clearInterval(writing));
     expect([code, report]).toEqual([1, expect.stringMatching(/tracking told the truth \| FAILED/)]);

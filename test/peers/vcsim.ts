@@ -61,6 +61,8 @@ export interface VcsimBehaviour {
   readonly taskDelayMs?: number;
   /** Asked to quiesce, it does not, and says nothing. */
   readonly toolsMissing?: boolean;
+  /** Privileges that the account does not have. */
+  readonly lacking?: readonly string[];
   /** Removed snapshots leave their files behind. */
   readonly needsConsolidation?: boolean;
 }
@@ -100,6 +102,8 @@ export interface Vcsim extends AsyncDisposable {
   killAt(pid: number, nth: number): Promise<void>;
   /** What a datastore says it has left. */
   setFree(datastore: string, bytes: number): Promise<void>;
+  /** Of a new category. */
+  tag(machine: string, category: string, name: string): Promise<void>;
   /** Where `[datastore] folder/name` lies on this host. */
   pathOf(file: string): Promise<string>;
   /** As if they had been idle for too long. */
@@ -153,6 +157,7 @@ export async function startVcsim(options: VcsimOptions = {}): Promise<Vcsim> {
     heal: () => order('heal'),
     killAt: (pid, nth) => order('kill-at', { pid, nth }),
     setFree: (datastore, bytes) => order('set-free', { name: datastore, capacityBytes: bytes }),
+    tag: (machine, category, name) => order('tag', { machine, category, name }),
     pathOf: (file) => order('path-of', { name: file }),
     endSessions: () => order('end-sessions'),
     restart: (downMs) => order('restart', { downMs }),

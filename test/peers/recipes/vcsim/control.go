@@ -22,6 +22,7 @@ type order struct {
 	Machine       string `json:"machine"`
 	Disk          int32  `json:"disk"`
 	Name          string `json:"name"`
+	Category      string `json:"category"`
 	CapacityBytes int64  `json:"capacityBytes"`
 	DownMs        int64  `json:"downMs"`
 	Pid           int    `json:"pid"`
@@ -86,6 +87,13 @@ func (f *front) control() http.Handler {
 			}
 		}
 		return nil, nil
+	})
+	action("tag", func(_ []byte, o order) (any, error) {
+		vm, err := f.machineNamed(o.Machine)
+		if err != nil {
+			return nil, err
+		}
+		return nil, f.tag(vm.Self, o.Category, o.Name)
 	})
 	action("path-of", func(_ []byte, o order) (any, error) { return f.path(o.Name), nil })
 	action("end-sessions", func(_ []byte, _ order) (any, error) {

@@ -56,6 +56,8 @@ type behaviour struct {
 	TaskDelayMs int `json:"taskDelayMs"`
 	// ToolsMissing: quiesce is asked for, and silently not done.
 	ToolsMissing bool `json:"toolsMissing"`
+	// Lacking: privileges that the account does not have.
+	Lacking []string `json:"lacking"`
 	// NeedsConsolidation: a removed snapshot leaves its files behind.
 	NeedsConsolidation bool `json:"needsConsolidation"`
 }
@@ -177,6 +179,8 @@ func (f *front) answer(w http.ResponseWriter, r *http.Request, method *simulator
 			setConsolidationNeeded(f.machine(request.This), false)
 			return nil, nil
 		})
+	case *types.HasPrivilegeOnEntities:
+		f.privileges(w, request)
 	case *types.Login:
 		recorded := httptest.NewRecorder()
 		f.inner.ServeHTTP(recorded, r)
@@ -185,6 +189,21 @@ func (f *front) answer(w http.ResponseWriter, r *http.Request, method *simulator
 	default:
 		f.inner.ServeHTTP(w, r)
 	}
+}
+
+func (f *front) privileges(w http.ResponseWriter, r *types.HasPrivilegeOnEntities) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var answer bytes.Buffer
+	for _, entity := range r.Entity {
+		fmt.Fprintf(&answer, `<returnval><entity type="%s">%s</entity>`, entity.Type, entity.Value)
+		for _, id := range r.PrivId {
+			granted := !slices.Contains(f.behaviour.Lacking, id)
+			fmt.Fprintf(&answer, "<privAvailability><privId>%s</privId><isGranted>%t</isGranted></privAvailability>", id, granted)
+		}
+		answer.WriteString("</returnval>")
+	}
+	writeEnvelope(w, http.StatusOK, `<HasPrivilegeOnEntitiesResponse xmlns="urn:vim25">`+answer.String()+`</HasPrivilegeOnEntitiesResponse>`)
 }
 
 // noteSession keeps the cookie, and writes it as a vCenter does, in quotes.
