@@ -113,6 +113,13 @@ describe.skipIf(needs !== null)(`vCenter at the command line${needs === null ? '
     ]);
   });
 
+  it('is told by doctor whose clock is off', async () => {
+    await vcsim.behave({ clockAheadMs: 3_600_000 });
+    const found = (await doctor()).find('source site-a');
+    expect(found).toMatchObject({ outcome: 'warning', what: /its clock is .* ahead of this host's/ });
+    await vcsim.behave({});
+  });
+
   it('is told by doctor which privileges the account lacks', async () => {
     await vcsim.behave({ lacking: ['VirtualMachine.State.RemoveSnapshot', 'VirtualMachine.Config.ChangeTracking'] });
     const { find } = await doctor();

@@ -61,6 +61,8 @@ export interface VcsimBehaviour {
   readonly taskDelayMs?: number;
   /** Asked to quiesce, it does not, and says nothing. */
   readonly toolsMissing?: boolean;
+  /** Of the time that the server says it is. */
+  readonly clockAheadMs?: number;
   /** Privileges that the account does not have. */
   readonly lacking?: readonly string[];
   /** Removed snapshots leave their files behind. */

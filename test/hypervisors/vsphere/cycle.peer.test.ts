@@ -175,6 +175,20 @@ describe.skipIf(needs !== null)(`a run at vSphere${needs === null ? '' : ` (${ne
     expect(readersOf(many)).toBe(openDisksMax);
   });
 
+  it.each(['vddk', 'datastore'] as const)('goes the whole way at a single ESXi host, too (%s)', async (reads) => {
+    await using esx = await openVsphereLab({ esx: true });
+    const content = await esx.content();
+    await using connection = connectVsphere([esx.machine({ reads })]);
+    await using taken = await connection.snapshot({ name: 'web' }, options, never);
+    expect(taken.disks.map(({ label }) => label)).toEqual([...content.keys()]);
+    for (const disk of taken.disks) {
+      expect(disk.referencePoint).not.toBeNull();
+      const bytes = new Uint8Array(disk.capacityBytes);
+      await disk.read(0, bytes, never);
+      expect(Buffer.compare(bytes, content.get(disk.label) ?? new Uint8Array())).toBe(0);
+    }
+  });
+
   it('takes no snapshot where a datastore is nearly full', async () => {
     await lab.vcsim.setFree('LocalDS_0', 2 ** 30);
     const machine = lab.machine({ datastoreFreeBytesMin: 2 ** 30 + 1 });

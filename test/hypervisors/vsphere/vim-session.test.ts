@@ -52,6 +52,7 @@ interface Changed {
   readonly trust?: Partial<ServerTrust>;
   readonly answerBytesMax?: number;
   readonly password?: string;
+  readonly keepAliveMs?: number;
 }
 
 function open(changed: Changed = {}): VimSession {
@@ -60,6 +61,7 @@ function open(changed: Changed = {}): VimSession {
   return new VimSession({
     ...{ address: { host: '127.0.0.1', port }, trust, proxy: null, user: 'VSPHERE.LOCAL\\agent' },
     password: { reveal: () => changed.password ?? password },
+    ...(changed.keepAliveMs !== undefined && { keepAliveMs: changed.keepAliveMs }),
     ...(changed.answerBytesMax !== undefined && { answerBytesMax: changed.answerBytesMax }),
   });
 }
@@ -80,6 +82,17 @@ describe('a session', () => {
     const calls = vim.asked.filter(({ method }) => ['CurrentTime', 'Logout'].includes(method));
     expect(calls.map((call) => call.cookie)).toEqual([cookie, cookie, cookie, cookie]);
     expect(calls[0]?.action).toBe('"urn:vim25/8.0.3.0"');
+  });
+
+  it('is kept alive between two calls, and no longer than it is open', async () => {
+    const session = open({ keepAliveMs: 10 });
+    await session.cookie(never);
+    await expect.poll(() => methods().filter((method) => method === 'CurrentTime').length).toBeGreaterThan(2);
+    expect(vim.asked.at(-1)?.cookie).toBe(cookie);
+    await session[Symbol.asyncDispose]();
+    vim.reset();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(methods()).toEqual([]);
   });
 
   it('logs in once more when the server forgot it, however many calls hear of that', async () => {

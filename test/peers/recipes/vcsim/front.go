@@ -56,6 +56,8 @@ type behaviour struct {
 	TaskDelayMs int `json:"taskDelayMs"`
 	// ToolsMissing: quiesce is asked for, and silently not done.
 	ToolsMissing bool `json:"toolsMissing"`
+	// ClockAheadMs of the time that the server says it is.
+	ClockAheadMs int64 `json:"clockAheadMs"`
 	// Lacking: privileges that the account does not have.
 	Lacking []string `json:"lacking"`
 	// NeedsConsolidation: a removed snapshot leaves its files behind.
@@ -179,6 +181,10 @@ func (f *front) answer(w http.ResponseWriter, r *http.Request, method *simulator
 			setConsolidationNeeded(f.machine(request.This), false)
 			return nil, nil
 		})
+	case *types.CurrentTime:
+		ahead := time.Now().Add(time.Duration(f.behaviour.ClockAheadMs) * time.Millisecond)
+		writeEnvelope(w, http.StatusOK, fmt.Sprintf(`<CurrentTimeResponse xmlns="urn:vim25"><returnval>%s</returnval></CurrentTimeResponse>`,
+			ahead.UTC().Format(time.RFC3339Nano)))
 	case *types.HasPrivilegeOnEntities:
 		f.privileges(w, request)
 	case *types.Login:
