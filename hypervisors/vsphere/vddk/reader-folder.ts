@@ -6,12 +6,12 @@ import { join } from 'node:path';
 export async function makeReaderFolder(): Promise<string> {
   const names = await readdir(tmpdir()).catch(() => []);
   for (const name of names) {
-    const pid = Number(/^failkit-vddk-(\d+)-\w{6}$/.exec(name)?.[1] ?? Number.NaN);
+    const pid = Number(/^failkit-nbdkit-(\d+)-\w{6}$/.exec(name)?.[1] ?? Number.NaN);
     // That of another user can't be removed, and is not ours to remove.
     if (Number.isInteger(pid) && !isRunning(pid))
       await rm(join(tmpdir(), name), { recursive: true, force: true }).catch(() => undefined);
   }
-  return await mkdtemp(join(tmpdir(), `failkit-vddk-${process.pid}-`));
+  return await mkdtemp(join(tmpdir(), `failkit-nbdkit-${process.pid}-`));
 }
 
 function isRunning(pid: number): boolean {
