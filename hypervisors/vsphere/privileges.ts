@@ -15,6 +15,14 @@ const always = [
 const toTrack = 'VirtualMachine.Config.ChangeTracking';
 const toDecrypt = 'Cryptographer.Access';
 
+/** What whoever creates a restored machine must be allowed to do, and on what; docs/operations/vsphere-restore.md makes a role of it. */
+export const toCreate = {
+  folder: ['VirtualMachine.Inventory.Create', 'VirtualMachine.Config.AddExistingDisk'],
+  pool: ['Resource.AssignVMToPool'],
+  datastore: ['Datastore.AllocateSpace', 'Datastore.Browse', 'Datastore.FileManagement'],
+  network: ['Network.Assign'],
+} as const;
+
 export function privilegesFor({ tracking }: VsphereMachine, state: MachineState): readonly string[] {
   return [
     ...always,

@@ -28,7 +28,12 @@ export interface VspherePlace {
 
 export type NetworkPlace =
   | { readonly kind: 'standard'; readonly name: string; readonly ref: Reference }
-  | { readonly kind: 'distributed'; readonly switchUuid: string; readonly portgroupKey: string };
+  | {
+      readonly kind: 'distributed';
+      readonly switchUuid: string;
+      readonly portgroupKey: string;
+      readonly ref: Reference;
+    };
 
 const placePaths = ['name', 'parent'];
 const paths = {
@@ -171,5 +176,5 @@ async function networkOf(
   const [portgroupKey, switchUuid] = [textOf(property(group, 'key')), textOf(uuid)];
   if (portgroupKey === null || switchUuid === null)
     throw new VspherePlaceInvalid(`${session.where} does not tell which switch network ${asked} is of`);
-  return { kind: 'distributed', switchUuid, portgroupKey };
+  return { kind: 'distributed', switchUuid, portgroupKey, ref };
 }

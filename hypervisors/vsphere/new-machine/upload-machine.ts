@@ -3,6 +3,7 @@ import { DatastoreUnwritable } from '../datastore/datastore-errors.ts';
 import { beside, type DatastoreFile, folderPath, nameOf } from '../datastore/datastore-file.ts';
 import { writeDescriptor } from '../datastore/disk-descriptor.ts';
 import { FolderClient } from '../datastore/folder-client.ts';
+import { missingPrivileges, toCreate } from '../privileges.ts';
 import { property, readObject } from '../vim25/properties.ts';
 import {
   booleanTag,
@@ -19,6 +20,7 @@ import type { VimSession } from '../vim25/vim-session.ts';
 import {
   isFault,
   VsphereAnswerInvalid,
+  VsphereDenied,
   VsphereNameTaken,
   VspherePlaceInvalid,
   VsphereTimedOut,
@@ -82,7 +84,7 @@ export class MachineUpload implements Disposable {
     this.#files = new FolderClient(session, server);
   }
 
-  /** Before anything is restored. Throws VsphereNameTaken, DatastoreUnwritable, ConfigurationUnusable. */
+  /** Before anything is restored. Throws VsphereNameTaken, VsphereDenied, DatastoreUnwritable, ConfigurationUnusable. */
   async check(signal: AbortSignal): Promise<void> {
     const { name } = this.#machine;
     this.#spec();
@@ -93,6 +95,7 @@ export class MachineUpload implements Disposable {
       throw new VsphereNameTaken(
         `${nameOf(this.#vmx)} is there: this point was restored there before. Register it, remove its folder, or choose another --name`,
       );
+    await this.#requirePrivileges(signal);
     await this.#requireSpace(signal);
   }
 
@@ -161,6 +164,23 @@ export class MachineUpload implements Disposable {
     const parameters = [referenceTag('entity', this.#place.folder), tag('name', this.#machine.name)];
     const response = await this.#session.call('FindChild', searchIndex, parameters, signal, { repeatable: true });
     return referenceOf(childOf(response, 'returnval'));
+  }
+
+  /** A server that does not tell what the account may do is asked to do it. */
+  async #requirePrivileges(signal: AbortSignal): Promise<void> {
+    const { folder, pool, datastore, network } = this.#place;
+    const wanted: readonly (readonly [string, Reference | null, readonly string[]])[] = [
+      ['the folder', folder, toCreate.folder],
+      ['the resource pool', pool, toCreate.pool],
+      [`datastore ${datastore.name}`, datastore.ref, toCreate.datastore],
+      ['the network', network?.ref ?? null, toCreate.network],
+    ];
+    for (const [what, ref, privileges] of wanted) {
+      if (ref === null) continue;
+      const missing = (await missingPrivileges({ session: this.#session, ref }, privileges, signal)) ?? [];
+      if (missing.length > 0)
+        throw new VsphereDenied(`${this.#session.where}: on ${what} the account lacks ${missing.join(', ')}`);
+    }
   }
 
   async #requireSpace(signal: AbortSignal): Promise<void> {

@@ -94,7 +94,12 @@ describe('the machine that a point becomes', () => {
 
   it('has its network cards in their slots where it is connected, with addresses of their own', () => {
     const card = `<device xsi:type="VirtualVmxnet3"><key>4000</key>${slot(192)}<macAddress>00:50:56:aa:bb:cc</macAddress></device>`;
-    const network = { kind: 'distributed', switchUuid: '50 0a', portgroupKey: 'dvportgroup-9' } as const;
+    const network = {
+      kind: 'distributed',
+      switchUuid: '50 0a',
+      portgroupKey: 'dvportgroup-9',
+      ref: { type: 'Network', id: 'n' },
+    } as const;
     const { spec } = specOf(captured(card), machine([], { network }));
     expect(spec).toMatch(
       /VirtualVmxnet3.*<switchUuid>50 0a<.*<portgroupKey>dvportgroup-9<.*<connectable>.*<pciSlotNumber>192<.*<addressType>generated</,

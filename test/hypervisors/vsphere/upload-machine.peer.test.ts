@@ -30,16 +30,39 @@ describe.skipIf(needs !== null)(`a machine that is created${needs === null ? '' 
     const place = await findPlace(session, anywhere, never);
     using upload = new MachineUpload(session, lab.server, place, machine);
     await upload.check(never);
+    let reads = 0;
     const read: ReadDisk = async (label, offset, into) => {
+      reads++;
+      // The login ends, and later the server restarts, while a disk is sent.
+      if (reads === 1) await lab.vcsim.endSessions();
+      if (reads === 2) await lab.vcsim.restart(300);
       into.set(content.get(label)?.subarray(offset, offset + into.length) ?? []);
     };
     const { file } = await upload.upload(read, () => undefined, never);
+    expect(reads).toBeGreaterThan(2);
     expect(file).toBe('[LocalDS_0] again-0badc0de/again.vmx');
     const disks = await lab.vcsim.disks('again');
     expect(disks.map(({ label }) => label)).toEqual([...content.keys()]);
     for (const { label, live } of disks)
       expect(Buffer.compare(await readFile(live), content.get(label) ?? new Uint8Array())).toBe(0);
     await expect(upload.check(never)).rejects.toThrow(/has a machine again there already/);
+  });
+
+  it('is not begun by an account that may not finish it', async () => {
+    await using lab = await openVsphereLab({ esx: true });
+    const machine = { ...(await captured(lab)), name: 'again', contentName: '0badc0de' };
+    await using session = openVimSession(lab.server);
+    using upload = new MachineUpload(session, lab.server, await findPlace(session, anywhere, never), machine);
+    for (const [privilege, on] of [
+      ['VirtualMachine.Inventory.Create', 'the folder'],
+      ['Resource.AssignVMToPool', 'the resource pool'],
+      ['Datastore.FileManagement', 'datastore LocalDS_0'],
+    ] as const) {
+      await lab.vcsim.behave({ lacking: [privilege] });
+      await expect(upload.check(never)).rejects.toThrow(`on ${on} the account lacks ${privilege}`);
+    }
+    await lab.vcsim.behave({});
+    await upload.check(never);
   });
 
   it('goes nowhere by itself where there are several places', async () => {

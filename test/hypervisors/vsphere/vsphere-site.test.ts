@@ -34,7 +34,7 @@ it('disks that are excluded and those that vSphere leaves out are told apart', (
     ...{ label, key: 1, capacityBytes: 1, file: '[ds] d.vmdk', identity: null, changeId: null, encrypted: false },
     refusal,
   });
-  const machine = { excludedDisks: ['scsi0:1'] } as Parameters<typeof chooseDisks>[0];
+  const machine = { excludedDisks: ['scsi0:1'] };
   const disks = [disk('scsi0:0', null), disk('scsi0:1', null), disk('scsi0:2', 'it is independent')];
   const { chosen, excluded } = chooseDisks(machine, disks);
   expect(chosen.map(({ label }) => label)).toEqual(['scsi0:0']);
