@@ -104,6 +104,8 @@ export interface Vcsim extends AsyncDisposable {
   killAt(pid: number, nth: number): Promise<void>;
   /** What a datastore says it has left. */
   setFree(datastore: string, bytes: number): Promise<void>;
+  /** `VMFS`, `NFS`, `vsan`, … */
+  setKind(datastore: string, kind: string): Promise<void>;
   /** Of a new category. */
   tag(machine: string, category: string, name: string): Promise<void>;
   /** Where `[datastore] folder/name` lies on this host. */
@@ -158,7 +160,8 @@ export async function startVcsim(options: VcsimOptions = {}): Promise<Vcsim> {
     hurt: (rule) => order('hurt', rule),
     heal: () => order('heal'),
     killAt: (pid, nth) => order('kill-at', { pid, nth }),
-    setFree: (datastore, bytes) => order('set-free', { name: datastore, capacityBytes: bytes }),
+    setFree: (datastore, bytes) => order('set-datastore', { name: datastore, capacityBytes: bytes }),
+    setKind: (datastore, kind) => order('set-datastore', { name: datastore, category: kind }),
     tag: (machine, category, name) => order('tag', { machine, category, name }),
     pathOf: (file) => order('path-of', { name: file }),
     endSessions: () => order('end-sessions'),

@@ -45,8 +45,8 @@ const paths = {
   Datastore: [...placePaths, 'summary', 'host'],
   Network: placePaths,
 };
-/** Files are put on these as they are; the others keep objects, of which no flat file can be made. */
-const fileSystems = ['VMFS', 'VFFS', 'NFS', 'NFS41', 'OTHER', 'cifs', 'LOCAL'];
+/** These keep objects, of which no flat file can be made. */
+const objectStores = ['vsan', 'vsanD', 'VVOL', 'PMEM'];
 const namesShownMax = 10;
 
 /** Throws VspherePlaceInvalid, which says what there is instead. */
@@ -129,7 +129,7 @@ function usable(where: string, datastore: ManagedObject): VspherePlace['datastor
   const refuse = (why: string): VspherePlaceInvalid => new VspherePlaceInvalid(`${where}: datastore ${name} ${why}`);
   if (booleanOf(childOf(summary, 'accessible')) === false) throw refuse("can't be reached by any host");
   if (!['normal', null].includes(childText(summary, 'maintenanceMode'))) throw refuse('is in maintenance');
-  if (!fileSystems.some((each) => each.toLowerCase() === type.toLowerCase()))
+  if (objectStores.includes(type))
     throw refuse(
       `is of the kind ${type}, which takes no flat files: name one of VMFS or NFS, and move the machine later`,
     );

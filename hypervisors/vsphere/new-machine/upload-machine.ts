@@ -65,7 +65,7 @@ export interface UploadedMachine {
 }
 
 const sectorBytes = 512;
-const pieceBytes = 4 * 1024 * 1024;
+const pieceBytes = 256 * 1024;
 const descriptorBytesMax = 64 * 1024;
 const createTimeoutMs = 30 * 60 * 1000;
 /** Of the configuration, the log and the swap file's entry; what the swap file itself takes is needed at the start. */

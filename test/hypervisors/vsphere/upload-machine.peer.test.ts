@@ -74,6 +74,10 @@ describe.skipIf(needs !== null)(`a machine that is created${needs === null ? '' 
     );
     await expect(finding({ pool: 'Resources' })).rejects.toThrow(/more than one resource pool Resources/);
     const place = await finding({ datastore: 'DC0/datastore/LocalDS_0', pool: 'DC0_H0/Resources', folder: 'DC0/vm' });
+    await lab.vcsim.setKind('LocalDS_0', 'vsan');
+    await expect(finding({ pool: 'DC0_H0/Resources' })).rejects.toThrow(
+      /is of the kind vsan, which takes no flat files/,
+    );
     expect([place.datacenterPath, place.network, place.datastore.name]).toEqual(['DC0', null, 'LocalDS_0']);
   });
 });

@@ -80,10 +80,17 @@ func (f *front) control() http.Handler {
 		f.killAt, f.killed = o.Nth, o.Pid
 		return nil, nil
 	})
-	action("set-free", func(_ []byte, o order) (any, error) {
+	action("set-datastore", func(_ []byte, o order) (any, error) {
 		for _, object := range f.model.Map().All("Datastore") {
 			if store := object.(*simulator.Datastore); store.Name == o.Name {
-				f.context().WithLock(store, func() { store.Summary.FreeSpace = o.CapacityBytes })
+				f.context().WithLock(store, func() {
+					if o.CapacityBytes > 0 {
+						store.Summary.FreeSpace = o.CapacityBytes
+					}
+					if o.Category != "" {
+						store.Summary.Type = o.Category
+					}
+				})
 			}
 		}
 		return nil, nil
