@@ -3,7 +3,7 @@
 // It changes nothing but that machine's tracking and snapshots; with --datastore it also creates a machine beside it.
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { createReadStream, readdirSync, readFileSync } from 'node:fs';
+import { createReadStream, existsSync, readdirSync, readFileSync } from 'node:fs';
 import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline/promises';
@@ -174,17 +174,19 @@ async function checkSecrets() {
   const password = (await readFile(options['password-file'], 'utf8')).trim();
   const { ended } = start('resync', 'web');
   let [over, looks] = [false, 0];
+  const seen = new Set();
   void ended.then(() => {
     over = true;
   });
   while (!over) {
     for (const pid of readdirSync('/proc').filter((entry) => /^\d+$/.test(entry)))
       for (const file of ['cmdline', 'environ'])
-        require(!toldBy(pid, file).includes(password), `the password stands in /proc/${pid}/${file}`);
+        if (toldBy(pid, file).includes(password)) seen.add(`/proc/${pid}/${file}`);
     looks++;
     await sleep(20);
   }
   require((await ended).code === 0, 'the run failed');
+  require(seen.size === 0, `the password stood in ${[...seen].join(', ')}`);
   return `looked ${looks} times at the command lines and environments of this host`;
 }
 
@@ -283,14 +285,26 @@ async function becomeStill() {
   asked.close();
 }
 
+/** Only what this script made is removed. */
+async function emptied() {
+  const mark = join(work, '.failkit-acceptance');
+  if (existsSync(work) && !existsSync(mark) && (await readdir(work)).length > 0) return false;
+  await rm(work, { recursive: true, force: true });
+  await mkdir(work, { recursive: true, mode: 0o700 });
+  await writeFile(mark, '');
+  return true;
+}
+
 async function main() {
   const needed = ['server', 'user', 'password-file', 'machine'].filter((name) => !options[name]);
   if (needed.length > 0 || !(options.thumbprint || options['ca-file'])) {
     process.stderr.write(`${usage}\n`);
     return 2;
   }
-  await rm(work, { recursive: true, force: true });
-  await mkdir(work, { recursive: true, mode: 0o700 });
+  if (!(await emptied())) {
+    process.stderr.write(`${work} is there, and this script did not make it: name another --work\n`);
+    return 2;
+  }
   await configure();
   facts.push((await failkit('--version')).trim());
   await step('vCenter, hosts, privileges and VDDK are as they should be (doctor)', checkDoctor);
