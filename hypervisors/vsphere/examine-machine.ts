@@ -116,14 +116,14 @@ async function examineNvram(
 }
 
 async function examineRoom(
-  site: VsphereSite,
+  { session, machine }: VsphereSite,
   state: MachineState,
   signal: AbortSignal,
 ): Promise<readonly MachineFinding[]> {
-  const narrow = await narrowDatastores(site, state, signal);
+  const narrow = await narrowDatastores(session, state, machine.datastoreFreeBytesMin, signal);
   return narrow.map(({ name, freeBytes }) =>
     hopeless(
-      `datastore ${name} has ${freeBytes} bytes left, and no snapshot is taken below ${site.machine.datastoreFreeBytesMin}`,
+      `datastore ${name} has ${freeBytes} bytes left, and no snapshot is taken below ${machine.datastoreFreeBytesMin}`,
       'make room on it, or lower datastoreFreeMiBMin',
     ),
   );

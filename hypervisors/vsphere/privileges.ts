@@ -1,6 +1,7 @@
 import type { MachineState } from './machine-state.ts';
 import { property, readObject } from './vim25/properties.ts';
 import { booleanOf, childOf, childrenOf, childText, referenceTag, tag } from './vim25/soap-xml.ts';
+import { VsphereDenied } from './vsphere-errors.ts';
 import type { VsphereMachine } from './vsphere-machine.ts';
 import type { VsphereSite } from './vsphere-site.ts';
 
@@ -49,8 +50,12 @@ export async function missingPrivileges(
     tag('sessionId', key),
     ...privileges.map((privilege) => tag('privId', privilege)),
   ];
-  const response = await session.call('HasPrivilegeOnEntities', authorizationManager, parameters, signal, {
-    repeatable: true,
+  const options = { repeatable: true };
+  const asked = session.call('HasPrivilegeOnEntities', authorizationManager, parameters, signal, options);
+  const response = await asked.catch((error: unknown) => {
+    // On what it may not even see, it may nothing.
+    if (error instanceof VsphereDenied) return null;
+    throw error;
   });
   const answers = childrenOf(childOf(response, 'returnval'), 'privAvailability');
   const granted = answers.filter((each) => booleanOf(childOf(each, 'isGranted')) === true);
