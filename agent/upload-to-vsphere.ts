@@ -1,7 +1,7 @@
 import { sha256 } from '../crypto/suite.ts';
 import { machineConfigurationName, nvramName } from '../hypervisors/vsphere/capture-configuration.ts';
 import { findPlace } from '../hypervisors/vsphere/new-machine/find-place.ts';
-import { MachineUpload } from '../hypervisors/vsphere/new-machine/upload-machine.ts';
+import { MachineUpload, type ReadDisk } from '../hypervisors/vsphere/new-machine/upload-machine.ts';
 import { parseSoapXml } from '../hypervisors/vsphere/vim25/soap-xml.ts';
 import { openVimSession } from '../hypervisors/vsphere/vsphere-machine.ts';
 import { toHex } from '../replica/encoding.ts';
@@ -43,6 +43,7 @@ interface From {
 
 /** vSphere names no machine with more. */
 const nameCharsMax = 80;
+const noteEveryMs = 30_000;
 
 /** Everything that can be known before anything is restored. Null where nothing of this was asked for. */
 export async function planUpload(
@@ -65,10 +66,7 @@ export async function planUpload(
   const held = opening.move();
   return {
     async upload(outputs, uploadSignal) {
-      const sinks = new Map(outputs.map(({ disk, sink }) => [disk.label, sink]));
-      const read = async (label: string, offset: number, into: Uint8Array, either: AbortSignal): Promise<void> => {
-        await sinks.get(label)?.read(offset, into, either);
-      };
+      const read = readerOf(outputs, context);
       const onDisk = (label: string): void => context.output.note(`uploading ${label} to datastore ${datastore}`);
       const { file, leftOut, uploadedBytes, keptBytes } = await planned.upload(read, onDisk, uploadSignal);
       const kept = keptBytes === 0 ? '' : `, ${formatBytes(keptBytes)} were there from an earlier try`;
@@ -78,6 +76,20 @@ export async function planUpload(
       ];
     },
     [Symbol.asyncDispose]: () => held.disposeAsync(),
+  };
+}
+
+/** Says from time to time how far it came. */
+function readerOf(outputs: readonly RestoredOutput[], { output }: CommandContext): ReadDisk {
+  let toldAt = performance.now();
+  return async (label, offset, into, signal) => {
+    const found = outputs.find(({ disk }) => disk.label === label);
+    if (found === undefined) throw new RangeError(`disk ${label} was not restored`);
+    if (performance.now() - toldAt > noteEveryMs) {
+      toldAt = performance.now();
+      output.note(`uploading ${label}: ${formatBytes(offset)} of ${formatBytes(found.disk.capacityBytes)}`);
+    }
+    await found.sink.read(offset, into, signal);
   };
 }
 
