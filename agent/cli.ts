@@ -8,6 +8,7 @@ import { register as registerDoctor } from './commands/doctor.ts';
 import { register as registerDrill } from './commands/drill.ts';
 import { register as registerDu } from './commands/du.ts';
 import { register as registerInit } from './commands/init.ts';
+import { register as registerKeys } from './commands/keys.ts';
 import { register as registerMachines } from './commands/machines.ts';
 import { register as registerPin } from './commands/pin.ts';
 import { register as registerPoints } from './commands/points.ts';
@@ -48,6 +49,7 @@ const commands: readonly RegisterCommand[] = [
   registerSweep,
   registerDu,
   registerRoot,
+  registerKeys,
   registerCache,
   registerConfig,
   registerDoctor,
@@ -118,6 +120,7 @@ function contextFor(options: GlobalOptions, host: Host, output: Output): Command
     configFile: file,
     config,
     reloadConfig: load,
+    otherConfig: (other) => loadConfig(other, host.environment),
     onHangUp: host.onHangUp,
     logger: once(() => createLogger({ ...config().logging, ...levelFrom(options) })),
   };

@@ -7,8 +7,9 @@ import { probeRefusal } from '../storage-targets/probe.ts';
 import type { WrappedTarget } from '../storage-targets/wrap-target.ts';
 import type { CommandContext } from './commands/command.ts';
 import type { Config } from './config/config-schema.ts';
+import { openKeyProvider } from './open-keys.ts';
 import { LimitsWatch, type RunningLimits } from './watch-limits.ts';
-import { openKeyProvider, openPinnedRepository, openTarget } from './wire.ts';
+import { openPinnedRepository, openTarget } from './wire.ts';
 
 /** The repository, opened and checked. */
 export interface KeylessSession extends AsyncDisposable {

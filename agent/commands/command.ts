@@ -16,6 +16,8 @@ export interface CommandContext {
   config(): Config;
   /** As the file is now. Throws ConfigInvalid. */
   reloadConfig(): Config;
+  /** A configuration besides this one, such as that of another key. Throws as `config` does. */
+  otherConfig(file: string): Config;
   readonly onHangUp: OnHangUp;
   /** Written to as the configuration says; `--log-level` overrides its level. */
   logger(): Logger;

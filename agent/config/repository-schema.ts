@@ -123,7 +123,8 @@ export function connection(references: References) {
   };
 }
 
-function reach(references: References) {
+/** How any of them is reached. */
+export function reach(references: References) {
   return {
     caFile: path(references).nullable().default(null).describe('PEM file of a private certificate authority.'),
     proxy: proxyAddress(references).nullable().default(null).describe('Address of an HTTP proxy.'),

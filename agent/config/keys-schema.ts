@@ -1,0 +1,72 @@
+import * as z from 'zod';
+import { path, secret, text, textOrReference, webAddress } from './fields.ts';
+import type { References } from './references.ts';
+import { connection, reach } from './repository-schema.ts';
+
+/** Who keeps the key encryption key, one shape for each kind of key service. */
+
+export function keys(references: References) {
+  return z.discriminatedUnion('provider', [
+    z.strictObject({
+      provider: z.literal('local-key'),
+      file: path(references).describe(
+        'The key file. Mode 0600; without it (and the recovery kit) nothing can be read.',
+      ),
+    }),
+    z.strictObject({
+      provider: z.literal('aws-kms'),
+      keyId: text(2048).describe('Key id, ARN, or alias/name.'),
+      region: text(100),
+      endpoint: webAddress().nullable().default(null),
+      ...connection(references),
+    }),
+    vaultTransit(references),
+    z
+      .strictObject({
+        provider: z.literal('recovery-key'),
+        file: path(references).describe('The private recovery key of the recovery kit (PEM, mode 0600).'),
+      })
+      .describe('For recovery from the bucket and the kit alone; such a host only reads.'),
+  ]);
+}
+
+function vaultTransit(references: References) {
+  return z
+    .strictObject({
+      provider: z.literal('vault-transit'),
+      address: encryptedAddress().describe('Of HashiCorp Vault or OpenBao: https://vault.example.net:8200'),
+      mount: mountPath('transit').describe('Where the transit engine is mounted.'),
+      key: text(200).describe('Name of a transit key of an AEAD type, such as aes256-gcm96.'),
+      namespace: text(300).nullable().default(null).describe('Of Vault Enterprise, HCP Vault or OpenBao.'),
+      ...reach(references),
+      credentials: z.discriminatedUnion('from', [
+        z.strictObject({ from: z.literal('token'), token: secret(references) }).describe('By reference only.'),
+        z
+          .strictObject({ from: z.literal('token-file'), file: path(references) })
+          .describe('The file in which a Vault agent keeps a valid token; read for each request.'),
+        z
+          .strictObject({
+            from: z.literal('app-role'),
+            mount: mountPath('approle'),
+            roleId: textOrReference(references),
+            secretId: secret(references),
+          })
+          .describe('The secret id by reference only.'),
+      ]),
+    })
+    .describe('The transit engine of HashiCorp Vault or OpenBao.');
+}
+
+/** Data keys go over it: without TLS only within this host. */
+function encryptedAddress() {
+  return webAddress().refine(
+    (value) => value.startsWith('https://') || /^http:\/\/(127\.0\.0\.1|localhost|\[::1\])(:|\/|$)/.test(value),
+    'must be an https:// address: keys go over it',
+  );
+}
+
+function mountPath(usual: string) {
+  return text(200)
+    .transform((value) => value.replace(/^\/+|\/+$/g, ''))
+    .prefault(usual);
+}

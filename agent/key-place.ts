@@ -1,0 +1,14 @@
+import type { KeysConfig } from './config/config-schema.ts';
+
+/** How people are told who keeps the key encryption key. */
+export function keyPlaceOf(keys: KeysConfig): string {
+  switch (keys.provider) {
+    case 'local-key':
+    case 'recovery-key':
+      return keys.file;
+    case 'aws-kms':
+      return keys.keyId;
+    case 'vault-transit':
+      return `${keys.mount}/${keys.key} at ${keys.address}`;
+  }
+}

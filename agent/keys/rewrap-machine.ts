@@ -1,0 +1,88 @@
+import { timingSafeEqual } from 'node:crypto';
+import { KeyRefused } from '../../crypto/errors.ts';
+import type { KeyProvider, WrappedKey } from '../../crypto/key-provider.ts';
+import type { SigningKey } from '../../crypto/signing.ts';
+import type { KeyRecord } from '../../replica/key-record.ts';
+import type { EpochKeys } from '../../replica/key-ring.ts';
+import { rewrapEpoch } from '../../replica/rewrap.ts';
+import { requireCertified } from '../../replica/trust.ts';
+import type { Session } from '../session.ts';
+import { type KeyedMachine, openEpochs } from './keyed-machines.ts';
+
+export interface RewrapPlan {
+  /** Who unwraps, in this order. */
+  readonly openers: readonly KeyProvider[];
+  /** Who wraps. */
+  readonly wrappers: readonly KeyProvider[];
+  /** Keep the wraps that are there, and add to them. */
+  readonly add: boolean;
+  /** Also epochs that these keys have wrapped already, as for a new version of one. */
+  readonly again: boolean;
+}
+
+export interface RewrappedEpoch {
+  readonly machine: string;
+  readonly epoch: number;
+  /** Null: nothing had to be done. */
+  readonly revision: number | null;
+  readonly wraps: readonly WrappedKey[];
+  /** False: this host may wrap with the new key and not unwrap, so that nobody has seen the wrap open. */
+  readonly tried: boolean;
+}
+
+/** Each epoch's key record gets a revision with new wraps; the one before stays as it is. */
+export async function* rewrapMachine(
+  session: Session,
+  machine: KeyedMachine,
+  plan: RewrapPlan,
+  agent: SigningKey,
+  signal: AbortSignal,
+): AsyncGenerator<RewrappedEpoch> {
+  const opened = await openEpochs(session, machine, plan.openers, signal);
+  using replica = opened.replica;
+  requireCertified(session.repo.trust, agent.publicKey, machine.machineId, replica.chain.head.seq + 1);
+  for (const epoch of opened.epochs) {
+    const record = await replica.keys.record(epoch, signal);
+    const common = { machine: machine.name, epoch };
+    if (!plan.again && isDone(record, plan)) {
+      yield { ...common, revision: null, wraps: record.wraps, tried: false };
+      continue;
+    }
+    const keys = await replica.keys.epoch(epoch, signal);
+    const kept = plan.add ? record.wraps.filter((wrap) => !plan.wrappers.some((wrapper) => isBy(wrap, wrapper))) : [];
+    const written = await rewrapEpoch(session.repo, { ...keys, record }, { ...plan, kept }, agent, signal);
+    const tried = await tryWraps(written, keys, plan.wrappers, signal);
+    yield { ...common, revision: written.revision, wraps: written.wraps, tried };
+  }
+}
+
+function isDone(record: KeyRecord, { wrappers, add }: RewrapPlan): boolean {
+  const all = wrappers.every((wrapper) => record.wraps.some((wrap) => isBy(wrap, wrapper)));
+  return all && (add || record.wraps.length === wrappers.length);
+}
+
+function isBy(wrap: WrappedKey, { provider, keyId }: KeyProvider): boolean {
+  return wrap.provider === provider && wrap.keyId === keyId;
+}
+
+/** What was read back from the store has to open, as far as it can be tried here. Throws KeyRefused where it opens to another key. */
+async function tryWraps(
+  written: KeyRecord,
+  { key, context }: EpochKeys,
+  wrappers: readonly KeyProvider[],
+  signal: AbortSignal,
+): Promise<boolean> {
+  const [first] = wrappers;
+  const wrap = written.wraps[0];
+  if (first === undefined || wrap === undefined) return false;
+  try {
+    using again = await first.unwrap(wrap, context, signal);
+    if (timingSafeEqual(again.bytes, key.bytes)) return true;
+  } catch (error) {
+    if (error instanceof KeyRefused && error.code === 'KEY_DENIED') return false;
+    throw error;
+  }
+  throw new KeyRefused(
+    `${first.keyId} gave back another data key than it wrapped: keep the former key, and report this`,
+  );
+}

@@ -1,0 +1,82 @@
+import { readFile } from 'node:fs/promises';
+import { Agent as HttpsAgent } from 'node:https';
+import { getCACertificates } from 'node:tls';
+import { readKeyFile } from '../crypto/key-file.ts';
+import type { KeyProvider } from '../crypto/key-provider.ts';
+import { openLocalKey } from '../crypto/local-key.ts';
+import { recoveryKeyFromPem } from '../crypto/recovery-key.ts';
+import type { Secret } from '../crypto/redacted.ts';
+import type { VaultLogin } from '../crypto/vault-transit-session.ts';
+import { withKeyRetry } from '../crypto/with-key-retry.ts';
+import type { KeysConfig } from './config/config-schema.ts';
+
+/** Opens who keeps the key encryption key. A key service's own code is loaded only where it is configured. */
+
+/** The provider, and what closes it. */
+export interface OpenKeyProvider extends Disposable {
+  readonly provider: KeyProvider;
+}
+
+export async function openKeyProvider(keys: KeysConfig): Promise<OpenKeyProvider> {
+  switch (keys.provider) {
+    case 'local-key':
+      return { provider: await openLocalKey(keys.file), [Symbol.dispose]: () => undefined };
+    case 'recovery-key':
+      return { provider: recoveryKeyFromPem(await readKeyFile(keys.file)), [Symbol.dispose]: () => undefined };
+    case 'aws-kms':
+      return await openAwsKms(keys);
+    case 'vault-transit':
+      return await openVaultTransit(keys);
+  }
+}
+
+async function openAwsKms(keys: Extract<KeysConfig, { provider: 'aws-kms' }>): Promise<OpenKeyProvider> {
+  const { awsKms } = await import('../crypto/aws-kms.ts');
+  const { credentials: from, keyId, region, endpoint, caFile, proxy } = keys;
+  const kms = awsKms({
+    keyId,
+    region,
+    ...(endpoint && { endpoint }),
+    ...((caFile ?? proxy) !== null && { httpsAgent: await privateAgent(caFile, proxy) }),
+    ...(from.from === 'access-key' && {
+      credentials: {
+        accessKeyId: from.accessKeyId,
+        secretAccessKey: from.secretAccessKey,
+        ...(from.sessionToken && { sessionToken: from.sessionToken }),
+      },
+    }),
+    ...((from.from === 'profile' || from.from === 'assume-role') && from.profile && { profile: from.profile }),
+    ...(from.from === 'assume-role' && {
+      assumeRole: { roleArn: from.roleArn, ...(from.externalId && { externalId: from.externalId }) },
+    }),
+  });
+  return { provider: withKeyRetry(kms), [Symbol.dispose]: () => kms[Symbol.dispose]() };
+}
+
+async function openVaultTransit(keys: Extract<KeysConfig, { provider: 'vault-transit' }>): Promise<OpenKeyProvider> {
+  const { vaultTransit } = await import('../crypto/vault-transit.ts');
+  const { address, mount, key, namespace, credentials: from } = keys;
+  const httpsAgent = await privateAgent(keys.caFile, keys.proxy);
+  const vault = vaultTransit({ address, mount, key, namespace, httpsAgent, login: vaultLogin(from) });
+  return { provider: withKeyRetry(vault), [Symbol.dispose]: () => httpsAgent.destroy() };
+}
+
+function vaultLogin(from: Extract<KeysConfig, { provider: 'vault-transit' }>['credentials']): VaultLogin {
+  switch (from.from) {
+    case 'token':
+      return { kind: 'token', token: from.token };
+    case 'token-file':
+      return { kind: 'token-file', file: from.file };
+    case 'app-role':
+      return { kind: 'app-role', mount: from.mount, roleId: from.roleId, secretId: from.secretId };
+  }
+}
+
+/** Connections that trust a private CA besides the system's, or go through a proxy. */
+async function privateAgent(caFile: string | null, proxy: Secret | null): Promise<HttpsAgent> {
+  return new HttpsAgent({
+    keepAlive: true,
+    ...(caFile !== null && { ca: [...getCACertificates('default'), await readFile(caFile, 'utf8')] }),
+    ...(proxy !== null && { proxyEnv: { HTTPS_PROXY: proxy.reveal() } }),
+  });
+}
