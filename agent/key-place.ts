@@ -8,6 +8,8 @@ export function keyPlaceOf(keys: KeysConfig): string {
       return keys.file;
     case 'aws-kms':
       return keys.keyId;
+    case 'gcp-kms':
+      return keys.key;
     case 'vault-transit':
       return `${keys.mount}/${keys.key} at ${keys.address}`;
   }

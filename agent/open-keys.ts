@@ -8,6 +8,7 @@ import { recoveryKeyFromPem } from '../crypto/recovery-key.ts';
 import type { Secret } from '../crypto/redacted.ts';
 import type { VaultLogin } from '../crypto/vault-transit-session.ts';
 import { withKeyRetry } from '../crypto/with-key-retry.ts';
+import { closeAgents, httpAgents } from '../storage-targets/http-agents.ts';
 import type { KeysConfig } from './config/config-schema.ts';
 
 /** Opens who keeps the key encryption key. A key service's own code is loaded only where it is configured. */
@@ -25,6 +26,8 @@ export async function openKeyProvider(keys: KeysConfig): Promise<OpenKeyProvider
       return { provider: recoveryKeyFromPem(await readKeyFile(keys.file)), [Symbol.dispose]: () => undefined };
     case 'aws-kms':
       return await openAwsKms(keys);
+    case 'gcp-kms':
+      return await openGcpKms(keys);
     case 'vault-transit':
       return await openVaultTransit(keys);
   }
@@ -51,6 +54,23 @@ async function openAwsKms(keys: Extract<KeysConfig, { provider: 'aws-kms' }>): P
     }),
   });
   return { provider: withKeyRetry(kms), [Symbol.dispose]: () => kms[Symbol.dispose]() };
+}
+
+const gcpKmsScope = 'https://www.googleapis.com/auth/cloudkms';
+
+/** Tokens come from where those for Google's storage do. */
+async function openGcpKms(keys: Extract<KeysConfig, { provider: 'gcp-kms' }>): Promise<OpenKeyProvider> {
+  const { gcpKms } = await import('../crypto/gcp-kms.ts');
+  const { gcsAuthorization } = await import('../storage-targets/gcs-connection.ts');
+  const { key, universe, credentials: from, caFile, proxy } = keys;
+  const reach = { ...(caFile !== null && { caFile }), ...(proxy !== null && { proxy: proxy.reveal() }) };
+  const agents = await httpAgents(reach);
+  const credentials =
+    from.from === 'service-account' ? { credentials: { kind: 'service-account' as const, key: from.key } } : {};
+  const authorization = gcsAuthorization({ universe, ...credentials }, agents, gcpKmsScope);
+  const endpoint = keys.endpoint ?? `https://cloudkms.${universe}`;
+  const kms = gcpKms({ key, endpoint, authorization, httpsAgent: agents.httpsAgent });
+  return { provider: withKeyRetry(kms), [Symbol.dispose]: () => closeAgents(agents) };
 }
 
 async function openVaultTransit(keys: Extract<KeysConfig, { provider: 'vault-transit' }>): Promise<OpenKeyProvider> {

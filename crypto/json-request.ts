@@ -137,3 +137,11 @@ export function saidBy(text: string): string {
   const printable = text.replace(/[^\x20-\x7e]+/g, ' ').trim();
   return printable === '' ? '' : `: ${printable.slice(0, saidCharsMax)}`;
 }
+
+/** Tokens are good for an hour, and some services allow no more than minutes of difference. */
+const clockSkewMsMin = 5 * 60 * 1000;
+
+/** Whether the Date of an answer says that this host's clock is the reason of a refusal. */
+export function clockIsOff({ date }: JsonAnswer['headers']): boolean {
+  return Math.abs(Date.parse(String(date ?? '')) - Date.now()) > clockSkewMsMin;
+}

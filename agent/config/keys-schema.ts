@@ -1,7 +1,7 @@
 import * as z from 'zod';
 import { path, secret, text, textOrReference, webAddress } from './fields.ts';
 import type { References } from './references.ts';
-import { connection, reach } from './repository-schema.ts';
+import { connection, gcsCredentials, reach, universe } from './repository-schema.ts';
 
 /** Who keeps the key encryption key, one shape for each kind of key service. */
 
@@ -20,6 +20,7 @@ export function keys(references: References) {
       endpoint: webAddress().nullable().default(null),
       ...connection(references),
     }),
+    gcpKms(references),
     vaultTransit(references),
     z
       .strictObject({
@@ -28,6 +29,24 @@ export function keys(references: References) {
       })
       .describe('For recovery from the bucket and the kit alone; such a host only reads.'),
   ]);
+}
+
+function gcpKms(references: References) {
+  return z
+    .strictObject({
+      provider: z.literal('gcp-kms'),
+      key: text(500)
+        .regex(
+          /^projects\/[^/]+\/locations\/[^/]+\/keyRings\/[^/]+\/cryptoKeys\/[^/]+$/,
+          'must be projects/P/locations/L/keyRings/R/cryptoKeys/K, without a version',
+        )
+        .describe('Resource name of a symmetric key: projects/P/locations/L/keyRings/R/cryptoKeys/K'),
+      universe: universe(),
+      endpoint: encryptedAddress().nullable().default(null).describe('When it is not cloudkms.UNIVERSE.'),
+      ...reach(references),
+      credentials: gcsCredentials(references).prefault({ from: 'chain' }),
+    })
+    .describe('Google Cloud KMS.');
 }
 
 function vaultTransit(references: References) {

@@ -75,10 +75,7 @@ function gcsRepository(references: References) {
     target: z.literal('gcs'),
     bucket: text(222).regex(/^[a-z0-9][a-z0-9._-]+[a-z0-9]$/, 'must be a bucket name: a-z, 0-9, dots, _ and hyphens'),
     prefix: prefix(),
-    universe: text(200)
-      .regex(/^[a-z0-9-]+(\.[a-z0-9-]+)+$/, 'must be a domain')
-      .default('googleapis.com')
-      .describe('Domain of the cloud; sovereign ones have their own.'),
+    universe: universe(),
     endpoint: webAddress()
       .nullable()
       .default(null)
@@ -88,7 +85,14 @@ function gcsRepository(references: References) {
   });
 }
 
-function gcsCredentials(references: References) {
+export function universe() {
+  return text(200)
+    .regex(/^[a-z0-9-]+(\.[a-z0-9-]+)+$/, 'must be a domain')
+    .default('googleapis.com')
+    .describe('Domain of the cloud; sovereign ones have their own.');
+}
+
+export function gcsCredentials(references: References) {
   return z.discriminatedUnion('from', [
     z
       .strictObject({ from: z.literal('chain') })

@@ -46,6 +46,7 @@ export interface KeyServiceSite extends AsyncDisposable {
 }
 
 const never = new AbortController().signal;
+const silence: RequestListener = () => undefined;
 const canary = 'canary-data-key-of-thirty-two-by';
 
 export function keyServiceContract({ name, start, says, keysCanBe }: KeyServiceCase): void {
@@ -67,13 +68,13 @@ export function keyServiceContract({ name, start, says, keysCanBe }: KeyServiceC
       await site?.[Symbol.asyncDispose]();
     });
 
-    const answering = async (answer: ScriptedAnswer | RequestListener): Promise<KeyProvider> => {
+    const answering = async (answer: ScriptedAnswer | RequestListener, timeoutMs = 30_000): Promise<KeyProvider> => {
       const listener: RequestListener = typeof answer === 'function' ? answer : scripted(answer);
       const server = createServer(listener).listen(0, '127.0.0.1');
       servers.push(server);
       await new Promise((resolve) => server.once('listening', resolve));
       const { port } = server.address() as AddressInfo;
-      return await site.open(key, { endpoint: `http://127.0.0.1:${port}`, timeoutMs: 1_500 });
+      return await site.open(key, { endpoint: `http://127.0.0.1:${port}`, timeoutMs });
     };
 
     it('names a wrong context', async () => {
@@ -144,11 +145,11 @@ export function keyServiceContract({ name, start, says, keysCanBe }: KeyServiceC
     it.each<[string, ScriptedAnswer | RequestListener]>([
       ['is broken', says.broken],
       ['breaks the connection', (request) => request.socket.destroy()],
-      ['does not answer', () => undefined],
+      ['does not answer', silence],
       ['answers with a page', (_, response) => response.writeHead(200).end(`<html>${canary}</html>`)],
       ['answers with nothing in it', { status: 200, body: {} }],
     ])('names a service that %s, and shows no key', async (_, answer) => {
-      const provider = await answering(answer);
+      const provider = await answering(answer, answer === silence ? 200 : undefined);
       using data = new DataKey(Buffer.from(canary));
       const error = await provider.wrap(data, sampleContext, never).catch((reason: unknown) => reason);
       expect(error).toMatchObject({ code: 'KEY_SERVICE_UNAVAILABLE' });
