@@ -7,6 +7,7 @@ export function keyPlaceOf(keys: KeysConfig): string {
     case 'recovery-key':
       return keys.file;
     case 'aws-kms':
+    case 'azure-key-vault':
       return keys.keyId;
     case 'gcp-kms':
       return keys.key;

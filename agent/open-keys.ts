@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { Agent as HttpsAgent } from 'node:https';
 import { getCACertificates } from 'node:tls';
+import { KeyFileUnusable } from '../crypto/errors.ts';
 import { readKeyFile } from '../crypto/key-file.ts';
 import type { KeyProvider } from '../crypto/key-provider.ts';
 import { openLocalKey } from '../crypto/local-key.ts';
@@ -26,6 +27,8 @@ export async function openKeyProvider(keys: KeysConfig): Promise<OpenKeyProvider
       return { provider: recoveryKeyFromPem(await readKeyFile(keys.file)), [Symbol.dispose]: () => undefined };
     case 'aws-kms':
       return await openAwsKms(keys);
+    case 'azure-key-vault':
+      return await openKeyVault(keys);
     case 'gcp-kms':
       return await openGcpKms(keys);
     case 'vault-transit':
@@ -56,15 +59,52 @@ async function openAwsKms(keys: Extract<KeysConfig, { provider: 'aws-kms' }>): P
   return { provider: withKeyRetry(kms), [Symbol.dispose]: () => kms[Symbol.dispose]() };
 }
 
+/** learn.microsoft.com/azure/key-vault/general/authentication; a Managed HSM has an audience of its own. */
+const keyVaultAudiences = {
+  public: 'vault.azure.net',
+  'us-government': 'vault.usgovcloudapi.net',
+  china: 'vault.azure.cn',
+} as const;
+
+/** Credentials are looked for when the first token is needed: an agent that only wraps with a public key needs none. */
+async function openKeyVault(keys: Extract<KeysConfig, { provider: 'azure-key-vault' }>): Promise<OpenKeyProvider> {
+  const { azureKeyVault } = await import('../crypto/azure-key-vault.ts');
+  const { keyId, publicKeyFile, cloud, endpoint, credentials } = keys;
+  const agents = await agentsFor(keys);
+  const publicKeyPem = publicKeyFile === null ? null : await readPublicKey(publicKeyFile);
+  const isHsm = /\.managedhsm\.[^/]+\/keys\//.test(keyId);
+  const scope = `https://${isHsm ? 'managedhsm.azure.net' : keyVaultAudiences[cloud]}/.default`;
+  let identity: ReturnType<typeof import('../storage-targets/azure-blob-connection.ts')['azureIdentity']> | null = null;
+  const token = async (abortSignal: AbortSignal): Promise<string> => {
+    const { azureIdentity } = await import('../storage-targets/azure-blob-connection.ts');
+    identity ??= azureIdentity({ cloud, clientId: credentials.clientId }, agents);
+    return (await (await identity).getToken(scope, { abortSignal }))?.token ?? '';
+  };
+  const vault = azureKeyVault({ keyId, publicKeyPem, endpoint, token, httpsAgent: agents.httpsAgent });
+  return { provider: withKeyRetry(vault), [Symbol.dispose]: () => closeAgents(agents) };
+}
+
+async function readPublicKey(file: string): Promise<string> {
+  try {
+    return await readFile(file, 'utf8');
+  } catch (cause) {
+    throw new KeyFileUnusable(`the public key ${file} can't be read: check the path`, { cause });
+  }
+}
+
+/** How any of them is reached. */
+async function agentsFor({ caFile, proxy }: Pick<Extract<KeysConfig, { provider: 'gcp-kms' }>, 'caFile' | 'proxy'>) {
+  return await httpAgents({ ...(caFile !== null && { caFile }), ...(proxy !== null && { proxy: proxy.reveal() }) });
+}
+
 const gcpKmsScope = 'https://www.googleapis.com/auth/cloudkms';
 
 /** Tokens come from where those for Google's storage do. */
 async function openGcpKms(keys: Extract<KeysConfig, { provider: 'gcp-kms' }>): Promise<OpenKeyProvider> {
   const { gcpKms } = await import('../crypto/gcp-kms.ts');
   const { gcsAuthorization } = await import('../storage-targets/gcs-connection.ts');
-  const { key, universe, credentials: from, caFile, proxy } = keys;
-  const reach = { ...(caFile !== null && { caFile }), ...(proxy !== null && { proxy: proxy.reveal() }) };
-  const agents = await httpAgents(reach);
+  const { key, universe, credentials: from } = keys;
+  const agents = await agentsFor(keys);
   const credentials =
     from.from === 'service-account' ? { credentials: { kind: 'service-account' as const, key: from.key } } : {};
   const authorization = gcsAuthorization({ universe, ...credentials }, agents, gcpKmsScope);

@@ -1,7 +1,7 @@
 import * as z from 'zod';
 import { path, secret, text, textOrReference, webAddress } from './fields.ts';
 import type { References } from './references.ts';
-import { connection, gcsCredentials, reach, universe } from './repository-schema.ts';
+import { azureChain, azureCloud, connection, gcsCredentials, reach, universe } from './repository-schema.ts';
 
 /** Who keeps the key encryption key, one shape for each kind of key service. */
 
@@ -20,6 +20,7 @@ export function keys(references: References) {
       endpoint: webAddress().nullable().default(null),
       ...connection(references),
     }),
+    azureKeyVault(references),
     gcpKms(references),
     vaultTransit(references),
     z
@@ -29,6 +30,32 @@ export function keys(references: References) {
       })
       .describe('For recovery from the bucket and the kit alone; such a host only reads.'),
   ]);
+}
+
+function azureKeyVault(references: References) {
+  return z
+    .strictObject({
+      provider: z.literal('azure-key-vault'),
+      keyId: text(500)
+        .regex(
+          /^https:\/\/[^/]+\/keys\/[0-9A-Za-z-]+(\/[0-9a-f]{32})?$/,
+          'must be https://NAME.vault.azure.net/keys/KEY, with or without a version',
+        )
+        .describe('Identifier of an RSA key: https://NAME.vault.azure.net/keys/KEY[/VERSION]'),
+      publicKeyFile: path(references)
+        .nullable()
+        .default(null)
+        .describe('PEM file of the public half of that version: wraps then need no request and no permission.'),
+      cloud: azureCloud(),
+      endpoint: encryptedAddress().nullable().default(null).describe("When it is not the identifier's own host."),
+      ...reach(references),
+      credentials: z.discriminatedUnion('from', [azureChain()]).prefault({ from: 'chain' }),
+    })
+    .refine(({ publicKeyFile, keyId }) => publicKeyFile === null || /[0-9a-f]{32}$/.test(keyId), {
+      path: ['keyId'],
+      error: 'has to name the version that publicKeyFile is of',
+    })
+    .describe('Azure Key Vault or Managed HSM.');
 }
 
 function gcpKms(references: References) {

@@ -37,10 +37,7 @@ function azureRepository(references: References) {
     account: text(24).regex(/^[a-z0-9]{3,24}$/, 'must be the name of a storage account: a-z and 0-9'),
     container: text(63).regex(/^[a-z0-9](-?[a-z0-9])+$/, 'must be the name of a container: a-z, 0-9 and hyphens'),
     prefix: prefix(),
-    cloud: z
-      .enum(['public', 'us-government', 'china'])
-      .default('public')
-      .describe("Decides the account's host name and who gives out tokens."),
+    cloud: azureCloud(),
     endpoint: webAddress()
       .nullable()
       .default(null)
@@ -50,14 +47,25 @@ function azureRepository(references: References) {
   });
 }
 
+export function azureCloud() {
+  return z
+    .enum(['public', 'us-government', 'china'])
+    .default('public')
+    .describe("Decides the account's host name and who gives out tokens.");
+}
+
+export function azureChain() {
+  return z
+    .strictObject({
+      from: z.literal('chain'),
+      clientId: text(100).nullable().default(null).describe('Of a user-assigned identity, where a host has several.'),
+    })
+    .describe("The SDK's own search: environment, workload identity, managed identity, az login.");
+}
+
 function azureCredentials(references: References) {
   return z.discriminatedUnion('from', [
-    z
-      .strictObject({
-        from: z.literal('chain'),
-        clientId: text(100).nullable().default(null).describe('Of a user-assigned identity, where a host has several.'),
-      })
-      .describe("The SDK's own search: environment, workload identity, managed identity, az login."),
+    azureChain(),
     z
       .strictObject({ from: z.literal('connection-string'), connectionString: secret(references) })
       .describe('As the portal shows it. By reference only.'),
