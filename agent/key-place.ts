@@ -11,6 +11,8 @@ export function keyPlaceOf(keys: KeysConfig): string {
       return keys.keyId;
     case 'gcp-kms':
       return keys.key;
+    case 'pkcs11':
+      return keys.token === null ? keys.publicKeyFile : `token ${keys.token}`;
     case 'vault-transit':
       return `${keys.mount}/${keys.key} at ${keys.address}`;
   }

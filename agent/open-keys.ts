@@ -33,6 +33,8 @@ export async function openKeyProvider(keys: KeysConfig): Promise<OpenKeyProvider
       return await openGcpKms(keys);
     case 'vault-transit':
       return await openVaultTransit(keys);
+    case 'pkcs11':
+      return await openPkcs11(keys);
   }
 }
 
@@ -82,6 +84,15 @@ async function openKeyVault(keys: Extract<KeysConfig, { provider: 'azure-key-vau
   };
   const vault = azureKeyVault({ keyId, publicKeyPem, endpoint, token, httpsAgent: agents.httpsAgent });
   return { provider: withKeyRetry(vault), [Symbol.dispose]: () => closeAgents(agents) };
+}
+
+async function openPkcs11(keys: Extract<KeysConfig, { provider: 'pkcs11' }>): Promise<OpenKeyProvider> {
+  const { pkcs11 } = await import('../crypto/pkcs11.ts');
+  const { module, token: label, tokenKeyId: keyId, pin, oaepHash } = keys;
+  const isWhole = module !== null && label !== null && keyId !== null && pin !== null;
+  const token = isWhole ? { module, label, keyId, pin } : null;
+  const publicKeyPem = await readPublicKey(keys.publicKeyFile);
+  return { provider: withKeyRetry(pkcs11({ publicKeyPem, oaepHash, token })), [Symbol.dispose]: () => undefined };
 }
 
 async function readPublicKey(file: string): Promise<string> {

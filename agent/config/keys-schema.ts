@@ -23,6 +23,7 @@ export function keys(references: References) {
     azureKeyVault(references),
     gcpKms(references),
     vaultTransit(references),
+    pkcs11(references),
     z
       .strictObject({
         provider: z.literal('recovery-key'),
@@ -101,6 +102,40 @@ function vaultTransit(references: References) {
       ]),
     })
     .describe('The transit engine of HashiCorp Vault or OpenBao.');
+}
+
+function pkcs11(references: References) {
+  return z
+    .strictObject({
+      provider: z.literal('pkcs11'),
+      publicKeyFile: path(references).describe('PEM file of the public half of an RSA key on the token.'),
+      oaepHash: z
+        .enum(['sha256', 'sha1'])
+        .default('sha256')
+        .describe('For new wraps; sha1 for tokens that open nothing else.'),
+      module: path(references)
+        .nullable()
+        .default(null)
+        .describe("The vendor's PKCS#11 library. Empty: this host only wraps."),
+      token: text(32).nullable().default(null).describe('Label of the token.'),
+      tokenKeyId: text(200)
+        .regex(/^([0-9a-f]{2})+$/i, 'must be hex digits: the CKA_ID of the key')
+        .nullable()
+        .default(null)
+        .describe('CKA_ID of the private key.'),
+      pin: secret(references).nullable().default(null).describe('By reference only.'),
+    })
+    .refine(
+      ({ module, token, tokenKeyId, pin }) => {
+        const given = [module, token, tokenKeyId, pin].filter((value) => value !== null).length;
+        return given === 0 || given === 4;
+      },
+      {
+        path: ['module'],
+        error: 'goes with token, tokenKeyId and pin: give all four, or none where this host only wraps',
+      },
+    )
+    .describe('A hardware security module, through pkcs11-tool of OpenSC.');
 }
 
 /** Data keys go over it: without TLS only within this host. */
