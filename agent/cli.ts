@@ -26,6 +26,7 @@ import type { Environment } from './config/environment.ts';
 import { configFiles, findConfigFile } from './config/find-config.ts';
 import { loadConfig } from './config/load-config.ts';
 import { describeFailure } from './failure.ts';
+import { fileStateNow } from './file-state.ts';
 import type { OnHangUp } from './interrupt.ts';
 import { createLogger } from './log.ts';
 import { createOutput, type Output, type TextStream } from './output.ts';
@@ -113,12 +114,17 @@ function createProgram(host: Host, run: RunCommand): Command {
 function contextFor(options: GlobalOptions, host: Host, output: Output): CommandContext {
   const file = once(() => options.config ?? configFile());
   const load = (): Config => loadConfig(file(), host.environment);
-  const config = once(load);
+  const loadedAs = once(() => fileStateNow(file()));
+  const config = once(() => {
+    loadedAs();
+    return load();
+  });
   return {
     signal: host.signal,
     output,
     configFile: file,
     config,
+    configLoadedAs: loadedAs,
     reloadConfig: load,
     otherConfig: (other) => loadConfig(other, host.environment),
     onHangUp: host.onHangUp,
