@@ -1,5 +1,5 @@
 import type { DataKey } from '../crypto/data-key.ts';
-import type { KeyContext, KeyProvider, WrappedKey } from '../crypto/key-provider.ts';
+import type { WrappedKey } from '../crypto/key-provider.ts';
 import type { SigningKey } from '../crypto/signing.ts';
 import { sha256 } from '../crypto/suite.ts';
 import { encodeKeyRecord, type KeyRecord, type MachineKeys, parseKeyRecord } from './key-record.ts';
@@ -12,13 +12,6 @@ import { nextRevision } from './read-key-records.ts';
 
 const racesMax = 8;
 
-export interface NewWraps {
-  /** In the order in which readers try them. */
-  readonly wrappers: readonly KeyProvider[];
-  /** Of the record before, taken over as they are. */
-  readonly kept: readonly WrappedKey[];
-}
-
 export interface OpenedRecord {
   readonly record: KeyRecord;
   readonly key: DataKey;
@@ -26,18 +19,17 @@ export interface OpenedRecord {
 }
 
 /**
- * Puts the revision and reads it back. It keeps the time of the record before it, so that the epoch ends when it would have. An
- * epoch that somebody rewraps at the same time gets both revisions.
+ * Puts the revision with these wraps, and reads it back. It keeps the time of the record before it, so that the epoch ends when it
+ * would have. An epoch that somebody rewraps at the same time gets both revisions.
  */
-export async function rewrapEpoch(
+export async function putRevision(
   repo: OpenRepository,
   { record, key, machineKeys }: OpenedRecord,
-  { wrappers, kept }: NewWraps,
+  wraps: readonly WrappedKey[],
   agent: SigningKey,
   signal: AbortSignal,
 ): Promise<KeyRecord> {
   const { context, createdMs } = record;
-  const wraps = [...(await wrapAll(wrappers, key, context, signal)), ...kept];
   for (let race = 0; race < racesMax; race++) {
     const revision = await nextRevision(repo, context, signal);
     const bytes = encodeKeyRecord({ context, revision, createdMs, wraps }, key, machineKeys, agent);
@@ -48,15 +40,4 @@ export async function rewrapEpoch(
   throw new Fenced(
     `${racesMax} revisions of a key record in a row were taken by others: let one host rewrap at a time`,
   );
-}
-
-async function wrapAll(
-  wrappers: readonly KeyProvider[],
-  key: DataKey,
-  context: KeyContext,
-  signal: AbortSignal,
-): Promise<readonly WrappedKey[]> {
-  const wraps: WrappedKey[] = [];
-  for (const wrapper of wrappers) wraps.push(await wrapper.wrap(key, context, signal));
-  return wraps;
 }

@@ -4,7 +4,7 @@ import type { KeyProvider, WrappedKey } from '../../crypto/key-provider.ts';
 import type { SigningKey } from '../../crypto/signing.ts';
 import type { KeyRecord } from '../../replica/key-record.ts';
 import type { EpochKeys } from '../../replica/key-ring.ts';
-import { rewrapEpoch } from '../../replica/rewrap.ts';
+import { putRevision } from '../../replica/rewrap.ts';
 import { requireCertified } from '../../replica/trust.ts';
 import type { Session } from '../session.ts';
 import { type KeyedMachine, openEpochs } from './keyed-machines.ts';
@@ -50,8 +50,10 @@ export async function* rewrapMachine(
     }
     const keys = await replica.keys.epoch(epoch, signal);
     const kept = plan.add ? record.wraps.filter((wrap) => !plan.wrappers.some((wrapper) => isBy(wrap, wrapper))) : [];
-    const written = await rewrapEpoch(session.repo, { ...keys, record }, { ...plan, kept }, agent, signal);
-    const tried = await tryWraps(written, keys, plan.wrappers, signal);
+    const wraps: WrappedKey[] = [];
+    for (const wrapper of plan.wrappers) wraps.push(await wrapper.wrap(keys.key, keys.context, signal));
+    const tried = await tryWrap(wraps[0], keys, plan.wrappers[0], signal);
+    const written = await putRevision(session.repo, { ...keys, record }, [...wraps, ...kept], agent, signal);
     yield { ...common, revision: written.revision, wraps: written.wraps, tried };
   }
 }
@@ -65,24 +67,22 @@ function isBy(wrap: WrappedKey, { provider, keyId }: KeyProvider): boolean {
   return wrap.provider === provider && wrap.keyId === keyId;
 }
 
-/** What was read back from the store has to open, as far as it can be tried here. Throws KeyRefused where it opens to another key. */
-async function tryWraps(
-  written: KeyRecord,
+/** Before it is written: the first wrap has to open, as far as that can be tried here. Throws KeyRefused where it opens to another key. */
+async function tryWrap(
+  wrap: WrappedKey | undefined,
   { key, context }: EpochKeys,
-  wrappers: readonly KeyProvider[],
+  wrapper: KeyProvider | undefined,
   signal: AbortSignal,
 ): Promise<boolean> {
-  const [first] = wrappers;
-  const wrap = written.wraps[0];
-  if (first === undefined || wrap === undefined) return false;
+  if (wrap === undefined || wrapper === undefined) return false;
   try {
-    using again = await first.unwrap(wrap, context, signal);
+    using again = await wrapper.unwrap(wrap, context, signal);
     if (timingSafeEqual(again.bytes, key.bytes)) return true;
   } catch (error) {
     if (error instanceof KeyRefused && error.code === 'KEY_DENIED') return false;
     throw error;
   }
   throw new KeyRefused(
-    `${first.keyId} gave back another data key than it wrapped: keep the former key, and report this`,
+    `${wrapper.keyId} gave back another data key than it wrapped: keep the former key, and report this`,
   );
 }

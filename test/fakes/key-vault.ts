@@ -36,12 +36,14 @@ export interface KeyVault extends HttpDouble {
 }
 
 export const goodToken = 'token-of-the-agent';
+export const identityHeader = 'header-of-this-host';
 export const strangersToken = 'token-of-a-stranger';
 
 /** Making one takes a while: keys of different tests may share their material, never two of one test. */
 const material = [0, 1, 2].map(() => generateKeyPairSync('rsa', { modulusLength: 2048 }));
 
-export async function startKeyVault(): Promise<KeyVault> {
+/** `identity`: what the vault's identifiers begin with, where that is not its address. */
+export async function startKeyVault(identity?: string): Promise<KeyVault> {
   const keys = new Map<string, VaultKey>();
   let requests = 0;
   let made = 0;
@@ -55,6 +57,7 @@ export async function startKeyVault(): Promise<KeyVault> {
     const url = new URL(request.url ?? '', 'http://127.0.0.1');
     const [, , name = '', ...rest] = url.pathname.split('/');
     const operation = rest.at(-1);
+    if (url.pathname === '/identity') return managedIdentity(url, request.headers['x-identity-header']);
     const token = request.headers.authorization?.replace(/^Bearer /, '');
     if (url.searchParams.get('api-version') !== '7.4') return refusal(400, 'BadParameter', 'api-version');
     if (token !== goodToken && token !== strangersToken) return refusal(401, 'Unauthorized', 'AKV10000: no token');
@@ -65,8 +68,9 @@ export async function startKeyVault(): Promise<KeyVault> {
     if (key.state === 'disabled') return refusal(403, 'Forbidden', 'Operation is not allowed.', 'KeyDisabled');
     const version = rest.length === 2 ? key.versions.find((each) => each.version === rest[0]) : key.versions.at(-1);
     if (version === undefined) return refusal(404, 'KeyNotFound', 'no such version');
-    return work(operation, version, body, `${double.endpoint}/keys/${name}/${version.version}`);
+    return work(operation, version, body, `${base()}/keys/${name}/${version.version}`);
   });
+  const base = (): string => identity ?? double.endpoint;
   const nameOf = (keyId: string): string => keyId.split('/')[4] ?? '';
   return {
     ...double,
@@ -76,7 +80,7 @@ export async function startKeyVault(): Promise<KeyVault> {
     createKey() {
       const name = `failkit-${keys.size}`;
       keys.set(name, { versions: [newVersion()], state: 'enabled' });
-      return `${double.endpoint}/keys/${name}`;
+      return `${base()}/keys/${name}`;
     },
     rotate: (keyId) => void keys.get(nameOf(keyId))?.versions.push(newVersion()),
     setState(keyId, state) {
@@ -89,6 +93,15 @@ export async function startKeyVault(): Promise<KeyVault> {
       return { keyId: `${keyId}/${newest?.version}`, publicPem: String(publicPem) };
     },
   };
+}
+
+/** Where a host in Azure gets its tokens (App Service's protocol): learn.microsoft.com/azure/app-service/overview-managed-identity */
+function managedIdentity(url: URL, header: unknown): DoubleAnswer {
+  const resource = url.searchParams.get('resource') ?? '';
+  if (header !== identityHeader || !/^https:\/\/vault\.azure\.net\/?$/.test(resource))
+    return refusal(400, 'BadRequest', `no token for ${resource}`);
+  const expires_on = String(Math.ceil(Date.now() / 1000) + 3600);
+  return { status: 200, body: { access_token: goodToken, expires_on, resource, token_type: 'Bearer' } };
 }
 
 function work(
