@@ -1,8 +1,11 @@
-import { copyFileSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { createKeyFile } from '../../crypto/key-file.ts';
 import { createLocalKeyFile } from '../../crypto/local-key.ts';
+import { ecdsaP384 } from '../../crypto/signature-algorithms.ts';
+import { SigningKey } from '../../crypto/signing.ts';
 import { failkitHere, type InProcess } from './in-process.ts';
 
 /** What an operator does about the keys of a repository that exists. */
@@ -163,6 +166,25 @@ it('refuses a recovery key as the key to wrap with', async () => {
   const refused = await failkit('keys', 'add-wrap', '--key-of', file('kit-2/restore.yaml'));
   expect(refused.exitCode).toBe(2);
   expect(refused.stderr).toContain('keys.provider');
+});
+
+it('publishes with an agent key of ECDSA, as a host in FIPS mode makes one', async () => {
+  configure('ecdsa.yaml', 'ecdsa.key');
+  const settings = readFileSync(file('ecdsa.yaml'), 'utf8').replace('state: state', 'state: state-ecdsa');
+  writeFileSync(file('ecdsa.yaml'), settings.replace('directory: bucket', 'directory: bucket-ecdsa'));
+  mkdirSync(file('state-ecdsa'), { mode: 0o700 });
+  await createKeyFile(file('state-ecdsa/agent.key'), SigningKey.generate(ecdsaP384).exportPem());
+  const ecdsa = async (...args: readonly string[]) => {
+    const { exitCode, stderr } = await failkitHere(['--config', file('ecdsa.yaml'), ...args]);
+    expect(exitCode, stderr).toBe(0);
+  };
+  await ecdsa('init', '--kit', file('kit-ecdsa'));
+  await ecdsa('seed');
+  await ecdsa('sync');
+  await ecdsa('keys', 'rewrap', '--again');
+  await ecdsa('verify', '--chain');
+  await ecdsa('restore', 'web', '--to', file('out-ecdsa'));
+  expect(readFileSync(file('out-ecdsa/root.raw'))).toEqual(readFileSync(image));
 });
 
 async function makeKey(name: string): Promise<void> {

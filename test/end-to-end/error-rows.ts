@@ -65,7 +65,7 @@ export const errorRows = {
   kmsKeyDisabled: row('The KMS key is disabled', 'sync', 5, 'KEY_DISABLED', 'the key is disabled'),
   kmsKeyMissing: row('The KMS key does not exist', 'sync', 5, 'KEY_NOT_FOUND', 'no such key'),
   kmsUnknownUser: row("The KMS does not know the agent's credentials", 'sync', 5, 'KEY_DENIED', 'KMS refused'),
-  kmsAway: row('The KMS is away', 'sync', 5, 'KEY_SERVICE_UNAVAILABLE', "can't be reached"),
+  kmsAway: row('The KMS is away', 'restore', 5, 'KEY_SERVICE_UNAVAILABLE', "can't be reached"),
   keyFileOpen: row('The root key file is readable by others', 'root certify', 5, 'KEY_FILE_UNUSABLE', 'root.key'),
 
   wrongRoot: row("The root fingerprint is another repository's", 'sync', 6, 'ROOT_MISMATCH', 'root'),
