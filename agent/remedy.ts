@@ -125,6 +125,10 @@ const remedies: Readonly<Record<string, Remedy>> = {
   STORE_THROTTLED: retry('store', 'wait, or lower limits.inFlight'),
   STORE_UNAVAILABLE: retry('store', 'check the network, the proxy and the state of the store'),
   CHECKSUM_REFUSED: retry('store', 'bytes were altered on the way: check proxies, network and memory of this host'),
+  IMMUTABILITY_NOT_EXTENDED: retry(
+    'store',
+    'the point is there; see why its objects could not be locked for longer (s3:PutObjectRetention), and run again',
+  ),
   IMMUTABLE: stop('store', 'wait: object lock protects it until its date'),
   ARCHIVED: stop('store', 'ask the store to restore the object from its archive tier first'),
   QUOTA_EXCEEDED: stop('store', 'make room or raise the quota'),

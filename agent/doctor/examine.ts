@@ -6,6 +6,7 @@ import type { CommandContext } from '../commands/command.ts';
 import type { Config } from '../config/config-schema.ts';
 import { keyPlaceOf } from '../key-place.ts';
 import { openKeyProvider } from '../open-keys.ts';
+import { examineLock } from '../open-store.ts';
 import { exitCodes } from '../remedy.ts';
 import { openTarget } from '../wire.ts';
 import { attempt, attemptOnly, type Finding, good, skipped } from './finding.ts';
@@ -19,7 +20,14 @@ import {
 } from './host-checks.ts';
 import { checkGenerate, checkRecoveryKey, checkUnwrap } from './key-checks.ts';
 import { checkMachine } from './source-checks.ts';
-import { checkCertificate, checkClock, checkReachable, checkRefusal, checkRepository } from './store-checks.ts';
+import {
+  checkCertificate,
+  checkClock,
+  checkLock,
+  checkReachable,
+  checkRefusal,
+  checkRepository,
+} from './store-checks.ts';
 import { examineSources } from './vsphere-checks.ts';
 
 /** Every dependency of the configuration, first on this host and then on the network. What fails keeps only those from being checked that need it. */
@@ -93,6 +101,11 @@ async function* examineStore(
     return null;
   }
   yield* attemptOnly('clock', signal, (either) => checkClock(target, either));
+  const { repository } = config;
+  if (repository.target === 's3' && repository.immutability !== null)
+    yield* attemptOnly('object lock', signal, async (either) =>
+      checkLock(await examineLock(repository, either), target),
+    );
   const repo = yield* attempt('repository', signal, (either) => checkRepository(config, target, either));
   if (repo === null) {
     for (const check of ['puts', 'certificate']) yield skipped(check, 'the repository');

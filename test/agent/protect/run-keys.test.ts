@@ -62,6 +62,25 @@ function away(rig: ReplicaRig): { readonly provider: typeof rig.provider; calls:
   return counted;
 }
 
+it('a key epoch ends by itself after thirty days, and what was sealed before stays readable', async () => {
+  await using workers = new RigWorkers();
+  await using rig = await ReplicaRig.create(openMemoryTarget(new MemoryStore()), { workers, inMemory: true });
+  const machine = new ModelMachine();
+  machine.addDisk('root', 100_000).write(0, filled(90_000, 1, true));
+  const first = await rig.protect(machine);
+  const before = await rig.restore(first.point, 'root');
+  const dayMs = 24 * 3_600_000;
+  const epochs: number[] = [];
+  for (const day of [29, 31, 60, 62]) {
+    rig.now = () => Date.now() + day * dayMs;
+    await rig.protect(machine);
+    using reader = await rig.open();
+    epochs.push(reader.replica.chain.state.epoch);
+  }
+  expect(epochs).toEqual([1, 2, 2, 3]);
+  expect(await rig.restore(first.point, 'root')).toEqual(before);
+});
+
 describe('a key service that is away', () => {
   let rig: ReplicaRig;
   let workers: RigWorkers;
