@@ -85,7 +85,7 @@ export function kvmMachine(config: Config, name: string, source: KvmSourceConfig
 }
 
 export function vsphereMachine(config: Config, name: string, source: VsphereSourceConfig): VsphereMachine {
-  const { from, instanceUuid, path, exclude, tracking, reads } = source;
+  const { from, instanceUuid, path, exclude, tracking, reads, datastoreFreeBytesMin } = source;
   const server = config.sources.find((each) => each.name === from);
   if (server === undefined)
     throw new ConfigInvalid('configuration', [{ line: null, key: 'sources', what: `has no ${from}` }]);
@@ -96,6 +96,7 @@ export function vsphereMachine(config: Config, name: string, source: VsphereSour
     excludedDisks: exclude,
     tracking,
     reads,
+    datastoreFreeBytesMin,
     tag: trackingTag(config, name),
   };
 }

@@ -14,12 +14,12 @@ export interface CommandContext {
   configFile(): string;
   /** Read and checked once. Throws ConfigInvalid, or ConfigNotFound. */
   config(): Config;
+  /** Another file, which a command names. Throws as `config` does. */
+  otherConfig(file: string): Config;
   /** The state of the file right before it was read. */
   configLoadedAs(): string;
   /** As the file is now. Throws ConfigInvalid. */
   reloadConfig(): Config;
-  /** A configuration besides this one, such as that of another key. Throws as `config` does. */
-  otherConfig(file: string): Config;
   readonly onHangUp: OnHangUp;
   /** Written to as the configuration says; `--log-level` overrides its level. */
   logger(): Logger;

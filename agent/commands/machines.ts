@@ -1,6 +1,8 @@
 import type { Command } from 'commander';
 import { type InventoryEntry, listInventory } from '../../hypervisors/vsphere/inventory.ts';
 import type { VsphereDisk } from '../../hypervisors/vsphere/machine-disks.ts';
+import { readTags, type TagsByMachine } from '../../hypervisors/vsphere/tags.ts';
+import type { VimSession } from '../../hypervisors/vsphere/vim25/vim-session.ts';
 import { openVimSession } from '../../hypervisors/vsphere/vsphere-machine.ts';
 import { machineRefusal } from '../../hypervisors/vsphere/vsphere-site.ts';
 import { ConfigInvalid } from '../config/config-invalid.ts';
@@ -16,12 +18,15 @@ interface MachinesOptions {
   readonly source?: string;
   readonly folder?: string;
   readonly pool?: string;
+  readonly tag?: string;
 }
 
 interface Listed extends InventoryEntry {
   readonly source: string;
   /** Its name in the configuration; null where it is not protected. */
   readonly protectedAs: string | null;
+  /** As `category/name`; null where nobody asked for them. */
+  readonly tags: readonly string[] | null;
 }
 
 export function register(program: Command, run: RunCommand): void {
@@ -31,6 +36,7 @@ export function register(program: Command, run: RunCommand): void {
     .option('--source <name>', 'of this source only (default: of all)')
     .option('--folder <path>', 'those below this folder, as datacenter/vm/folder')
     .option('--pool <path>', 'those in this resource pool or below it, as cluster/Resources/pool')
+    .option('--tag <tag>', 'those with this tag of vCenter, as name or category/name')
     .action((options: MachinesOptions, command: Command) => run(command, (context) => listMachines(options, context)));
 }
 
@@ -39,9 +45,17 @@ async function listMachines(options: MachinesOptions, context: CommandContext): 
   const machines: Listed[] = [];
   for (const source of chosenSources(config, options.source)) {
     await using session = openVimSession(vsphereServer(source));
-    for (const entry of await listInventory(session, context.signal))
-      if (isBelow(entry.path, options.folder) && isBelow(entry.pool ?? '', options.pool))
-        machines.push({ ...entry, source: source.name, protectedAs: nameInConfig(config, source.name, entry) });
+    const tags = options.tag === undefined ? null : await tagsOf(session, source, context.signal);
+    for (const entry of await listInventory(session, context.signal)) {
+      const own = tags?.get(entry.machine.ref.id) ?? [];
+      if (isBelow(entry.path, options.folder) && isBelow(entry.pool ?? '', options.pool) && isTagged(own, options.tag))
+        machines.push({
+          ...entry,
+          source: source.name,
+          protectedAs: nameInConfig(config, source.name, entry),
+          tags: tags && own,
+        });
+    }
   }
   return { document: { machines: machines.map(documentOf) }, lines: linesOf(machines, context) };
 }
@@ -54,6 +68,16 @@ function chosenSources({ sources }: Config, name: string | undefined): readonly 
       ? 'is empty: name a vCenter or ESXi host to list the machines of'
       : `has no ${name}: there is ${sources.map((source) => source.name).join(', ') || 'none'}`;
   throw new ConfigInvalid('configuration', [{ line: null, key: 'sources', what }]);
+}
+
+/** A single ESXi host has no tags. */
+async function tagsOf(session: VimSession, source: VsphereServerConfig, signal: AbortSignal): Promise<TagsByMachine> {
+  const { about } = await session.content(signal);
+  return about.isVirtualCenter ? await readTags(vsphereServer(source), signal) : new Map();
+}
+
+function isTagged(tags: readonly string[], wanted: string | undefined): boolean {
+  return wanted === undefined || tags.some((tag) => tag === wanted || tag.endsWith(`/${wanted}`));
 }
 
 function isBelow(path: string, above: string | undefined): boolean {
@@ -71,12 +95,13 @@ function nameInConfig({ machines }: Config, sourceName: string, { machine, path 
   return found?.name ?? null;
 }
 
-function documentOf({ source, path, pool, machine, protectedAs }: Listed): object {
+function documentOf({ source, path, pool, machine, protectedAs, tags }: Listed): object {
   const { name, instanceUuid, powerState, tracking, firmware, hardwareVersion, encrypted, hasTpm } = machine;
   return {
     source,
     path,
     pool,
+    ...(tags !== null && { tags }),
     name,
     instanceUuid,
     protectedAs,

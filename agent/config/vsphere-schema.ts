@@ -5,6 +5,7 @@ import type { References } from './references.ts';
 /** vCenters and hosts are named once, under `sources`; machines refer to them. */
 
 const portDefault = 443;
+const mebibyte = 2 ** 20;
 
 export function sources(references: References) {
   return z
@@ -100,6 +101,12 @@ export function vsphereSource() {
         .enum(['vddk', 'datastore'])
         .default('vddk')
         .describe('datastore: over HTTPS from the datastore, for sites without VDDK: slower, and with limits.'),
+      datastoreFreeMiBMin: z
+        .int()
+        .min(0)
+        .max(1_073_741_824)
+        .default(4096)
+        .describe('No snapshot is taken while a datastore of the machine has less left: snapshots grow there.'),
       exclude: z
         .array(text(100))
         .max(256)
@@ -112,5 +119,9 @@ export function vsphereSource() {
         refuse('instanceUuid', 'is missing: give instanceUuid, or path');
       if (instanceUuid !== undefined && at !== undefined)
         refuse('path', 'is there besides instanceUuid: give one of the two');
-    });
+    })
+    .transform(({ datastoreFreeMiBMin, ...rest }) => ({
+      ...rest,
+      datastoreFreeBytesMin: datastoreFreeMiBMin * mebibyte,
+    }));
 }
