@@ -21,15 +21,15 @@ const parts = ['replica', 'crypto', 'storage-targets', 'test/fakes', 'test/proto
 /** Loads the simulation over a copy of the product whose text was changed. */
 export async function loadVariant(edits: readonly Edit[]): Promise<Variant> {
   const folder = mkdtempSync(join(tmpdir(), 'failkit-variant-'));
+  await using made = new AsyncDisposableStack();
+  made.defer(() => rm(folder, { recursive: true, force: true }));
   for (const name of parts) cpSync(join(root, name), join(folder, name), { recursive: true });
   writeFileSync(join(folder, 'package.json'), '{ "type": "module" }');
   symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'));
   for (const edit of edits) applyEdit(folder, edit);
   const module: typeof import('./simulate.ts') = await import(join(folder, 'test/protocol/simulate.ts'));
-  return {
-    simulate: module.simulate,
-    [Symbol.asyncDispose]: () => rm(folder, { recursive: true, force: true }),
-  };
+  const kept = made.move();
+  return { simulate: module.simulate, [Symbol.asyncDispose]: () => kept.disposeAsync() };
 }
 
 function applyEdit(folder: string, { file, find, replace }: Edit): void {
@@ -70,25 +70,25 @@ export const smallNumbers: readonly Edit[] = [
   },
   {
     file: 'crypto/signing.ts',
-    find: '    return sign(null, signedBytes(domain, this.publicKey.algorithm, message), this.#key);',
-    replace: `    const signature = sign(null, signedBytes(domain, this.publicKey.algorithm, message), this.#key);
+    find: '    return this.#algorithm.sign(signedBytes(domain, this.publicKey.algorithm, message), this.#key);',
+    replace: `    const signature = this.#algorithm.sign(signedBytes(domain, this.publicKey.algorithm, message), this.#key);
     if (verified.size > 20_000) verified.clear();
     verified.set(memoKey(this.publicKey, domain, message, signature), true);
     return signature;`,
   },
   {
     file: 'crypto/signing.ts',
-    find: 'const good = verify(',
-    replace: 'const good = verified.get(memoKey(publicKey, domain, message, signature)) ?? verify(',
+    find: 'const good = algorithm.verify(',
+    replace: 'const good = verified.get(memoKey(publicKey, domain, message, signature)) ?? algorithm.verify(',
   },
   {
     file: 'crypto/signing.ts',
-    find: 'const ed25519SignatureBytes = 64;',
-    replace: `const ed25519SignatureBytes = 64;
-const verified = new Map<string, boolean>();
+    find: '/** A live private key. It leaves the process only through `exportPem`. */',
+    replace: `const verified = new Map<string, boolean>();
 function memoKey(key: PublicKey, domain: string, message: Uint8Array, signature: Uint8Array): string {
   const parts = [key.bytes, message, signature].map((part) => Buffer.from(part).toString('latin1'));
   return [domain, ...parts].join('|');
-}`,
+}
+/** A live private key. It leaves the process only through \`exportPem\`. */`,
   },
 ];
