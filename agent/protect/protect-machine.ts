@@ -159,6 +159,7 @@ async function publishOnePoint(
   const { manifest, track } = judgeRun(described, previous, replicated, state.trackRecord, options);
   Object.assign(staging, { manifest, track, droppedPages: replicated.units.droppedPages });
   const entry = await tenure.publish(publishFields(keys, manifest, replicated.units), signal);
+  snapshot.notePublished?.();
   const publishedMs = context.now();
   const rpoMs = previous === null ? null : publishedMs - previous.snapshotTimeMs;
   const repair = describeRepair(tenure.state, replicated.repaired, entry.seq, lost !== null);

@@ -1,0 +1,80 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
+import { HypervUnreachable } from '../../../hypervisors/hyperv/hyperv-errors.ts';
+import type { HypervHost, HypervMachine, HypervPace } from '../../../hypervisors/hyperv/hyperv-machine.ts';
+import type { WorkerStreams } from '../../../hypervisors/hyperv/worker-client.ts';
+import { memoryFile } from '../vhdx/memory-file.ts';
+import { fileBytes } from './model-disk.ts';
+import { ModelHost, modelVm } from './model-host.ts';
+import { answerLine } from './model-protocol.ts';
+
+/** The model behind streams of this process, with a death that can be set to any step. */
+
+export const quickPace: HypervPace = { pollMs: 0, busyMs: 20, checkpointMs: 60_000, mergeMs: 200 };
+
+export interface Death {
+  /** So many more questions are answered. */
+  after: number;
+  /** Whether what the last question asks for still happens. */
+  happens: boolean;
+}
+
+export class ModelLab implements Disposable {
+  readonly model: ModelHost;
+  readonly machine: HypervMachine;
+  readonly #folder = mkdtempSync(join(tmpdir(), 'failkit-hyperv-'));
+  /** Set: from then on nothing answers, and nothing can be started. */
+  death: Death | null = null;
+  asked: string[] = [];
+  /** Called with each question before it is answered. */
+  meanwhile: (op: string) => void = () => undefined;
+
+  constructor(changed: Partial<HypervMachine> = {}) {
+    this.model = new ModelHost('/machines');
+    this.machine = {
+      ...{ name: 'web', host: this.#host(), vm: modelVm, excludedDisks: [], tracking: 'use' },
+      ...{ journalFolder: join(this.#folder, 'journal'), tag: 'a1b2c3d4' },
+      ...changed,
+    };
+  }
+
+  #host(): HypervHost {
+    return {
+      name: 'model',
+      open: async () => ({
+        startWorker: async () => this.#startWorker(),
+        openFile: async (path) => {
+          const found = this.model.file(path);
+          const bytes = found === null ? null : fileBytes(found.disk, path);
+          return bytes === null ? null : memoryFile(path, bytes);
+        },
+        [Symbol.asyncDispose]: async () => undefined,
+      }),
+    };
+  }
+
+  #startWorker(): WorkerStreams {
+    if (this.death !== null && this.death.after <= 0) throw new HypervUnreachable('the agent is dead');
+    const [input, output, complaints] = [new PassThrough(), new PassThrough(), new PassThrough()];
+    const end = (): void => {
+      output.destroy();
+    };
+    input.on('data', (chunk: Buffer) => {
+      const line = chunk.toString();
+      const { op } = JSON.parse(line) as { op: string };
+      this.asked.push(op);
+      this.meanwhile(op);
+      const isLast = this.death !== null && --this.death.after <= 0;
+      if (isLast && this.death?.happens === true) answerLine(this.model, line);
+      if (isLast) end();
+      else output.write(`${answerLine(this.model, line)}\n`);
+    });
+    return { input, output, complaints, kill: end };
+  }
+
+  [Symbol.dispose](): void {
+    rmSync(this.#folder, { recursive: true });
+  }
+}
