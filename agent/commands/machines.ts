@@ -1,16 +1,16 @@
 import type { Command } from 'commander';
 import { type InventoryEntry, listInventory } from '../../hypervisors/vsphere/inventory.ts';
-import type { VsphereDisk } from '../../hypervisors/vsphere/machine-disks.ts';
 import { openVimSession } from '../../hypervisors/vsphere/vsphere-machine.ts';
 import { machineRefusal } from '../../hypervisors/vsphere/vsphere-site.ts';
 import { ConfigInvalid } from '../config/config-invalid.ts';
-import type { Config, VsphereServerConfig } from '../config/config-schema.ts';
+import type { Config, SourceConfig, VsphereServerConfig } from '../config/config-schema.ts';
 import { formatBytes, plural } from '../quantities.ts';
 import { formatTable } from '../table.ts';
 import { vsphereServer } from '../wire.ts';
 import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
+import { listHyperv } from './list-hyperv.ts';
 
-/** `failkit machines`: what a vCenter or an ESXi host has, to choose from. */
+/** `failkit machines`: what a vCenter, an ESXi host or a Hyper-V host has, to choose from. */
 
 interface MachinesOptions {
   readonly source?: string;
@@ -18,16 +18,31 @@ interface MachinesOptions {
   readonly pool?: string;
 }
 
-interface Listed extends InventoryEntry {
-  readonly source: string;
+/** Of any source: what the table shows of it, and what `--json` does. */
+export interface ListedMachine {
+  readonly path: string;
+  readonly pool: string | null;
+  /** What the configuration finds it by. */
+  readonly id: string | null;
   /** Its name in the configuration; null where it is not protected. */
   readonly protectedAs: string | null;
+  readonly power: string;
+  readonly tracking: string;
+  readonly tpm: boolean;
+  readonly refusal: string | null;
+  readonly disks: readonly {
+    readonly label: string;
+    readonly capacityBytes: number | null;
+    readonly refusal: string | null;
+    readonly encrypted?: boolean;
+  }[];
+  readonly document: object;
 }
 
 export function register(program: Command, run: RunCommand): void {
   program
     .command('machines')
-    .description('list the machines of vCenters and ESXi hosts, and what can be protected of them')
+    .description('list the machines of vCenters, ESXi hosts and Hyper-V hosts, and what can be protected of them')
     .option('--source <name>', 'of this source only (default: of all)')
     .option('--folder <path>', 'those below this folder, as datacenter/vm/folder')
     .option('--pool <path>', 'those in this resource pool or below it, as cluster/Resources/pool')
@@ -36,22 +51,48 @@ export function register(program: Command, run: RunCommand): void {
 
 async function listMachines(options: MachinesOptions, context: CommandContext): Promise<CommandAnswer> {
   const config = context.config();
-  const machines: Listed[] = [];
-  for (const source of chosenSources(config, options.source)) {
-    await using session = openVimSession(vsphereServer(source));
-    for (const entry of await listInventory(session, context.signal))
-      if (isBelow(entry.path, options.folder) && isBelow(entry.pool ?? '', options.pool))
-        machines.push({ ...entry, source: source.name, protectedAs: nameInConfig(config, source.name, entry) });
-  }
-  return { document: { machines: machines.map(documentOf) }, lines: linesOf(machines, context) };
+  const machines: ListedMachine[] = [];
+  for (const source of chosenSources(config, options.source))
+    for (const machine of await listSource(config, source, context.signal))
+      if (isBelow(machine.path, options.folder) && isBelow(machine.pool ?? '', options.pool)) machines.push(machine);
+  return { document: { machines: machines.map(({ document }) => document) }, lines: linesOf(machines, context) };
 }
 
-function chosenSources({ sources }: Config, name: string | undefined): readonly VsphereServerConfig[] {
+async function listSource(
+  config: Config,
+  source: SourceConfig,
+  signal: AbortSignal,
+): Promise<readonly ListedMachine[]> {
+  return source.type === 'vsphere'
+    ? await listVsphere(config, source, signal)
+    : await listHyperv(config, source, signal);
+}
+
+async function listVsphere(
+  config: Config,
+  source: VsphereServerConfig,
+  signal: AbortSignal,
+): Promise<readonly ListedMachine[]> {
+  await using session = openVimSession(vsphereServer(source));
+  const entries = await listInventory(session, signal);
+  return entries.map((entry) => {
+    const { path, pool, machine } = entry;
+    const protectedAs = nameInConfig(config, source.name, entry);
+    return {
+      ...{ path, pool, protectedAs, id: machine.instanceUuid, tracking: machine.tracking, tpm: machine.hasTpm },
+      power: machine.powerState.replace(/^powered/, '').toLowerCase(),
+      ...{ refusal: machineRefusal(machine), disks: machine.disks },
+      document: documentOf(source.name, protectedAs, entry),
+    };
+  });
+}
+
+function chosenSources({ sources }: Config, name: string | undefined): readonly SourceConfig[] {
   const chosen = sources.filter((source) => name === undefined || source.name === name);
   if (chosen.length > 0) return chosen;
   const what =
     name === undefined
-      ? 'is empty: name a vCenter or ESXi host to list the machines of'
+      ? 'is empty: name a vCenter, an ESXi host or a Hyper-V host to list the machines of'
       : `has no ${name}: there is ${sources.map((source) => source.name).join(', ') || 'none'}`;
   throw new ConfigInvalid('configuration', [{ line: null, key: 'sources', what }]);
 }
@@ -71,7 +112,7 @@ function nameInConfig({ machines }: Config, sourceName: string, { machine, path 
   return found?.name ?? null;
 }
 
-function documentOf({ source, path, pool, machine, protectedAs }: Listed): object {
+function documentOf(source: string, protectedAs: string | null, { path, pool, machine }: InventoryEntry): object {
   const { name, instanceUuid, powerState, tracking, firmware, hardwareVersion, encrypted, hasTpm } = machine;
   return {
     source,
@@ -99,15 +140,15 @@ function documentOf({ source, path, pool, machine, protectedAs }: Listed): objec
   };
 }
 
-function linesOf(machines: readonly Listed[], { output }: CommandContext): readonly string[] {
+function linesOf(machines: readonly ListedMachine[], { output }: CommandContext): readonly string[] {
   const { dim, green, yellow } = output.colours;
-  const rows = machines.map(({ path, machine, protectedAs }) => [
+  const rows = machines.map(({ path, id, protectedAs, power, tracking, disks }) => [
     path,
-    machine.instanceUuid ?? '',
+    id ?? '',
     protectedAs === null ? dim('no') : green(protectedAs),
-    machine.powerState.replace(/^powered/, '').toLowerCase(),
-    machine.tracking === 'on' ? 'on' : yellow(machine.tracking),
-    machine.disks.map(({ label, capacityBytes }) => `${label} ${formatBytes(capacityBytes)}`).join(', '),
+    power,
+    tracking === 'on' ? 'on' : yellow(tracking),
+    disks.map(({ label, capacityBytes: size }) => (size === null ? label : `${label} ${formatBytes(size)}`)).join(', '),
   ]);
   const columns = [
     { title: 'machine', cut: true },
@@ -117,10 +158,10 @@ function linesOf(machines: readonly Listed[], { output }: CommandContext): reado
     { title: 'tracking', spare: 1 },
     { title: 'disks', spare: 3 },
   ];
-  const notes = machines.flatMap(({ path, machine }) => [
-    ...[machineRefusal(machine)].flatMap((why) => (why === null ? [] : [`${path}: ${why}`])),
-    ...machine.disks.flatMap((disk) => noteOn(disk).map((note) => `${path}: ${disk.label}: ${note}`)),
-    ...(machine.hasTpm ? [`${path}: the content of its virtual TPM is not captured`] : []),
+  const notes = machines.flatMap(({ path, refusal, disks, tpm }) => [
+    ...(refusal === null ? [] : [`${path}: ${refusal}`]),
+    ...disks.flatMap((disk) => noteOn(disk).map((note) => `${path}: ${disk.label}: ${note}`)),
+    ...(tpm ? [`${path}: the content of its virtual TPM is not captured`] : []),
   ]);
   return [
     ...formatTable(columns, rows, output.columns),
@@ -130,9 +171,9 @@ function linesOf(machines: readonly Listed[], { output }: CommandContext): reado
   ];
 }
 
-function noteOn({ refusal, encrypted }: VsphereDisk): readonly string[] {
+function noteOn({ refusal, encrypted }: ListedMachine['disks'][number]): readonly string[] {
   if (refusal !== null) return [refusal];
-  return encrypted
+  return encrypted === true
     ? ['it is encrypted by vSphere: the account needs Cryptographer.Access, and is given it in clear']
     : [];
 }

@@ -5,7 +5,7 @@ import type { OpenRepository } from '../../replica/open-repository.ts';
 import type { CommandContext } from '../commands/command.ts';
 import type { Config } from '../config/config-schema.ts';
 import { exitCodes } from '../remedy.ts';
-import { openKeyProvider, openTarget } from '../wire.ts';
+import { hypervHost, openKeyProvider, openTarget } from '../wire.ts';
 import { attempt, attemptOnly, type Finding, good, skipped } from './finding.ts';
 import {
   checkAgentKey,
@@ -15,10 +15,11 @@ import {
   checkStateFolder,
   hasAgentKey,
 } from './host-checks.ts';
+import { checkHypervHost } from './hyperv-checks.ts';
 import { checkGenerate, checkRecoveryKey, checkUnwrap } from './key-checks.ts';
 import { checkMachine } from './source-checks.ts';
 import { checkCertificate, checkClock, checkReachable, checkRefusal, checkRepository } from './store-checks.ts';
-import { examineSources } from './vsphere-checks.ts';
+import { examineVsphere } from './vsphere-checks.ts';
 
 /** Every dependency of the configuration, first on this host and then on the network. What fails keeps only those from being checked that need it. */
 export async function* examine(context: CommandContext): AsyncGenerator<Finding, void> {
@@ -55,6 +56,15 @@ async function* examineHost(config: Config, signal: AbortSignal): AsyncGenerator
   if (hasAgentKey(config)) return yield* attempt('agent key', signal, () => checkAgentKey(config));
   yield skipped('agent key', 'failkit init, or failkit root request where the repository is already: they make it');
   return null;
+}
+
+async function* examineSources(config: Config, signal: AbortSignal): AsyncGenerator<Finding, void> {
+  for (const source of config.sources)
+    if (source.type === 'vsphere') yield* examineVsphere(config, source, signal);
+    else {
+      const check = (either: AbortSignal) => checkHypervHost(hypervHost(source), either);
+      yield* attemptOnly(`source ${source.name}`, signal, check, exitCodes.source);
+    }
 }
 
 /** Opens the file of a local key; a KMS is not asked yet. */

@@ -1,11 +1,14 @@
 import { pause } from '../vsphere/pause.ts';
 import { type HypervState, startConversion, startDestroyingCheckpoint, startDestroyingPoint } from './hyperv-calls.ts';
 import { HypervCheckpointStuck, HypervRefused, isInTheWay, isNotFound } from './hyperv-errors.ts';
+import { pollPauseMs } from './hyperv-machine.ts';
 import { checkpointPrefix, finishJob, type HypervSite, readState } from './hyperv-site.ts';
 import type { JournaledRun } from './run-journal.ts';
 
 /** Removing what is ours: each step is written down before it is asked for, and may be asked for twice. */
 
+/** Looking again is cheap; being refused again is not. */
+const longer = 3;
 /** Between attempts at what somebody holds. The next run tries again, too. */
 const attemptsMax = 4;
 
@@ -110,7 +113,7 @@ async function despiteOthers(
         throw new HypervCheckpointStuck(`machine ${site.machine.name}: ${what} does not succeed: ${error.message}`, {
           cause: error,
         });
-      await pause(site.pace.pollMs * 2 ** attempt, signal);
+      await pause(pollPauseMs(site.pace, attempt + longer), signal);
     }
   }
 }

@@ -21,8 +21,8 @@ export interface HypervMachine {
   readonly vm: string;
   /** Labels of disks that are left out: points are then partial. */
   readonly excludedDisks: readonly string[];
-  /** `ignore`: every run reads everything. */
-  readonly tracking: 'use' | 'ignore';
+  /** `leave`: what Hyper-V tracks is not asked for, and each run reads everything. */
+  readonly tracking: 'enable' | 'leave';
   /** Where it is written down what belongs to us on the host. In a cluster one that every node reaches. */
   readonly journalFolder: string;
   /** Marks the checkpoints of this agent for this machine and this repository, so that nobody else's is touched: 8 hex digits. */
@@ -31,7 +31,7 @@ export interface HypervMachine {
 
 /** How often is looked, and how long waited. */
 export interface HypervPace {
-  readonly pollMs: number;
+  readonly pollMsMax: number;
   /** For whoever is at the machine. */
   readonly busyMs: number;
   readonly checkpointMs: number;
@@ -41,8 +41,15 @@ export interface HypervPace {
 
 const minuteMs = 60_000;
 export const usualPace: HypervPace = {
-  pollMs: 500,
+  pollMsMax: 2_000,
   busyMs: 10 * minuteMs,
   checkpointMs: 15 * minuteMs,
   mergeMs: 6 * 60 * minuteMs,
 };
+
+const pollMsFirst = 50;
+
+/** Most of what Hyper-V does takes a moment, and some of it hours. */
+export function pollPauseMs({ pollMsMax }: HypervPace, attempt: number): number {
+  return Math.min(pollMsMax, pollMsFirst * 2 ** Math.min(attempt, 20));
+}

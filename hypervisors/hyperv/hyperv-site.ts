@@ -3,7 +3,7 @@ import type { OpenFile } from '../vhdx/random-access-file.ts';
 import { pause } from '../vsphere/pause.ts';
 import { askJob, askMachine, type HypervDisk, type HypervState, type Started } from './hyperv-calls.ts';
 import { HypervBusy, HypervElsewhere, HypervMachineUnusable, HypervRefused, HypervTimedOut } from './hyperv-errors.ts';
-import type { HypervMachine, HypervPace } from './hyperv-machine.ts';
+import { type HypervMachine, type HypervPace, pollPauseMs } from './hyperv-machine.ts';
 import type { RunJournal } from './run-journal.ts';
 import type { WorkerClient } from './worker-client.ts';
 
@@ -64,14 +64,14 @@ export function refuseElsewhere(site: HypervSite, { owner, node }: HypervState):
 export async function whenIdle(site: HypervSite, signal: AbortSignal): Promise<HypervState> {
   const { machine, pace } = site;
   const end = Date.now() + pace.busyMs;
-  for (;;) {
+  for (let attempt = 0; ; attempt++) {
     const state = await readState(site, signal);
     refuseElsewhere(site, state);
     const why = whyBusy(state);
     // A merge may take hours, and is waited for where it is ours.
     if (why === null || isMerging(state)) return state;
     if (Date.now() >= end) throw new HypervBusy(`machine ${machine.name}: ${why}: run again when that has ended`);
-    await pause(pace.pollMs, signal);
+    await pause(pollPauseMs(pace, attempt), signal);
   }
 }
 
@@ -86,7 +86,7 @@ export async function finishJob(
   const { client, machine, pace } = site;
   if (started.job === null) return started.made === null ? [] : [started.made];
   const end = Date.now() + limitMs;
-  for (;;) {
+  for (let attempt = 0; ; attempt++) {
     const { state, errorCode, hresult, description, made } = await askJob(client, started.job, signal);
     if (state === jobStates.completed) return made;
     if (state > jobStates.completed)
@@ -96,7 +96,7 @@ export async function finishJob(
       );
     if (Date.now() >= end)
       throw new HypervTimedOut(`machine ${machine.name}: ${what} takes more than ${limitMs / 1000} s: it goes on`);
-    await pause(pace.pollMs, signal);
+    await pause(pollPauseMs(pace, attempt), signal);
   }
 }
 

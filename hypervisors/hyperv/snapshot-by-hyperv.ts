@@ -129,7 +129,7 @@ function pointOf(
   chain: ImageChain,
 ): HypervReferencePoint | null {
   const [top] = chain.layers;
-  if (machine.tracking === 'ignore' || !tracksChanges(state) || top.diskIdentity === null) return null;
+  if (machine.tracking === 'leave' || !tracksChanges(state) || top.diskIdentity === null) return null;
   const { diskIdentity: identity, sectorBytes } = top;
   return { run, vm: machine.vm, key, identity, sectorBytes, capacityBytes: capacityOf(chain) };
 }

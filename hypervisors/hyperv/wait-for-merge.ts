@@ -2,6 +2,7 @@ import { win32 } from 'node:path';
 import { pause } from '../vsphere/pause.ts';
 import { enableMerging, type HypervState } from './hyperv-calls.ts';
 import { HypervCheckpointStuck } from './hyperv-errors.ts';
+import { pollPauseMs } from './hyperv-machine.ts';
 import { type HypervSite, isMerging, readState } from './hyperv-site.ts';
 
 /** Where a checkpoint is removed, Hyper-V merges what was written meanwhile into the disk. Until it has, no other one is taken. */
@@ -11,7 +12,7 @@ export async function waitForMerge(site: HypervSite, signal: AbortSignal): Promi
   const end = Date.now() + pace.mergeMs;
   let asked = (await readState(site, signal)).mergesDisks ? 0 : 1;
   if (asked > 0) await enableMerging(client, machine.vm, signal);
-  for (;;) {
+  for (let attempt = 0; ; attempt++) {
     const state = await readState(site, signal);
     const behind = unmerged(state);
     if (behind.length === 0 && !isMerging(state)) return;
@@ -24,7 +25,7 @@ export async function waitForMerge(site: HypervSite, signal: AbortSignal): Promi
       throw new HypervCheckpointStuck(
         `machine ${machine.name}: Hyper-V does not merge ${behind.join(', ') || 'its disks'}: see its event log (VMMS 19100), free space, and who holds the files; no other checkpoint is taken before that is mended`,
       );
-    await pause(pace.pollMs, signal);
+    await pause(pollPauseMs(pace, attempt), signal);
   }
 }
 

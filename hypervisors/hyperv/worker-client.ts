@@ -187,7 +187,10 @@ class RunningWorker {
 
   #answer(line: string): void {
     const parsed = answerSchema.safeParse(parseJson(line));
-    if (!parsed.success) return this.#lose(this.#invalid('a line that is no answer'));
+    if (!parsed.success) {
+      this.#lose(this.#invalid('a line that is no answer'));
+      return;
+    }
     const { id } = parsed.data;
     if (id === this.#pending?.id) this.#pending.resolve(parsed.data);
     // The answer to what was given up meanwhile.

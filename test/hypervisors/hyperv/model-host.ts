@@ -38,6 +38,7 @@ interface ModelJob {
   readonly failure: ModelFailure | null;
   readonly effect: Effect;
   made: string[];
+  isOver: boolean;
   /** How often it may still be asked for after its end. */
   remembered: number;
 }
@@ -102,7 +103,8 @@ export class ModelHost {
   jobs: ModelJob[] = [];
   /** Merges that are under way. */
   merging = 0;
-  #numbers = 0;
+  /** Of whatever was made. */
+  numbers: number;
   manners: ModelManners = {
     ...{ keepsNames: true, saysWhatItMade: true, jobStates: [2, 3, 4], jobsRemembered: 100, windowBytes: 0 },
     ...{ unaligned: false, vssFails: false, mergeRefusals: 0, mergesDisks: true, owner: null, enabledState: 2 },
@@ -110,8 +112,9 @@ export class ModelHost {
     ...{ administers: true, failures: [] },
   };
 
-  constructor(folder: string) {
+  constructor(folder: string, numbers = 0) {
     this.folder = folder;
+    this.numbers = numbers;
   }
 
   addDisk(label: string, content: Buffer): ModelDisk {
@@ -186,6 +189,7 @@ export class ModelHost {
       failure,
       effect,
       made: [],
+      isOver: false,
       remembered: jobsRemembered,
     };
     this.jobs.push(job);
@@ -203,10 +207,9 @@ export class ModelHost {
     if (this.manners.mergeRefusals > 0) this.manners.mergeRefusals--;
   }
 
-  #ended = new Set<string>();
   #end(job: ModelJob): void {
-    if (this.#ended.has(job.id)) return;
-    this.#ended.add(job.id);
+    if (job.isOver) return;
+    job.isOver = true;
     if (job.failure !== null && job.failure.happensAnyway !== true) return;
     const made = this.#apply(job.effect);
     if (made !== null && this.manners.saysWhatItMade) job.made.push(made);
@@ -267,7 +270,7 @@ export class ModelHost {
   }
 
   #next(): number {
-    return ++this.#numbers;
+    return ++this.numbers;
   }
 
   changes(

@@ -12,7 +12,7 @@ import { answerLine } from './model-protocol.ts';
 
 /** The model behind streams of this process, with a death that can be set to any step. */
 
-export const quickPace: HypervPace = { pollMs: 0, busyMs: 20, checkpointMs: 60_000, mergeMs: 200 };
+export const quickPace: HypervPace = { pollMsMax: 0, busyMs: 20, checkpointMs: 60_000, mergeMs: 200 };
 
 export interface Death {
   /** So many more questions are answered. */
@@ -34,7 +34,7 @@ export class ModelLab implements Disposable {
   constructor(changed: Partial<HypervMachine> = {}) {
     this.model = new ModelHost('/machines');
     this.machine = {
-      ...{ name: 'web', host: this.#host(), vm: modelVm, excludedDisks: [], tracking: 'use' },
+      ...{ name: 'web', host: this.#host(), vm: modelVm, excludedDisks: [], tracking: 'enable' },
       ...{ journalFolder: join(this.#folder, 'journal'), tag: 'a1b2c3d4' },
       ...changed,
     };
