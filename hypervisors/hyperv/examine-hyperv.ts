@@ -20,7 +20,7 @@ export interface ExaminedMachine {
 const freeBytesDoubtful = 20 * 2 ** 30;
 
 export async function examineMachine(site: HypervSite, signal: AbortSignal): Promise<ExaminedMachine> {
-  const state = await readState(site, signal);
+  const state = await readState(site, signal, true);
   const { chosen } = chooseDisks(site.machine, state.disks);
   const findings = [
     ...examinePlace(site, state),

@@ -114,8 +114,14 @@ export async function askMachines(client: WorkerClient, signal: AbortSignal): Pr
     .machines;
 }
 
-export function askMachine(client: WorkerClient, vm: string, signal: AbortSignal): Promise<HypervState> {
-  return client.call('machine', { vm }, machine, signal);
+/** `sizes`: how large its disks are, too, which Hyper-V has to be asked for one by one. */
+export function askMachine(
+  client: WorkerClient,
+  vm: string,
+  signal: AbortSignal,
+  sizes = false,
+): Promise<HypervState> {
+  return client.call('machine', { vm, sizes }, machine, signal);
 }
 
 export function startCheckpoint(

@@ -14,7 +14,7 @@ export function connectHyperv(machines: readonly HypervMachine[], pace: HypervPa
     async *listMachines(signal) {
       for (const machine of machines) {
         const { client } = await hosts.open(machine.host, signal);
-        const { chosen } = chooseDisks(machine, (await askMachine(client, machine.vm, signal)).disks);
+        const { chosen } = chooseDisks(machine, (await askMachine(client, machine.vm, signal, true)).disks);
         const disks = chosen.map(({ label, capacityBytes }) => ({ label, capacityBytes: capacityBytes ?? 0 }));
         yield { name: machine.name, disks };
       }

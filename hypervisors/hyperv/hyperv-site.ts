@@ -1,8 +1,9 @@
 import { win32 } from 'node:path';
+import { SourceNotFound } from '../errors.ts';
 import type { OpenFile } from '../vhdx/random-access-file.ts';
 import { pause } from '../vsphere/pause.ts';
 import { askJob, askMachine, type HypervDisk, type HypervState, type Started } from './hyperv-calls.ts';
-import { HypervBusy, HypervElsewhere, HypervMachineUnusable, HypervRefused, HypervTimedOut } from './hyperv-errors.ts';
+import { HypervBusy, HypervElsewhere, HypervMachineUnusable, HypervRefused, HypervTimedOut, isNotFound } from './hyperv-errors.ts';
 import { type HypervMachine, type HypervPace, pollPauseMs } from './hyperv-machine.ts';
 import type { RunJournal } from './run-journal.ts';
 import type { WorkerClient } from './worker-client.ts';
@@ -21,8 +22,21 @@ export function checkpointPrefix({ tag }: HypervMachine): string {
   return `failkit-${tag}-`;
 }
 
-export function readState({ client, machine }: HypervSite, signal: AbortSignal): Promise<HypervState> {
-  return askMachine(client, machine.vm, signal);
+/** Throws SourceNotFound where neither this host nor another one of its cluster has it. `sizes` as for askMachine. */
+export async function readState(
+  { client, machine }: HypervSite,
+  signal: AbortSignal,
+  sizes = false,
+): Promise<HypervState> {
+  try {
+    return await askMachine(client, machine.vm, signal, sizes);
+  } catch (error) {
+    if (!isNotFound(error)) throw error;
+    throw new SourceNotFound(
+      `machine ${machine.name}: ${client.where} has no machine ${machine.vm}: failkit machines shows what it has`,
+      { cause: error },
+    );
+  }
 }
 
 /** https://learn.microsoft.com/windows/win32/hyperv_v2/msvm-computersystem */
