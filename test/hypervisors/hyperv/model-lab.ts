@@ -27,7 +27,8 @@ export class ModelLab implements Disposable {
   readonly #folder = mkdtempSync(join(tmpdir(), 'failkit-hyperv-'));
   /** Set: from then on nothing answers, and nothing can be started. */
   death: Death | null = null;
-  asked: string[] = [];
+  /** Questions and answers, as they went over the line. */
+  readonly transcript: string[] = [];
   /** Called with each question before it is answered. */
   meanwhile: (op: string) => void = () => undefined;
 
@@ -64,12 +65,15 @@ export class ModelLab implements Disposable {
     input.on('data', (chunk: Buffer) => {
       const line = chunk.toString();
       const { op } = JSON.parse(line) as { op: string };
-      this.asked.push(op);
       this.meanwhile(op);
       const isLast = this.death !== null && --this.death.after <= 0;
       if (isLast && this.death?.happens === true) answerLine(this.model, line);
       if (isLast) end();
-      else output.write(`${answerLine(this.model, line)}\n`);
+      else {
+        const answer = answerLine(this.model, line);
+        this.transcript.push(line.trim(), answer);
+        output.write(`${answer}\n`);
+      }
     });
     return { input, output, complaints, kill: end };
   }
