@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
@@ -12,7 +12,7 @@ import { answerLine } from './model-protocol.ts';
 
 /** The model behind streams of this process, with a death that can be set to any step. */
 
-export const quickPace: HypervPace = { pollMsMax: 0, busyMs: 20, checkpointMs: 60_000, mergeMs: 200 };
+export const quickPace: HypervPace = { pollMsMax: 0, busyMs: 1_000, checkpointMs: 60_000, mergeMs: 60_000 };
 
 export interface Death {
   /** So many more questions are answered. */
@@ -29,8 +29,8 @@ export class ModelLab implements Disposable {
   death: Death | null = null;
   /** Questions and answers, as they went over the line. */
   readonly transcript: string[] = [];
-  /** Called with each question before it is answered. */
-  meanwhile: (op: string) => void = () => undefined;
+  /** Another answer than the model's; null: that. */
+  forge: (op: string) => object | null = () => null;
 
   constructor(changed: Partial<HypervMachine> = {}) {
     this.model = new ModelHost('/machines');
@@ -64,18 +64,23 @@ export class ModelLab implements Disposable {
     };
     input.on('data', (chunk: Buffer) => {
       const line = chunk.toString();
-      const { op } = JSON.parse(line) as { op: string };
-      this.meanwhile(op);
+      const { id, op } = JSON.parse(line) as { id: number; op: string };
       const isLast = this.death !== null && --this.death.after <= 0;
       if (isLast && this.death?.happens === true) answerLine(this.model, line);
       if (isLast) end();
       else {
-        const answer = answerLine(this.model, line);
+        const forged = this.forge(op);
+        const answer = forged === null ? answerLine(this.model, line) : JSON.stringify({ id, ok: true, value: forged });
         this.transcript.push(line.trim(), answer);
         output.write(`${answer}\n`);
       }
     });
     return { input, output, complaints, kill: end };
+  }
+
+  spoilJournal(): void {
+    const { journalFolder } = this.machine;
+    for (const name of readdirSync(journalFolder)) writeFileSync(join(journalFolder, name), '{"version":1,');
   }
 
   [Symbol.dispose](): void {

@@ -91,8 +91,9 @@ function stateOf(host: ModelHost): unknown {
 }
 
 /** What the machine's operational status says of it: taking a checkpoint, merging. */
-function workOf({ jobs, merging, manners }: ModelHost): readonly number[] {
-  const merges = merging > 0 && manners.mergesDisks && manners.mergeRefusals === 0;
+function workOf({ jobs, merging, manners, points }: ModelHost): readonly number[] {
+  const left = points.filter(({ foreign }) => !foreign).length > 1;
+  const merges = merging > 0 && manners.mergesDisks && manners.mergeRefusals === 0 && !left;
   return [...(jobs.some(({ states }) => states.length > 0) ? [32_768] : []), ...(merges ? [32_772] : [])];
 }
 
