@@ -1,6 +1,6 @@
 import { askMachines, type HypervState } from '../../hypervisors/hyperv/hyperv-calls.ts';
 import { HypervHosts } from '../../hypervisors/hyperv/hyperv-connection.ts';
-import { diskRefusal, isRunning, tracksChanges, whyBusy } from '../../hypervisors/hyperv/hyperv-site.ts';
+import { diskRefusal, isRunning, snapshotNames, tracksChanges, whyBusy } from '../../hypervisors/hyperv/hyperv-site.ts';
 import type { Config, HypervHostConfig } from '../config/config-schema.ts';
 import { hypervHost } from '../wire.ts';
 import type { ListedMachine } from './machines.ts';
@@ -40,7 +40,7 @@ function documentOf(
   state: Omit<HypervState, 'disks'> & { readonly refusal: string | null; tracking: string; disks: readonly object[] },
 ): object {
   const { id, name, version, generation, owner, secureBoot, tpm, quiesces, refusal, tracking, disks } = state;
-  const snapshots = state.checkpoints.map((each) => each.name);
+  const snapshots = snapshotNames(state);
   return {
     ...{ source, name, vm: id, protectedAs, version, generation, owner, tracking, secureBoot, hasTpm: tpm, quiesces },
     ...{ snapshots, refusal, disks },

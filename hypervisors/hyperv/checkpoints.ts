@@ -1,6 +1,6 @@
 import { pause } from '../vsphere/pause.ts';
 import { type HypervState, startConversion, startDestroyingCheckpoint, startDestroyingPoint } from './hyperv-calls.ts';
-import { HypervCheckpointStuck, HypervRefused, isInTheWay, isNotFound } from './hyperv-errors.ts';
+import { HypervRefused, HypervSnapshotStuck, isInTheWay, isNotFound } from './hyperv-errors.ts';
 import { pollPauseMs } from './hyperv-machine.ts';
 import { checkpointPrefix, finishJob, type HypervSite, readState } from './hyperv-site.ts';
 import type { JournaledRun } from './run-journal.ts';
@@ -20,7 +20,7 @@ export async function removeCheckpoint(site: HypervSite, id: string, signal: Abo
   });
   const { checkpoints } = await readState(site, signal);
   if (checkpoints.some((each) => each.id === id))
-    throw new HypervCheckpointStuck(
+    throw new HypervSnapshotStuck(
       `machine ${site.machine.name}: recovery checkpoint ${id} is still there after Hyper-V removed it`,
     );
 }
@@ -110,7 +110,7 @@ async function despiteOthers(
       if (isNotFound(error)) return;
       if (!(error instanceof HypervRefused)) throw error;
       if (!isInTheWay(error) || attempt === attemptsMax)
-        throw new HypervCheckpointStuck(`machine ${site.machine.name}: ${what} does not succeed: ${error.message}`, {
+        throw new HypervSnapshotStuck(`machine ${site.machine.name}: ${what} does not succeed: ${error.message}`, {
           cause: error,
         });
       await pause(pollPauseMs(site.pace, attempt + longer), signal);

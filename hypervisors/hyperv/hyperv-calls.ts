@@ -32,7 +32,6 @@ const referencePoint = z.object({
   /** Ids by which to ask what changed; a disk that is not tracked has none. */
   disks: z.array(z.object({ key: z.string(), tracking: z.string() })),
 });
-export type HypervReferencePoint = z.output<typeof referencePoint>;
 
 const checkpoint = z.object({ id: z.string(), name: z.string(), recovery: z.boolean(), createdAt: time });
 
@@ -76,7 +75,6 @@ const hello = z.object({
   cluster: z.string().nullable(),
   now: time,
 });
-export type HypervHello = z.output<typeof hello>;
 
 /** Null: it was done at once. */
 const started = z.object({ job: z.string().nullable(), made: z.string().nullable() });
@@ -115,12 +113,7 @@ export async function askMachines(client: WorkerClient, signal: AbortSignal): Pr
 }
 
 /** `sizes`: how large its disks are, too, which Hyper-V has to be asked for one by one. */
-export function askMachine(
-  client: WorkerClient,
-  vm: string,
-  signal: AbortSignal,
-  sizes = false,
-): Promise<HypervState> {
+export function askMachine(client: WorkerClient, vm: string, signal: AbortSignal, sizes = false): Promise<HypervState> {
   return client.call('machine', { vm, sizes }, machine, signal);
 }
 

@@ -51,14 +51,14 @@ export class HypervMachineUnusable extends Error {
   override readonly name = 'HypervMachineUnusable';
 }
 /** A checkpoint of ours, or what it left in the disks, can't be removed now. No other one is taken before it is gone. */
-export class HypervCheckpointStuck extends Error {
-  readonly code = 'HYPERV_CHECKPOINT_STUCK';
-  override readonly name = 'HypervCheckpointStuck';
+export class HypervSnapshotStuck extends Error {
+  readonly code = 'HYPERV_SNAPSHOT_STUCK';
+  override readonly name = 'HypervSnapshotStuck';
 }
 /** Somebody removed our checkpoint, or wrote to its files, while they were read: what was read can't be trusted. */
-export class HypervCheckpointGone extends Error {
-  readonly code = 'HYPERV_CHECKPOINT_GONE';
-  override readonly name = 'HypervCheckpointGone';
+export class HypervSnapshotGone extends Error {
+  readonly code = 'HYPERV_SNAPSHOT_GONE';
+  override readonly name = 'HypervSnapshotGone';
 }
 /** Where it is written down what belongs to us on the host can't be read or written. Nothing is asked of the host then. */
 export class HypervJournalUnusable extends Error {

@@ -3,7 +3,14 @@ import { SourceNotFound } from '../errors.ts';
 import type { OpenFile } from '../vhdx/random-access-file.ts';
 import { pause } from '../vsphere/pause.ts';
 import { askJob, askMachine, type HypervDisk, type HypervState, type Started } from './hyperv-calls.ts';
-import { HypervBusy, HypervElsewhere, HypervMachineUnusable, HypervRefused, HypervTimedOut, isNotFound } from './hyperv-errors.ts';
+import {
+  HypervBusy,
+  HypervElsewhere,
+  HypervMachineUnusable,
+  HypervRefused,
+  HypervTimedOut,
+  isNotFound,
+} from './hyperv-errors.ts';
 import { type HypervMachine, type HypervPace, pollPauseMs } from './hyperv-machine.ts';
 import type { RunJournal } from './run-journal.ts';
 import type { WorkerClient } from './worker-client.ts';
@@ -62,12 +69,17 @@ export function whyBusy(state: HypervState): string | null {
   return rests ? null : `it neither runs nor is off (state ${state.state}: paused, saved or on its way)`;
 }
 
+/** Whoever made them. */
+export function snapshotNames({ checkpoints }: Pick<HypervState, 'checkpoints'>): readonly string[] {
+  return checkpoints.map(({ name }) => name);
+}
+
 /** Below it a checkpoint can be had, and nobody knows what changed since. */
 export function tracksChanges({ version }: HypervState): boolean {
   return Number.parseFloat(version) >= resilientTrackingVersion;
 }
 
-export function refuseElsewhere(site: HypervSite, { owner, node }: HypervState): void {
+function refuseElsewhere(site: HypervSite, { owner, node }: HypervState): void {
   if (owner === null || owner.toLowerCase() === node.toLowerCase()) return;
   throw new HypervElsewhere(
     `machine ${site.machine.name} runs on ${owner}, and ${site.machine.host.name} is ${node}: run it from there, or name that host in the configuration`,

@@ -8,9 +8,9 @@ import type { WorkerStreams } from './worker-client.ts';
 
 /** The agent runs on the Hyper-V host itself: the worker is a child of it, and disks are files of this host. */
 
-export const workerScript = join(import.meta.dirname, 'hyperv-worker.ps1');
+const workerScript = join(import.meta.dirname, 'hyperv-worker.ps1');
 /** A script that was laid down with the agent; never a command line that is put together. */
-export const powershellArguments = [
+const powershellArguments = [
   ...['-NoLogo', '-NoProfile', '-NonInteractive'],
   ...['-ExecutionPolicy', 'Bypass', '-File'],
 ];

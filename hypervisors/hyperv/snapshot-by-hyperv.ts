@@ -5,7 +5,7 @@ import { captureConfiguration } from './capture-configuration.ts';
 import { type FileMarks, marksOf } from './frozen-files.ts';
 import { checkpointDisks, checkpointDocuments, type HypervDisk, type HypervState } from './hyperv-calls.ts';
 import { type FrozenDisk, hypervBlockSource } from './hyperv-disk-source.ts';
-import { HypervCheckpointGone, HypervMachineUnusable } from './hyperv-errors.ts';
+import { HypervMachineUnusable, HypervSnapshotGone } from './hyperv-errors.ts';
 import { chooseDisks, type HypervSite, readState, refuseWithoutDisks, tracksChanges } from './hyperv-site.ts';
 import { giveUp, keepPoint, makeWay, standsFor } from './make-way.ts';
 import { decodeReferencePoint, type HypervReferencePoint } from './reference-point.ts';
@@ -148,11 +148,11 @@ async function requireUntouched(
   const { machine } = site;
   const { checkpoints } = await readState(site, signal);
   if (checkpoints.every(({ id }) => id !== checkpoint))
-    throw new HypervCheckpointGone(`machine ${machine.name}: somebody removed our checkpoint while it was read`);
+    throw new HypervSnapshotGone(`machine ${machine.name}: somebody removed our checkpoint while it was read`);
   for (const { disk, chain } of disks)
     for (const [path, mark] of await marksOf(chain, signal))
       if (marks.get(path) !== mark)
-        throw new HypervCheckpointGone(
+        throw new HypervSnapshotGone(
           `machine ${machine.name}: disk ${disk.label}: ${path} was written to while it was read`,
         );
 }

@@ -1,7 +1,7 @@
 import { win32 } from 'node:path';
 import { pause } from '../vsphere/pause.ts';
 import { enableMerging, type HypervState } from './hyperv-calls.ts';
-import { HypervCheckpointStuck } from './hyperv-errors.ts';
+import { HypervSnapshotStuck } from './hyperv-errors.ts';
 import { pollPauseMs } from './hyperv-machine.ts';
 import { type HypervSite, isMerging, readState } from './hyperv-site.ts';
 
@@ -22,7 +22,7 @@ export async function waitForMerge(site: HypervSite, signal: AbortSignal): Promi
       asked++;
       await enableMerging(client, machine.vm, signal);
     } else if (!isMerging(state) || Date.now() >= end)
-      throw new HypervCheckpointStuck(
+      throw new HypervSnapshotStuck(
         `machine ${machine.name}: Hyper-V does not merge ${behind.join(', ') || 'its disks'}: see its event log (VMMS 19100), free space, and who holds the files; no other checkpoint is taken before that is mended`,
       );
     await pause(pollPauseMs(pace, attempt), signal);

@@ -45,7 +45,9 @@ export async function openPowershellGrammar(): Promise<
     const all = [...below(tree.rootNode)];
     return {
       nodes: all.map(({ type, text, startPosition }) => ({ type, text, line: startPosition.row + 1 })),
-      broken: all.filter(({ isError, isMissing }) => isError || isMissing).map(({ startPosition }) => startPosition.row + 1),
+      broken: all
+        .filter(({ isError, isMissing }) => isError || isMissing)
+        .map(({ startPosition }) => startPosition.row + 1),
     };
   };
 }

@@ -74,7 +74,7 @@ export const wrongConfigs: readonly WrongConfig[] = [
   appended('a number for a name', '  - { name: 7, source: *s }', ':7: machines[1].name: must be a text, not a number'),
   appended(
     'a source that is not there yet',
-    '  - { name: web-2, source: { type: hyperx } }',
+    '  - { name: web-2, source: { type: xen } }',
     ':7: machines[1].source.type: must be one of image, kvm, vsphere, hyperv',
   ),
   appended(

@@ -101,8 +101,14 @@ describe('what changed', () => {
   });
 
   it.for([
-    ['its size changed', (lab: ModelLab) => Object.assign(lab.model.disk('scsi0:1'), { content: Buffer.alloc(2 * mebibyte) })],
-    ['another disk is attached', (lab: ModelLab) => Object.assign(lab.model.disk('scsi0:1'), { identity: '11111111-2222-4333-8444-555555555555' })],
+    [
+      'its size changed',
+      (lab: ModelLab) => Object.assign(lab.model.disk('scsi0:1'), { content: Buffer.alloc(2 * mebibyte) }),
+    ],
+    [
+      'another disk is attached',
+      (lab: ModelLab) => Object.assign(lab.model.disk('scsi0:1'), { identity: '11111111-2222-4333-8444-555555555555' }),
+    ],
     ['somebody removed the reference point', (lab: ModelLab) => lab.model.removePoint(oursOf(lab)[0] ?? '')],
   ] as const)('is not guessed where %s', async ([, happens]) => {
     using lab = openLab();
@@ -123,22 +129,27 @@ describe('what changed', () => {
 });
 
 describe('a checkpoint', () => {
-  it.for([8, 9, 10] as const)('whose job ends in state %i is taken without the guest, where policy allows', async (jobState) => {
-    using lab = openLab();
-    lab.model.manners.failures = [{ op: 'checkpoint', failure: { jobState, returnValue: 32_768, hresult: null } }];
-    let reached = '';
-    let summary = '';
-    await run(lab, new Map(), async (snapshot) => {
-      reached = await snapshot.settleConsistency(never);
-      summary = new TextDecoder().decode(snapshot.attachments.find(({ name }) => name === 'hyperv-machine.json')?.bytes);
-    });
-    expect(reached).toBe('crash-consistent');
-    expect(JSON.parse(summary)).toMatchObject({
-      ...{ generation: 2, firmware: 'uefi', secureBoot: true, tpmContent: 'none' },
-      consistency: { reached: 'crash-consistent', fellBack: expect.stringContaining(`job state ${jobState}`) },
-    });
-    expectTidy(lab);
-  });
+  it.for([8, 9, 10] as const)(
+    'whose job ends in state %i is taken without the guest, where policy allows',
+    async (jobState) => {
+      using lab = openLab();
+      lab.model.manners.failures = [{ op: 'checkpoint', failure: { jobState, returnValue: 32_768, hresult: null } }];
+      let reached = '';
+      let summary = '';
+      await run(lab, new Map(), async (snapshot) => {
+        reached = await snapshot.settleConsistency(never);
+        summary = new TextDecoder().decode(
+          snapshot.attachments.find(({ name }) => name === 'hyperv-machine.json')?.bytes,
+        );
+      });
+      expect(reached).toBe('crash-consistent');
+      expect(JSON.parse(summary)).toMatchObject({
+        ...{ generation: 2, firmware: 'uefi', secureBoot: true, tpmContent: 'none' },
+        consistency: { reached: 'crash-consistent', fellBack: expect.stringContaining(`job state ${jobState}`) },
+      });
+      expectTidy(lab);
+    },
+  );
 
   it('without the guest is none, where it is required', async () => {
     using lab = openLab();
@@ -170,7 +181,7 @@ describe('a checkpoint', () => {
       lab.model.removeCheckpoint(lab.model.checkpoints[0]?.id ?? '');
       await snapshot.settleConsistency(never);
     });
-    await expect(outcome).rejects.toMatchObject({ code: 'HYPERV_CHECKPOINT_GONE' });
+    await expect(outcome).rejects.toMatchObject({ code: 'HYPERV_SNAPSHOT_GONE' });
   });
 
   it("is not taken beside another product's, nor on another node, nor of a machine that is saved or on its way", async () => {
@@ -179,7 +190,12 @@ describe('a checkpoint', () => {
     manners.owner = 'HV-NODE-2';
     await expect(run(lab)).rejects.toMatchObject({ code: 'HYPERV_ELSEWHERE', message: /runs on HV-NODE-2/ });
     manners.owner = null;
-    for (const [enabledState, status] of [[6, [2]], [9, [2]], [2, [2, 32_774]], [32_770, [2]]] as const) {
+    for (const [enabledState, status] of [
+      [6, [2]],
+      [9, [2]],
+      [2, [2, 32_774]],
+      [32_770, [2]],
+    ] as const) {
       Object.assign(manners, { enabledState, status });
       await expect(run(lab)).rejects.toMatchObject({ code: 'HYPERV_BUSY' });
     }
@@ -247,8 +263,8 @@ describe('afterwards', () => {
     await run(lab);
     expectTidy(lab);
     lab.model.manners.mergeRefusals = 1000;
-    await expect(run(lab)).rejects.toMatchObject({ code: 'HYPERV_CHECKPOINT_STUCK', message: /does not merge.*19100/ });
-    await expect(run(lab)).rejects.toMatchObject({ code: 'HYPERV_CHECKPOINT_STUCK' });
+    await expect(run(lab)).rejects.toMatchObject({ code: 'HYPERV_SNAPSHOT_STUCK', message: /does not merge.*19100/ });
+    await expect(run(lab)).rejects.toMatchObject({ code: 'HYPERV_SNAPSHOT_STUCK' });
     expect(lab.model.checkpoints).toEqual([]);
   });
 

@@ -9,6 +9,6 @@ test('every point of 200 random histories is what the disks held at its checkpoi
   expect(tally.resynced).toBeGreaterThan(200);
   expect(tally.died).toBeGreaterThan(100);
   expect([...tally.codes.keys()].sort()).toEqual(
-    expect.arrayContaining(['HYPERV_BUSY', 'HYPERV_CHECKPOINT_STUCK', 'HYPERV_ELSEWHERE', 'HYPERV_UNREACHABLE']),
+    expect.arrayContaining(['HYPERV_BUSY', 'HYPERV_SNAPSHOT_STUCK', 'HYPERV_ELSEWHERE', 'HYPERV_UNREACHABLE']),
   );
 });

@@ -23,7 +23,10 @@ describe('three runs of a machine, and a look at it', () => {
   });
 
   it('ask nothing that the PowerShell worker does not know, and name nothing that it does not answer with', async () => {
-    const lines = readFileSync(golden, 'utf8').trimEnd().split('\n').map((line) => JSON.parse(line));
+    const lines = readFileSync(golden, 'utf8')
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line));
     const operations = new Set(lines.flatMap(({ op }) => op ?? []));
     expect(operations.size).toBe(13);
     for (const operation of operations) expect(workerText).toContain(`    '${operation}' { return `);
@@ -45,8 +48,7 @@ async function threeRuns(): Promise<readonly string[]> {
     await using connection = connectHyperv([lab.machine], quickPace);
     const options = { quiesce: 'prefer', whenChanging: 'refuse', since } as const;
     const snapshot = await connection.snapshot({ name: 'web' }, options, never);
-    for (const disk of snapshot.disks)
-      for await (const _ of disk.changedExtents(since.get(disk.label) ?? null, never));
+    for (const disk of snapshot.disks) for await (const _ of disk.changedExtents(since.get(disk.label) ?? null, never));
     await snapshot.settleConsistency(never);
     since = new Map(snapshot.disks.map(({ label, referencePoint }) => [label, referencePoint]));
     if (run < 3) snapshot.notePublished?.();
@@ -60,7 +62,9 @@ async function threeRuns(): Promise<readonly string[]> {
   await enableMerging(site.client, lab.machine.vm, never);
   await examineMachine(site, never);
   return lab.transcript.map((line) =>
-    line.replace(/failkit-a1b2c3d4-[0-9a-f]{8}/g, 'failkit-a1b2c3d4-00000000').replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, '2026-01-01T00:00:00.000Z'),
+    line
+      .replace(/failkit-a1b2c3d4-[0-9a-f]{8}/g, 'failkit-a1b2c3d4-00000000')
+      .replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, '2026-01-01T00:00:00.000Z'),
   );
 }
 

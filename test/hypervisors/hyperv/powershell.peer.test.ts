@@ -37,7 +37,8 @@ describe.skipIf(needs !== null)(`scripts for Windows PowerShell (${needs ?? 'a r
     const { nodes } = parse(textOf(path));
     const words = nodes.filter(({ type }) => ['command_name', 'command_parameter', 'member_name'].includes(type));
     expect(words.length).toBeGreaterThan(50);
-    const risky = /^(Invoke-Expression|iex|Invoke-Command|Add-Type|Get-WmiObject|gwmi|-Query|-Filter|-EncodedCommand|CreateScript|NewScriptBlock|InvokeScript)$/i;
+    const risky =
+      /^(Invoke-Expression|iex|Invoke-Command|Add-Type|Get-WmiObject|gwmi|-Query|-Filter|-EncodedCommand|CreateScript|NewScriptBlock|InvokeScript)$/i;
     expect(words.filter(({ text }) => risky.test(text)).map(({ text, line }) => `${line}: ${text}`)).toEqual([]);
   });
 });
