@@ -48,8 +48,8 @@ export default defineConfig({
     'pipeline-worker': 'agent/protect/pipeline-worker.ts',
     'restore-worker': 'restore/restore-worker.ts',
   },
-  // Starts threads with a file of its own.
-  external: ['piscina'],
+  // Starts threads with a file of its own; has parts that were compiled for this host.
+  external: ['piscina', 'ssh2'],
   plugins: [licences, hypervWorker],
   output: {
     dir: 'dist/agent',

@@ -100,6 +100,10 @@ const remedies: Readonly<Record<string, Remedy>> = {
   DATASTORE_UNREADABLE: stop('source', 'read this machine through VDDK: set reads to vddk'),
 
   HYPERV_UNREACHABLE: retry('source', 'run the agent on the Hyper-V host itself, with PowerShell 5.1; see its log'),
+  HYPERV_UNTRUSTED: stop(
+    'source',
+    'find out why before you trust it: when the host has a new key on purpose, correct hostKey',
+  ),
   HYPERV_TIMED_OUT: retry('source', 'see what Hyper-V is at; the next run cleans up what this one left'),
   HYPERV_ANSWER_INVALID: stop('source', 'report this with the version of Windows'),
   HYPERV_REFUSED: stop('source', 'see what Hyper-V says; failkit doctor looks at the machine'),

@@ -16,6 +16,7 @@ import { withKeyRetry } from '../crypto/with-key-retry.ts';
 import { connectHyperv } from '../hypervisors/hyperv/hyperv-connection.ts';
 import type { HypervHost, HypervMachine } from '../hypervisors/hyperv/hyperv-machine.ts';
 import { localHost } from '../hypervisors/hyperv/local-host.ts';
+import { sshHost } from '../hypervisors/hyperv/ssh-host.ts';
 import type { HypervisorConnection } from '../hypervisors/hypervisor.ts';
 import { connectImages } from '../hypervisors/image/image-connection.ts';
 import { connectKvm } from '../hypervisors/kvm/kvm-connection.ts';
@@ -162,8 +163,8 @@ export function hypervMachine(config: Config, name: string, source: HypervSource
   };
 }
 
-export function hypervHost({ name, powershell }: HypervHostConfig): HypervHost {
-  return localHost(name, powershell);
+export function hypervHost({ name, powershell, ssh }: HypervHostConfig): HypervHost {
+  return ssh === null ? localHost(name, powershell) : sshHost(name, ssh);
 }
 
 function unknownSource(name: string): ConfigInvalid {

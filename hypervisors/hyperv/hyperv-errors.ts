@@ -5,6 +5,11 @@ export class HypervUnreachable extends Error {
   readonly code = 'HYPERV_UNREACHABLE';
   override readonly name = 'HypervUnreachable';
 }
+/** The host's SSH key is not the pinned one. Nothing was sent. */
+export class HypervUntrusted extends Error {
+  readonly code = 'HYPERV_UNTRUSTED';
+  override readonly name = 'HypervUntrusted';
+}
 /** No answer in time. What was asked for may have happened. */
 export class HypervTimedOut extends Error {
   readonly code = 'HYPERV_TIMED_OUT';

@@ -1,8 +1,13 @@
 /** A machine of Hyper-V, from the configuration to the restored disk; the host is a model of our own, and shows nothing about Windows. */
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { readDisk } from '../../hypervisors/vhdx/chain-reader.ts';
+import { openChain } from '../../hypervisors/vhdx/image-chain.ts';
+import { openLocalFile } from '../../hypervisors/vhdx/local-file.ts';
 import type { Outcome } from './failkit-process.ts';
 import { type HypervSite, openHypervSite } from './hyperv-site.ts';
 
+const never = new AbortController().signal;
 /** A run asks fewer questions. */
 const stepsMax = 60;
 /** Each step takes a second or two. */
@@ -91,6 +96,16 @@ describe('a machine of Hyper-V', () => {
     expect(killed).toBeLessThan(stepsMax / stride);
     const { disks } = await observe('sync');
     expect(disks.map(({ fullReadReason }) => fullReadReason)).toEqual(['', '']);
+  });
+
+  it('is restored as disks that Hyper-V attaches', async () => {
+    const to = join(site.folder, 'vhdx');
+    expect((await site.failkit('restore', 'web', '--to', to, '--format', 'vhdx')).exitCode).toBe(0);
+    await using chain = await openChain(join(to, 'scsi0_0.vhdx'), { openFile: openLocalFile, onWindows: false }, never);
+    const { content } = site.model(({ host }) => host.disk('scsi0:0'));
+    const bytes = new Uint8Array(content.length);
+    if (chain !== null) await readDisk(chain, 0, bytes, never);
+    expect(content.equals(bytes)).toBe(true);
   });
 
   it('says which disk it leaves out, and that the point is partial', async () => {

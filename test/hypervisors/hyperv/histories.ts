@@ -10,7 +10,7 @@ import type { ModelFailure } from './model-host.ts';
 import { ModelLab, quickPace } from './model-lab.ts';
 
 const never = new AbortController().signal;
-const runsOfOne = 7;
+const runsOfOne = 5;
 const mebibyte = 2 ** 20;
 
 interface Replicated {
