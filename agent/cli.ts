@@ -25,6 +25,7 @@ import type { Environment } from './config/environment.ts';
 import { configFiles, findConfigFile } from './config/find-config.ts';
 import { loadConfig } from './config/load-config.ts';
 import { describeFailure } from './failure.ts';
+import { fileStateNow } from './file-state.ts';
 import type { OnHangUp } from './interrupt.ts';
 import { createLogger } from './log.ts';
 import { createOutput, type Output, type TextStream } from './output.ts';
@@ -111,12 +112,17 @@ function createProgram(host: Host, run: RunCommand): Command {
 function contextFor(options: GlobalOptions, host: Host, output: Output): CommandContext {
   const file = once(() => options.config ?? configFile());
   const load = (): Config => loadConfig(file(), host.environment);
-  const config = once(load);
+  const loadedAs = once(() => fileStateNow(file()));
+  const config = once(() => {
+    loadedAs();
+    return load();
+  });
   return {
     signal: host.signal,
     output,
     configFile: file,
     config,
+    configLoadedAs: loadedAs,
     reloadConfig: load,
     onHangUp: host.onHangUp,
     logger: once(() => createLogger({ ...config().logging, ...levelFrom(options) })),

@@ -66,7 +66,15 @@ function keepLimits(limits: RunningLimits, context: CommandContext): Disposable 
     if (context.config().logging.file !== null) context.logger().warn(line);
   };
   const stack = new DisposableStack();
-  const watch = stack.use(new LimitsWatch({ file: context.configFile(), reload: context.reloadConfig, limits, say }));
+  const watch = stack.use(
+    new LimitsWatch({
+      file: context.configFile(),
+      loadedAs: context.configLoadedAs(),
+      reload: context.reloadConfig,
+      limits,
+      say,
+    }),
+  );
   stack.use(context.onHangUp(() => watch.reread()));
   watch.start();
   return stack;

@@ -1,9 +1,7 @@
-import { type BigIntStats, statSync } from 'node:fs';
-import { stat } from 'node:fs/promises';
 import type { Bandwidth } from '../storage-targets/bandwidth.ts';
 import type { Config } from './config/config-schema.ts';
+import { fileStateNow, fileStateOf } from './file-state.ts';
 import { formatSpeed } from './quantities.ts';
-import { codeOf } from './remedy.ts';
 
 /** A change is taken over at the second look that finds it, within two thirds of a second. */
 const lookEveryMs = 300;
@@ -17,6 +15,8 @@ export interface RunningLimits {
 
 export interface LimitsWatchOptions {
   readonly file: string;
+  /** Its state right before the command read it. */
+  readonly loadedAs: string;
   /** Throws when the file can't be used. */
   readonly reload: () => Config;
   readonly limits: RunningLimits;
@@ -32,13 +32,13 @@ export class LimitsWatch implements Disposable {
   readonly #options: LimitsWatchOptions;
   #timer: NodeJS.Timeout | null = null;
   #ended = false;
-  /** Null: what the file held when the command began may have changed before the first look. */
-  #known: string | null = null;
+  #known: string;
   /** As it was when it was last looked at: a file that still changes may be half written. */
   #seen: string | null = null;
 
   constructor(options: LimitsWatchOptions) {
     this.#options = options;
+    this.#known = options.loadedAs;
   }
 
   start(): void {
@@ -49,7 +49,7 @@ export class LimitsWatch implements Disposable {
   }
 
   async look(): Promise<void> {
-    const state = await stateOf(this.#options.file);
+    const state = await fileStateOf(this.#options.file);
     const settled = state === this.#seen;
     this.#seen = state;
     if (state === this.#known || !settled) return;
@@ -60,7 +60,7 @@ export class LimitsWatch implements Disposable {
   /** Because somebody asks for it, who also wants to hear that nothing changed. */
   reread(): void {
     // What comes while it is read, or right after, is another state, and is taken over by the next look.
-    this.#known = stateNow(this.#options.file);
+    this.#known = fileStateNow(this.#options.file);
     this.#takeOver(true);
   }
 
@@ -84,27 +84,6 @@ export class LimitsWatch implements Disposable {
       say(`the limits stay as they are, for the configuration can't be used:\n${messageOf(error)}`);
     }
   }
-}
-
-/** Differs after every change; also tells that there is no file. */
-async function stateOf(file: string): Promise<string> {
-  return await stat(file, { bigint: true }).then(stateFrom, stateWithout);
-}
-
-function stateNow(file: string): string {
-  try {
-    return stateFrom(statSync(file, { bigint: true }));
-  } catch (error) {
-    return stateWithout(error);
-  }
-}
-
-function stateFrom({ mtimeNs, ctimeNs, size, ino, dev }: BigIntStats): string {
-  return [mtimeNs, ctimeNs, size, ino, dev].join(' ');
-}
-
-function stateWithout(error: unknown): string {
-  return codeOf(error) ?? 'unreadable';
 }
 
 function describe({ upload, download, read }: RunningLimits): string {

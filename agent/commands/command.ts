@@ -14,6 +14,8 @@ export interface CommandContext {
   configFile(): string;
   /** Read and checked once. Throws ConfigInvalid, or ConfigNotFound. */
   config(): Config;
+  /** The state of the file right before it was read. */
+  configLoadedAs(): string;
   /** As the file is now. Throws ConfigInvalid. */
   reloadConfig(): Config;
   readonly onHangUp: OnHangUp;

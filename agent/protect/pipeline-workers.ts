@@ -15,8 +15,9 @@ export class PipelineWorkers implements AsyncDisposable {
     this.#pool = new Piscina({ filename, ...forever, recordTiming: false });
   }
 
-  async squeeze(task: SqueezeTask, signal: AbortSignal): Promise<Squeezed | null> {
-    return await this.#run('squeezeTask', task, signal);
+  /** Each by itself, in one thread. Null where that could not read the file. */
+  async squeeze(tasks: readonly SqueezeTask[], signal: AbortSignal): Promise<readonly (Squeezed | null)[]> {
+    return await this.#run('squeezeTasks', tasks, signal);
   }
 
   async seal(task: SealTask, signal: AbortSignal): Promise<SealedSegment> {

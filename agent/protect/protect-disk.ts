@@ -17,8 +17,8 @@ import type { PipelineWorkers } from './pipeline-workers.ts';
 import type { SegmentPacker } from './segment-packer.ts';
 import type { SharedKeys } from './shared-keys.ts';
 import { SpotCheckMismatch } from './spot-check.ts';
-import { outcome, type Squeezed, type SqueezedRecord, type SqueezeTask, squeeze } from './squeeze.ts';
-import { blockKind, isToRead, type Stretch, stretchBytes, stretches, withChecks } from './stretch.ts';
+import { outcome, type Squeezed, type SqueezedRecord, type SqueezeTask, type StretchFile, squeeze } from './squeeze.ts';
+import { blockKind, inBatches, isToRead, type Stretch, stretchBytes, stretches, withChecks } from './stretch.ts';
 
 /** changed extents → blocks → digest, compare → runs → compress → segments, and the disk's next map. */
 
@@ -69,11 +69,20 @@ export interface DiskPlan {
   readonly checks: readonly BlockRange[];
 }
 
-interface Worked {
-  readonly stretch: Stretch;
-  readonly squeezed: Squeezed;
+/** Stretches on their way through a worker, each in a part of the slot that is its own. */
+interface Batch {
+  readonly worked: readonly Worked[];
   /** Holds the bodies of the records; to be given back. */
   readonly slot: Uint8Array;
+}
+
+interface Worked extends Known {
+  readonly stretch: Stretch;
+  readonly squeezed: Squeezed;
+}
+
+/** What is known of the blocks of a stretch's leaf. */
+interface Known {
   readonly before: readonly (BlockPlace | null)[];
   readonly journaled: readonly (BlockPlace | null)[];
 }
@@ -92,17 +101,19 @@ export async function protectDisk(
   const cutting = { blockSize, blockCount: blockCountOf(plan.geometry), full: plan.full };
   const wanted = withChecks(stretches(plan.extents, cutting), plan.checks, cutting);
   const slots = new SharedSlots(Math.max(stretchBytes, blockSize));
-  const worked = inOrder(interesting(plan, wanted, signal), tools.stretchesAheadMax, (stretch) =>
-    workOn(stretch, plan, tools, slots, signal),
+  const batches = inOrder(inBatches(interesting(plan, wanted, signal), cutting), tools.stretchesAheadMax, (stretches) =>
+    workOn(stretches, plan, tools, slots, signal),
   );
   const open: OpenLeaf[] = [];
-  for await (const result of worked) {
-    const index = Math.floor(result.stretch.firstBlock / leafBlocks);
-    for (const done of open[0]?.index === index ? [] : open.splice(0)) await closeLeaf(writer, done, signal);
-    const leaf = open[0] ?? { index, places: keepInside(result.before, index, plan.geometry) };
-    open[0] = leaf;
-    await placeStretch(result, leaf, plan, tools, signal);
-    slots.give(result.slot);
+  for await (const { worked, slot } of batches) {
+    for (const result of worked) {
+      const index = Math.floor(result.stretch.firstBlock / leafBlocks);
+      for (const done of open[0]?.index === index ? [] : open.splice(0)) await closeLeaf(writer, done, signal);
+      const leaf = open[0] ?? { index, places: keepInside(result.before, index, plan.geometry) };
+      open[0] = leaf;
+      await placeStretch(result, leaf, plan, tools, signal);
+    }
+    slots.give(slot);
   }
   for (const done of open) await closeLeaf(writer, done, signal);
   await writer.clearBeyondCapacity(signal);
@@ -144,22 +155,46 @@ async function* interesting(
 }
 
 async function workOn(
-  stretch: Stretch,
+  stretches: readonly Stretch[],
   plan: DiskPlan,
   tools: DiskTools,
   slots: SharedSlots,
   signal: AbortSignal,
-): Promise<Worked> {
+): Promise<Batch> {
+  // One that meets an error is not given back: the run ends with it.
+  const slot = slots.take();
+  const prepared: Prepared[] = [];
+  let end = 0;
+  for (const stretch of stretches) {
+    const bytes = slot.subarray(end, end + stretch.kinds.length * plan.geometry.blockSize);
+    prepared.push(await prepare(stretch, bytes, plan, tools, signal));
+    end += bytes.length;
+  }
+  const worked = await squeezeAll(prepared, plan, tools, signal);
+  for (const each of worked) requireMatch(each, plan);
+  return { worked, slot };
+}
+
+interface Prepared extends Known {
+  readonly stretch: Stretch;
+  readonly task: StretchTask;
+}
+
+async function prepare(
+  stretch: Stretch,
+  bytes: Uint8Array,
+  plan: DiskPlan,
+  tools: DiskTools,
+  signal: AbortSignal,
+): Promise<Prepared> {
   const leafIndex = Math.floor(stretch.firstBlock / leafBlocks);
   const leafFirst = leafIndex * leafBlocks;
   const before = placesOf(await plan.old.leafRuns(leafIndex, signal), leafFirst);
   const journaled = without(journaledPlaces(plan, tools.state, leafIndex), plan.isDamaged);
   const known = digestsOf(without(before, plan.isDamaged), stretch, leafFirst);
   const candidates = digestsOf(journaled, stretch, leafFirst);
-  // One that meets an error is not given back: the run ends with it.
-  const slot = slots.take();
   const task = {
-    bytes: slot.subarray(0, stretch.kinds.length * plan.geometry.blockSize),
+    bytes,
     blockSize: plan.geometry.blockSize,
     kinds: stretch.kinds,
     knownDigests: known.digests,
@@ -169,11 +204,12 @@ async function workOn(
     digestKey: tools.keys.digestKey,
     compressionLevel: tools.level.current,
   };
-  const squeezed =
-    (await squeezeFile(task, stretch, plan, tools, signal)) ?? (await squeezeRead(task, stretch, plan, tools, signal));
+  return { stretch, task, before, journaled };
+}
+
+function requireMatch({ stretch, squeezed }: Worked, plan: DiskPlan): void {
   const mismatch = squeezed.outcomes.indexOf(outcome.mismatch);
   if (mismatch >= 0) throw mismatchAt(stretch.firstBlock + mismatch, plan);
-  return { stretch, squeezed, slot, before, journaled };
 }
 
 function mismatchAt(block: number, { source, geometry }: DiskPlan): SpotCheckMismatch {
@@ -205,41 +241,57 @@ function journaledPlaces(plan: DiskPlan, state: MachineState, leafIndex: number)
 
 type StretchTask = Omit<SqueezeTask, 'file'>;
 
-/** A worker reads the stretch by itself. Null where the source lets nobody do that, or where the reading failed. */
-async function squeezeFile(
-  task: StretchTask,
-  stretch: Stretch,
-  { source, geometry }: DiskPlan,
-  { workers, progress }: DiskTools,
-  signal: AbortSignal,
-): Promise<Squeezed | null> {
-  const { direct } = source;
-  if (direct === null) return null;
-  const wanted = bytesToRead(stretch, geometry);
-  const offset = stretch.firstBlock * geometry.blockSize;
-  const length = Math.min(task.bytes.length, geometry.capacityBytes - offset);
-  const pieces = await direct.locate(offset, length, signal);
-  if (pieces === null) return null;
-  const squeezed = await workers.squeeze({ ...task, file: { pieces, offset, length } }, signal);
-  if (squeezed === null) return null;
-  progress.readBytes += wanted;
-  direct.noteRead(offset, length);
-  return squeezed;
-}
-
-/** The source fills the stretch's bytes; a worker does the rest. */
-async function squeezeRead(
-  task: StretchTask,
-  stretch: Stretch,
+/** By a worker at once: what it reads by itself, and what the source fills in for it. */
+async function squeezeAll(
+  prepared: readonly Prepared[],
   plan: DiskPlan,
   { workers, progress }: DiskTools,
   signal: AbortSignal,
+): Promise<readonly Worked[]> {
+  const tasks: SqueezeTask[] = [];
+  for (const { stretch, task } of prepared) {
+    const file = await locate(stretch, task, plan, signal);
+    if (file === null) await readBlocks(stretch, plan, task.bytes, signal);
+    tasks.push({ ...task, file });
+  }
+  const isTrifling = prepared.every(({ stretch }, i) => tasks[i]?.file === null && isTrifle(stretch, plan));
+  const squeezed = isTrifling ? tasks.map(squeeze) : await workers.squeeze(tasks, signal);
+  const worked: Worked[] = [];
+  for (const [i, { stretch, task, before, journaled }] of prepared.entries()) {
+    const own = squeezed[i] ?? (await squeezeAgain(stretch, task, plan, workers, signal));
+    worked.push({ stretch, squeezed: own, before, journaled });
+    progress.readBytes += bytesToRead(stretch, plan.geometry);
+    const file = squeezed[i] === null ? null : tasks[i]?.file;
+    if (file !== null && file !== undefined) plan.source.direct?.noteRead(file.offset, file.length);
+  }
+  return worked;
+}
+
+/** Where a worker can read the stretch by itself. Null where the source lets nobody do that. */
+async function locate(
+  { firstBlock }: Stretch,
+  { bytes }: StretchTask,
+  { source: { direct }, geometry }: DiskPlan,
+  signal: AbortSignal,
+): Promise<StretchFile | null> {
+  if (direct === null) return null;
+  const offset = firstBlock * geometry.blockSize;
+  const length = Math.min(bytes.length, geometry.capacityBytes - offset);
+  const pieces = await direct.locate(offset, length, signal);
+  return pieces === null ? null : { pieces, offset, length };
+}
+
+/** A worker could not read the file: the source tries, and knows how to say what is wrong. */
+async function squeezeAgain(
+  stretch: Stretch,
+  task: StretchTask,
+  plan: DiskPlan,
+  workers: PipelineWorkers,
+  signal: AbortSignal,
 ): Promise<Squeezed> {
   await readBlocks(stretch, plan, task.bytes, signal);
-  progress.readBytes += bytesToRead(stretch, plan.geometry);
-  const whole = { ...task, file: null };
-  const squeezed = isTrifle(stretch, plan) ? squeeze(whole) : await workers.squeeze(whole, signal);
-  if (squeezed === null) throw new Error('a worker could not read what it was given');
+  const [squeezed] = await workers.squeeze([{ ...task, file: null }], signal);
+  if (squeezed === undefined || squeezed === null) throw new Error('a worker could not read what it was given');
   return squeezed;
 }
 

@@ -13,6 +13,9 @@ export function isToRead(kind: number | undefined): boolean {
   return kind === blockKind.read || kind === blockKind.verify;
 }
 
+/** Stretches of few blocks are worked on together, up to as many bytes: a message to a thread takes as long as a block or two. */
+const batchBytesMax = 2 ** 20;
+
 /** Consecutive blocks inside one leaf. */
 export interface Stretch {
   readonly firstBlock: number;
@@ -114,4 +117,31 @@ function markChecks(stretch: Stretch, ranges: readonly BlockRange[]): Stretch {
       if (stretch.kinds[i] === blockKind.untouched) stretch.kinds[i] = blockKind.verify;
   }
   return stretch;
+}
+
+/** The same stretches, without what is untouched at either end, and a few small ones at a time. */
+export async function* inBatches(
+  wanted: AsyncIterable<Stretch>,
+  { blockSize }: StretchOptions,
+): AsyncGenerator<readonly Stretch[]> {
+  let batch: Stretch[] = [];
+  let bytes = 0;
+  for await (const whole of wanted) {
+    const stretch = withoutUntouchedEnds(whole);
+    const own = stretch.kinds.length * blockSize;
+    if (batch.length > 0 && bytes + own > batchBytesMax) {
+      yield batch;
+      batch = [];
+      bytes = 0;
+    }
+    batch.push(stretch);
+    bytes += own;
+  }
+  if (batch.length > 0) yield batch;
+}
+
+function withoutUntouchedEnds({ firstBlock, kinds }: Stretch): Stretch {
+  const isTouched = (kind: number): boolean => kind !== blockKind.untouched;
+  const first = kinds.findIndex(isTouched);
+  return { firstBlock: firstBlock + first, kinds: kinds.subarray(first, kinds.findLastIndex(isTouched) + 1) };
 }

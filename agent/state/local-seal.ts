@@ -1,4 +1,4 @@
-import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto';
+import { createCipheriv, createDecipheriv, randomBytes, randomFillSync } from 'node:crypto';
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { createDurableFile } from '../durable-files.ts';
 import { StateUnusable } from './errors.ts';
@@ -10,8 +10,13 @@ const nonceBytes = 12;
 const tagBytes = 16;
 const othersMayRead = 0o077;
 
+/** Random bytes for so many nonces are asked of the system at once: each question takes as long as sealing a page. */
+const noncesAtOnce = 256;
+
 export class LocalSeal {
   readonly #key: Uint8Array;
+  readonly #nonces = new Uint8Array(noncesAtOnce * nonceBytes);
+  #noncesLeft = 0;
 
   private constructor(key: Uint8Array) {
     this.#key = key;
@@ -31,10 +36,19 @@ export class LocalSeal {
 
   /** `binding` says what the bytes are; they open under the same one only. */
   seal(bytes: Uint8Array, binding: string): Uint8Array {
-    const nonce = randomBytes(nonceBytes);
+    const nonce = this.#nextNonce();
     const encrypt = createCipheriv('aes-256-gcm', this.#key, nonce, { authTagLength: tagBytes });
     encrypt.setAAD(Buffer.from(binding));
     return Buffer.concat([nonce, encrypt.update(bytes), encrypt.final(), encrypt.getAuthTag()]);
+  }
+
+  #nextNonce(): Uint8Array {
+    if (this.#noncesLeft === 0) {
+      randomFillSync(this.#nonces);
+      this.#noncesLeft = noncesAtOnce;
+    }
+    const from = --this.#noncesLeft * nonceBytes;
+    return this.#nonces.subarray(from, from + nonceBytes);
   }
 
   /** Null when the bytes were altered or belong elsewhere: the caller does without them. */

@@ -1,8 +1,9 @@
 import { mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, expect, it } from 'vitest';
+import { afterAll, expect, it, vi } from 'vitest';
 import { loadConfig } from '../../agent/config/load-config.ts';
+import { fileStateNow } from '../../agent/file-state.ts';
 import { LimitsWatch } from '../../agent/watch-limits.ts';
 import { Bandwidth } from '../../storage-targets/bandwidth.ts';
 
@@ -18,11 +19,12 @@ async function watching() {
   writeFileSync(file, configText('limits: { uploadMbitPerSecond: 8 }'));
   const limits = { upload: new Bandwidth(1_000_000), download: new Bandwidth(null), read: new Bandwidth(null) };
   const said: string[] = [];
-  const reload = () => loadConfig(file, {});
-  const watch = new LimitsWatch({ file, reload, limits, say: (line) => said.push(line) });
+  const reload = vi.fn(() => loadConfig(file, {}));
+  const loadedAs = fileStateNow(file);
+  const watch = new LimitsWatch({ file, loadedAs, reload, limits, say: (line) => said.push(line) });
   await watch.look();
   const rates = () => [limits.upload, limits.download, limits.read].map(({ bytesPerSecond }) => bytesPerSecond);
-  return { watch, said, rates };
+  return { watch, said, rates, reload };
 }
 
 it('a change is taken over once the file holds still, and told once', async () => {
@@ -36,6 +38,15 @@ it('a change is taken over once the file holds still, and told once', async () =
   expect(rates()).toEqual([2_000_000, 500_000, 2 * 2 ** 20]);
   await watch.look();
   expect(said).toEqual(['the limits are now: upload 1.9 MiB/s, download 488 KiB/s, read 2.0 MiB/s']);
+});
+
+it('a file that nobody changed is not read again', async () => {
+  const { watch, said, reload } = await watching();
+  for (let i = 0; i < 5; i++) await watch.look();
+  expect(reload).not.toHaveBeenCalled();
+  watch.reread();
+  expect(reload).toHaveBeenCalledOnce();
+  expect(said).toEqual(['the limits stay as they are: upload 977 KiB/s, download unlimited, read unlimited']);
 });
 
 it('a file that takes the place of the old one is a change, too', async () => {

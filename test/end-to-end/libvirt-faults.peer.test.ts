@@ -57,6 +57,13 @@ describe.skipIf(needs !== null)(
       expect(await newestWrite(site.guest)).toBeGreaterThan(before);
     }
 
+    async function hasJob(): Promise<boolean> {
+      return await site.peer.virsh('backup-dumpxml', 'web').then(
+        () => true,
+        () => false,
+      );
+    }
+
     it('is recovered from by the next one, whenever it was killed', async () => {
       await site.configure({ machine: { quiesce: 'prefer' } });
       const killer = await installKiller(site.folder);
@@ -75,18 +82,12 @@ describe.skipIf(needs !== null)(
 
     it.for([1, 3, 5, 8])('is recovered from when it was killed while it read, %i', async (time) => {
       const run = site.start('sync', 'web');
-      const before = (await site.checkpoints()).length;
-      while ((await site.checkpoints()).length === before) await sleep(20);
+      await expect.poll(hasJob, { timeout: 60_000, interval: 20 }).toBe(true);
       await sleep(time * 150);
       run.kill('SIGKILL');
       await run.ended;
       await expectGuestWrites();
       // Its guard ends the job, and nothing is left to grow in the scratch folder.
-      const hasJob = () =>
-        site.peer.virsh('backup-dumpxml', 'web').then(
-          () => true,
-          () => false,
-        );
       await expect.poll(hasJob, { timeout: 30_000 }).toBe(false);
       await expect.poll(() => readdir(join(site.folder, 'scratch')), { timeout: 30_000 }).toEqual([]);
       if (time > 3) await expectRecovery();
@@ -106,13 +107,7 @@ describe.skipIf(needs !== null)(
       await expectFailure(site.failkit('sync', 'web'), 'MACHINE_BUSY', /another program reads it just now/);
       expect(await site.peer.virsh('backup-dumpxml', 'web')).toContain(`${foreign}/s`);
       await site.peer.virsh('domjobabort', 'web');
-      while (
-        await site.peer.virsh('backup-dumpxml', 'web').then(
-          () => true,
-          () => false,
-        )
-      )
-        await sleep(50);
+      await expect.poll(hasJob, { timeout: 60_000 }).toBe(false);
       await expectOk('sync', 'web');
       expect(await site.peer.virsh('checkpoint-list', 'web', '--name')).toContain('theirs');
       await site.peer.virsh('checkpoint-delete', 'web', 'theirs');

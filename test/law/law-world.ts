@@ -114,10 +114,16 @@ export class LawWorld implements AsyncDisposable {
       this.#chainAtCopy = this.#chainLength();
     } else if (step.do === 'put-back-state' && this.#chainAtCopy !== null) {
       replaceFolder(copy, state);
-      this.#hostState = this.#chainAtCopy === this.#chainLength() ? 'own' : 'old';
+      this.#hostState = this.#stateAfterPutBack(this.#chainAtCopy);
       this.#isSettled = false;
       this.#mayLackPages = true;
     }
+  }
+
+  /** A state from before the first entry knows of no chain. */
+  #stateAfterPutBack(chainAtCopy: number): HostState {
+    if (chainAtCopy === this.#chainLength()) return 'own';
+    return chainAtCopy === 0 ? 'lost' : 'old';
   }
 
   #chainLength(): number {

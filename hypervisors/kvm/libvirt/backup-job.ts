@@ -26,6 +26,11 @@ const backupOperation = '9';
 
 /** The socket and images of the job that there is; null where there is none. */
 export async function findJob(virsh: Virsh, uuid: string, signal: AbortSignal): Promise<readonly string[] | null> {
+  // The next question is refused where there is none, and of a refusal it takes one more to know what it means.
+  return (await operationOf(virsh, uuid, signal)) === backupOperation ? await pathsOfJob(virsh, uuid, signal) : null;
+}
+
+async function pathsOfJob(virsh: Virsh, uuid: string, signal: AbortSignal): Promise<readonly string[] | null> {
   const text = await virsh.ask(['backup-dumpxml', '--domain', uuid], signal);
   if (text === null) return null;
   const root = parseXml(text, `the backup job of domain ${uuid}`, 'domainbackup');
@@ -54,32 +59,40 @@ export async function endJobIn(
   marks: Marks,
   signal: AbortSignal,
 ): Promise<void> {
-  if (isJobIn(await findJob(virsh, uuid, signal), folder)) await endJob(virsh, uuid, marks, signal);
+  const job = await findJob(virsh, uuid, signal);
+  if (job !== null && isJobIn(job, folder)) await endJob(job, virsh, uuid, marks, signal);
 }
 
-/** Ends what a killed run of ours left behind. Throws MachineBusy where somebody else is at the domain. */
+/** Ends what a killed run of ours left behind, and says whether there was anything. Throws MachineBusy where somebody else is at the domain. */
 export async function makeWay(
   virsh: Virsh,
   machineName: string,
   uuid: string,
   marks: Marks,
   signal: AbortSignal,
-): Promise<void> {
-  const job = await findJob(virsh, uuid, signal);
+): Promise<boolean> {
+  const operation = await operationOf(virsh, uuid, signal);
+  const other = otherJobKinds[operation ?? ''];
+  if (other !== undefined) throw new MachineBusy(`machine ${machineName} ${other}: run again when that has ended`);
+  const job = operation === backupOperation ? await pathsOfJob(virsh, uuid, signal) : null;
   if (job !== null && !isOurJob(job, marks))
     throw new MachineBusy(
       `machine ${machineName}: another program reads it just now (${basename(job[0] ?? 'a backup job')}): ` +
         'let it end, or end it with virsh domjobabort',
     );
-  if (job !== null) await endJob(virsh, uuid, marks, signal);
-  const other = await otherJob(virsh, uuid, signal);
-  if (other !== null) throw new MachineBusy(`machine ${machineName} ${other}: run again when that has ended`);
+  if (job !== null) await endJob(job, virsh, uuid, marks, signal);
+  return job !== null;
 }
 
 /** Returns when libvirt has let go of everything. The guest goes on, even one that stands still for want of room. */
-async function endJob(virsh: Virsh, uuid: string, marks: Marks, signal: AbortSignal): Promise<void> {
-  const job = await findJob(virsh, uuid, signal);
-  if (job === null || !isOurJob(job, marks)) return;
+async function endJob(
+  job: readonly string[],
+  virsh: Virsh,
+  uuid: string,
+  marks: Marks,
+  signal: AbortSignal,
+): Promise<void> {
+  if (!isOurJob(job, marks)) return;
   await virsh.ask(['domjobabort', '--domain', uuid], signal);
   await waitUntilOver(virsh, uuid, marks, signal, endTimeoutMs);
   const { stoppedByIoError } = await runStateOf(virsh, uuid, signal);
@@ -112,9 +125,9 @@ export async function failureOfLastJob(virsh: Virsh, uuid: string, signal: Abort
   return stats.get('success') === '1' && reason === null ? null : (reason ?? 'libvirt gives no reason');
 }
 
-async function otherJob(virsh: Virsh, uuid: string, signal: AbortSignal): Promise<string | null> {
-  const stats = await jobStats(virsh, uuid, [], signal);
-  return otherJobKinds[stats.get('operation') ?? ''] ?? null;
+/** Of the job that there is, of any kind; null where there is none. */
+async function operationOf(virsh: Virsh, uuid: string, signal: AbortSignal): Promise<string | null> {
+  return (await jobStats(virsh, uuid, [], signal)).get('operation') ?? null;
 }
 
 /** One `key: value` a line; the keys are those of libvirt's programming interface. */

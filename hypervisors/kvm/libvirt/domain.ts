@@ -2,7 +2,7 @@ import type { Element } from '@xmldom/xmldom';
 import { SourceNotFound } from '../../errors.ts';
 import type { KvmMachine } from '../kvm-machine.ts';
 import { LibvirtOutputInvalid } from './libvirt-errors.ts';
-import type { Virsh } from './virsh.ts';
+import { quoted, type Virsh } from './virsh.ts';
 import { attributeOf, childOf, childrenOf, parseXml, textOf } from './xml.ts';
 
 /** A domain as libvirt describes it while it runs. https://libvirt.org/formatdomain.html */
@@ -77,14 +77,36 @@ export function chooseDisks(machine: KvmMachine, { disks }: Domain) {
   return { chosen, excluded };
 }
 
+export interface DiskSizes {
+  readonly capacityBytes: number;
+  readonly allocatedBytes: number;
+}
+
+/** Of each disk, by its label; by one process for all of them. */
 export async function sizesOf(
   virsh: Virsh,
   uuid: string,
-  label: string,
+  labels: readonly string[],
   signal: AbortSignal,
-): Promise<{ readonly capacityBytes: number; readonly allocatedBytes: number }> {
-  const text = await virsh.run(['domblkinfo', '--domain', uuid, '--device', label], signal);
-  // It has no form for programs; the words are those of the program's own language, which LC_ALL=C makes sure of.
+): Promise<(label: string) => DiskSizes> {
+  const { printed } = await virsh.runAll(
+    labels.map((label) => `domblkinfo --domain ${quoted(uuid)} --device ${quoted(label)}`),
+  );
+  const sizes = new Map<string, DiskSizes>();
+  for (const [i, label] of labels.entries()) {
+    // Asked alone, what is refused says why.
+    const text = printed[i] || (await virsh.run(['domblkinfo', '--domain', uuid, '--device', label], signal));
+    sizes.set(label, parseSizes(text, label));
+  }
+  return (label) => {
+    const found = sizes.get(label);
+    if (found === undefined) throw new Error(`nobody asked for the size of disk ${label}`);
+    return found;
+  };
+}
+
+/** It has no form for programs; the words are those of the program's own language, which LC_ALL=C makes sure of. */
+function parseSizes(text: string, label: string): DiskSizes {
   const number = (word: string): number => Number(new RegExp(`^${word}: +(\\d+)$`, 'm').exec(text)?.[1]);
   const [capacityBytes, allocatedBytes] = [number('Capacity'), number('Allocation')];
   if (!Number.isSafeInteger(capacityBytes) || !Number.isSafeInteger(allocatedBytes))

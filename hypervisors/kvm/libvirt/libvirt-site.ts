@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { chmod, chown, mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { allAtOnce } from '../../all-at-once.ts';
 import { SourceUnreadable } from '../../errors.ts';
 import type { KvmMachine, LibvirtControl } from '../kvm-machine.ts';
 import { type Marks, marksOf } from '../marks.ts';
@@ -33,18 +34,22 @@ export async function enterSite(
   const place = placeOf(control.uri);
   const virsh = openVirsh(control.uri);
   const uuid = await findDomain(virsh, machine.name, control, signal);
-  if (!(await runStateOf(virsh, uuid, signal)).runs)
+  const marks = marksOf(machine.tag);
+  const [{ runs }, endedOurs, described] = await allAtOnce([
+    runStateOf(virsh, uuid, signal),
+    makeWay(virsh, machine.name, uuid, marks, signal),
+    describeDomain(virsh, uuid, signal),
+  ]);
+  if (!runs)
     throw new MachineNotRunning(
       `machine ${machine.name} is shut off, and libvirt takes snapshots of running machines only: start it, or name its images in a source of type image`,
     );
-  const marks = marksOf(machine.tag);
-  await makeWay(virsh, machine.name, uuid, marks, signal);
+  const domain = endedOurs ? await describeDomain(virsh, uuid, signal) : described;
   const scratch = {
     folder: machine.scratchFolder,
     prefix: marks.prefix,
     freeBytesMin: machine.scratchFreeBytesMin,
   };
-  const domain = await describeDomain(virsh, uuid, signal);
   const folder =
     place.kind === 'here'
       ? join(scratch.folder, `${marks.prefix}run-${randomBytes(3).toString('hex')}`)

@@ -6,7 +6,6 @@ import { nbdBlockSource } from '../../nbd/nbd-source.ts';
 import type { NbdAddress } from '../../nbd/nbd-uri.ts';
 import { watchScratch } from '../scratch-images.ts';
 import { exportedBitmap, pullDocument } from './backup-documents.ts';
-import { sizesOf } from './domain.ts';
 import { endJobAtLast, type LibvirtSite } from './libvirt-site.ts';
 import type { OpenSnapshot } from './open-snapshot.ts';
 import { checkpointFor, imageOf, makeImage, othersOf, type TrackedDisk } from './run-images.ts';
@@ -36,7 +35,7 @@ export async function openByPull(
     since,
   }));
   const documents = [pullDocument(socket, listed, others), ...checkpointFor(added, disks, others)];
-  if (place.kind === 'here') await makeImages(site, disks, signal);
+  if (place.kind === 'here') for (const disk of disks) await makeImage(site, disk, signal);
   endJobAtLast(site, opening);
   const taken = await takePoint(site, documents, quiesce);
   signal.throwIfAborted();
@@ -54,13 +53,6 @@ function socketOf({ folder, marks }: LibvirtSite): string {
   throw new SourceUnreadable(
     `the path of the scratch folder is too long for a socket in it: ${socket}: name a shorter one`,
   );
-}
-
-async function makeImages(site: LibvirtSite, disks: readonly TrackedDisk[], signal: AbortSignal): Promise<void> {
-  for (const { disk } of disks) {
-    const { capacityBytes } = await sizesOf(site.virsh, site.domain.uuid, disk.label, signal);
-    await makeImage(site, disk, capacityBytes, signal);
-  }
 }
 
 async function openExport(

@@ -5,7 +5,6 @@ import { freeBytes, type ScratchFolder, watchScratch } from '../scratch-images.t
 import { pushDocument } from './backup-documents.ts';
 import { failureOfLastJob, waitUntilOver } from './backup-job.ts';
 import { listCheckpoints } from './checkpoints.ts';
-import { sizesOf } from './domain.ts';
 import { endJobAtLast, type LibvirtSite } from './libvirt-site.ts';
 import type { OpenSnapshot } from './open-snapshot.ts';
 import { openPushedDisk, pushedChangesBytesMax } from './pushed-disk.ts';
@@ -19,7 +18,6 @@ const pushTimeoutMs = 24 * 60 * 60 * 1000;
 
 interface PlannedDisk extends TrackedDisk {
   readonly since: string | null;
-  readonly capacityBytes: number;
 }
 
 export async function openByPush(
@@ -39,7 +37,7 @@ export async function openByPush(
   const others = othersOf(site, disks);
   const listed = planned.map(({ disk, since }) => ({ label: disk.label, image: imageOf(site, disk), since }));
   const documents = [pushDocument(listed, others), ...checkpointFor(added, disks, others)];
-  for (const { disk, capacityBytes } of planned) await makeImage(site, disk, capacityBytes, signal);
+  for (const disk of planned) await makeImage(site, disk, signal);
   endJobAtLast(site, opening);
   const taken = await takePoint(site, documents, quiesce);
   await finishPush(site, signal);
@@ -67,12 +65,12 @@ async function planDisks(
   const checkpoints = await listCheckpoints(virsh, uuid, marks, signal);
   let neededBytes = 0;
   const planned: PlannedDisk[] = [];
-  for (const { disk, tracking } of disks) {
-    const { capacityBytes, allocatedBytes } = await sizesOf(virsh, uuid, disk.label, signal);
+  for (const each of disks) {
+    const { disk, tracking, capacityBytes, allocatedBytes } = each;
     const since = capacityBytes > pushedChangesBytesMax ? null : tracking.since;
     const changed = checkpoints.find(({ name }) => name === since)?.dirtyBytes.get(disk.label);
     neededBytes += changed ?? allocatedBytes;
-    planned.push({ disk, tracking, since, capacityBytes });
+    planned.push({ ...each, since });
   }
   await requireRoom(scratch, neededBytes);
   return planned;

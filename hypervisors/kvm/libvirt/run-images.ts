@@ -3,12 +3,12 @@ import { join } from 'node:path';
 import { runQemuImg } from '../../nbd/qemu-nbd.ts';
 import { checkpointDocument } from './backup-documents.ts';
 import type { DiskTracking } from './disk-tracking.ts';
-import type { LibvirtDisk } from './domain.ts';
+import type { DiskSizes, LibvirtDisk } from './domain.ts';
 import { giveToQemu, type LibvirtSite } from './libvirt-site.ts';
 
 /** The disks of a run, and the images that QEMU writes for them. */
 
-export interface TrackedDisk {
+export interface TrackedDisk extends DiskSizes {
   readonly disk: LibvirtDisk;
   readonly tracking: DiskTracking;
 }
@@ -20,8 +20,7 @@ export function imageOf({ folder, marks }: LibvirtSite, { label }: LibvirtDisk):
 /** libvirt would make it, too, but by jobs of QEMU while the guest stands still. */
 export async function makeImage(
   site: LibvirtSite,
-  disk: LibvirtDisk,
-  capacityBytes: number,
+  { disk, capacityBytes }: TrackedDisk,
   signal: AbortSignal,
 ): Promise<void> {
   const image = imageOf(site, disk);

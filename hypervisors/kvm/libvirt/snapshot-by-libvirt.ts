@@ -1,3 +1,4 @@
+import { allAtOnce } from '../../all-at-once.ts';
 import type { Machine, MachineSnapshot, SnapshotOptions } from '../../hypervisor.ts';
 import { MachineBusy } from '../kvm-errors.ts';
 import type { KvmMachine, LibvirtControl } from '../kvm-machine.ts';
@@ -5,7 +6,7 @@ import { captureDefinition } from './capture-definition.ts';
 import { CheckpointKeeper, tidyCheckpoints } from './checkpoint-keeper.ts';
 import type { Checkpoint } from './checkpoints.ts';
 import { identifyImage, trackDisk } from './disk-tracking.ts';
-import { chooseDisks, describeDomain, type LibvirtDisk, sizesOf } from './domain.ts';
+import { chooseDisks, type DiskSizes, describeDomain, type LibvirtDisk, sizesOf } from './domain.ts';
 import { enterSite, type LibvirtSite, leaveFolder, prepareFolder, quietly } from './libvirt-site.ts';
 import { openByPull } from './open-by-pull.ts';
 import { openByPush } from './open-by-push.ts';
@@ -26,12 +27,9 @@ export async function measureByLibvirt(
   const virsh = openVirsh(control.uri);
   const uuid = await findDomain(virsh, machine.name, control, signal);
   const { chosen } = chooseDisks(machine, await describeDomain(virsh, uuid, signal));
-  const disks: Machine['disks'][number][] = [];
-  for (const { label } of chosen) {
-    const { capacityBytes } = await sizesOf(virsh, uuid, label, signal);
-    disks.push({ label, capacityBytes });
-  }
-  return disks;
+  const labels = chosen.map(({ label }) => label);
+  const sizes = await sizesOf(virsh, uuid, labels, signal);
+  return labels.map((label) => ({ label, capacityBytes: sizes(label).capacityBytes }));
 }
 
 export async function snapshotByLibvirt(
@@ -47,9 +45,14 @@ export async function snapshotByLibvirt(
   refuseBusy(machine.name, chosen);
   await prepareFolder(site);
   opening.defer(() => leaveFolder(site));
-  const checkpoints = await tidyCheckpoints(site, options, signal);
-  const disks = await trackDisks(site, chosen, checkpoints, options);
-  const attachments = await captureDefinition(site, signal);
+  const labels = chosen.map(({ label }) => label);
+  const [checkpoints, attachments, sizes] = await allAtOnce([
+    tidyCheckpoints(site, options, signal),
+    captureDefinition(site, signal),
+    sizesOf(site.virsh, site.domain.uuid, labels, signal),
+  ]);
+  const tracked = await trackDisks(site, chosen, checkpoints, options);
+  const disks = tracked.map((each) => ({ ...each, ...sizes(each.disk.label) }));
   const added = site.marks.newReferencePoint();
   const keeper = new CheckpointKeeper(site, checkpoints, added);
   opening.defer(() => quietly(keeper.leave()));
@@ -83,7 +86,7 @@ async function trackDisks(
   chosen: readonly LibvirtDisk[],
   checkpoints: readonly Checkpoint[],
   { since }: SnapshotOptions,
-): Promise<readonly TrackedDisk[]> {
+): Promise<readonly Omit<TrackedDisk, keyof DiskSizes>[]> {
   return await Promise.all(
     chosen.map(async (disk) => {
       const wanted = since === undefined ? undefined : (since.get(disk.label) ?? null);

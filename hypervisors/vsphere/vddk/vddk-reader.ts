@@ -145,7 +145,7 @@ async function openOnce(
   signal: AbortSignal,
 ): Promise<OpenDisk> {
   await using opening = new AsyncDisposableStack();
-  const folder = await mkdtemp(join(tmpdir(), 'failkit-vddk-'));
+  const folder = await mkdtemp(join(tmpdir(), 'failkit-nbdkit-'));
   opening.defer(() => rm(folder, { recursive: true, force: true }));
   const [socket, ours] = [join(folder, 'socket'), join(folder, 'vddk.conf')];
   if (settings.configFile === null) await writeFile(ours, ourConfig, { mode: 0o600 });

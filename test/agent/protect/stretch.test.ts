@@ -1,12 +1,23 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import { blockKind, type Stretch, stretches, withChecks } from '../../../agent/protect/stretch.ts';
+import { blockKind, inBatches, type Stretch, stretches, withChecks } from '../../../agent/protect/stretch.ts';
 import type { Extent } from '../../../hypervisors/hypervisor.ts';
 
 const blockSize = 65_536;
 
 async function* given(extents: readonly Extent[]): AsyncGenerator<Extent> {
   yield* extents;
+}
+
+async function* oneByOne(batches: AsyncIterable<readonly Stretch[]>): AsyncGenerator<Stretch> {
+  for await (const batch of batches) {
+    const blocks = batch.reduce((sum, { kinds }) => sum + kinds.length, 0);
+    expect(batch.length === 1 || blocks <= 16, 'one whole stretch, or some that are a MiB together').toBe(true);
+    for (const stretch of batch) {
+      expect([stretch.kinds[0], stretch.kinds.at(-1)]).not.toContain(blockKind.untouched);
+      yield stretch;
+    }
+  }
 }
 
 async function kindsOf(wanted: AsyncIterable<Stretch>, blockCount: number): Promise<Uint8Array> {
@@ -36,7 +47,9 @@ it('blocks that are to be verified come in the same order as what changed, each 
       const ranges = inside(pairs(checked)).map(([first, end]) => ({ first, end }));
       const options = { blockSize, blockCount, full: false };
       const plain = await kindsOf(stretches(given(extents), options), blockCount);
-      const kinds = await kindsOf(withChecks(stretches(given(extents), options), ranges, options), blockCount);
+      const checks = () => withChecks(stretches(given(extents), options), ranges, options);
+      const kinds = await kindsOf(checks(), blockCount);
+      expect(await kindsOf(oneByOne(inBatches(checks(), options)), blockCount)).toEqual(kinds);
       for (let block = 0; block < blockCount; block++) {
         const isChecked = ranges.some(({ first, end }) => first <= block && block < end);
         const untouched = plain[block] === blockKind.untouched;

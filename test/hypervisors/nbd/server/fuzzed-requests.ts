@@ -32,7 +32,7 @@ export async function fuzzRequests(numRuns: number): Promise<void> {
   await using valid = await NbdDisk.open(parseNbdUri(served.uri('other')), {}, never);
   // Unspoiled it is a session that works, or nothing below would mean anything.
   await session(served.socket, Buffer.concat(parts()), { pieceBytes: 61, lingers: true });
-  expect(served.events.at(-1)).toBe('disconnected: goodbye');
+  await expect.poll(() => served.events.at(-1), { timeout: settleMsMax }).toBe('disconnected: goodbye');
   await fc.assert(
     fc.asyncProperty(fc.array(scenario(), { minLength: 1, maxLength: 4 }), async (scenarios) => {
       const before = process.memoryUsage().arrayBuffers;
