@@ -16,6 +16,7 @@ export interface ExaminedMachine {
   readonly disks: readonly { readonly label: string; readonly capacityBytes: number }[];
 }
 
+const lossesDoubtful = 2;
 /** What is written while a checkpoint is there, and merging it, needs room beside the disks. */
 const freeBytesDoubtful = 20 * 2 ** 30;
 
@@ -25,6 +26,7 @@ export async function examineMachine(site: HypervSite, signal: AbortSignal): Pro
   const findings = [
     ...examinePlace(site, state),
     ...examineTracking(site, state),
+    ...examineLosses(site),
     ...examineCheckpoints(site, state),
     ...examineDisks(site, state),
     ...(await examineSpace(
@@ -82,6 +84,18 @@ function examineTracking({ machine, journal }: HypervSite, state: HypervState): 
       ),
     );
   return findings;
+}
+
+function examineLosses({ journal }: HypervSite): readonly MachineFinding[] {
+  return Object.entries(journal.losses)
+    .filter(([, { times }]) => times >= lossesDoubtful)
+    .map(([label, { times, why }]) =>
+      worrying(
+        label,
+        `${times} times in a row it was not known what changed, and all of it was read: ${why}`,
+        'see what resets its tracking: another product, a job that compacts or edits the disk, too little room for its log',
+      ),
+    );
 }
 
 function examineCheckpoints({ machine, journal }: HypervSite, state: HypervState): readonly MachineFinding[] {

@@ -32,25 +32,41 @@ export function hypervBlockSource(frozen: FrozenDisk): BlockSource {
   };
 }
 
+/** Whether it could be told is written down: failkit doctor shows where it can't, time and again. */
 async function* extentsSince(frozen: FrozenDisk, since: Uint8Array, signal: AbortSignal): AsyncGenerator<Extent> {
+  const { site, disk } = frozen;
   signal.throwIfAborted();
+  try {
+    yield* trackedExtents(frozen, since, signal);
+    await site.journal.noteKnown(disk.label);
+  } catch (error) {
+    const lost = asLost(disk.label, error);
+    if (lost === null) throw error;
+    await site.journal.noteLoss(disk.label, lost.message);
+    throw lost;
+  }
+}
+
+async function* trackedExtents(frozen: FrozenDisk, since: Uint8Array, signal: AbortSignal): AsyncGenerator<Extent> {
   const { site, disk, chain, point } = frozen;
   const run = runSince(disk.label, since, point);
   const tracked = {
     ...{ path: disk.path, since: trackingSince(frozen, run) },
     ...{ capacityBytes: point?.capacityBytes ?? 0, sectorBytes: point?.sectorBytes ?? 0 },
   };
-  try {
-    for await (const { offset, length } of changedRanges(site.client, tracked, signal))
-      for await (const { offset: at, length: bytes, file } of diskRuns(chain, offset, offset + length, signal))
-        yield { offset: at, length: bytes, zero: file === null };
-  } catch (error) {
-    if (!(error instanceof HypervRefused) && !(error instanceof HypervAnswerInvalid)) throw error;
-    throw new ChangeTrackingLost(
-      `disk ${disk.label}: Hyper-V can't tell what changed since the last point${whyLost(error)}: ${error.message}`,
-      { cause: error },
-    );
-  }
+  for await (const { offset, length } of changedRanges(site.client, tracked, signal))
+    for await (const { offset: at, length: bytes, file } of diskRuns(chain, offset, offset + length, signal))
+      yield { offset: at, length: bytes, zero: file === null };
+}
+
+/** Null: it is another failure. */
+function asLost(label: string, error: unknown): ChangeTrackingLost | null {
+  if (error instanceof ChangeTrackingLost) return error;
+  if (!(error instanceof HypervRefused) && !(error instanceof HypervAnswerInvalid)) return null;
+  return new ChangeTrackingLost(
+    `disk ${label}: Hyper-V can't tell what changed since the last point${whyLost(error)}: ${error.message}`,
+    { cause: error },
+  );
 }
 
 /** The id by which Hyper-V is asked: of the run's own reference point, or of the older one that stands in for it. */

@@ -39,12 +39,15 @@ const journal = z.object({
   /** Whether this host gives checkpoints the name that we ask for; null: not known yet. */
   keepsNames: z.boolean().nullable(),
   runs: z.array(journaledRun).max(1000),
+  /** By the labels of disks: how often in a row it was not known what changed, and why the last time. */
+  losses: z.record(z.string(), z.object({ times: z.number(), why: z.string() })).default({}),
 });
 type Journal = z.output<typeof journal>;
 
 export class RunJournal {
   readonly #file: string;
   #content: Journal;
+  #turn: Promise<void> = Promise.resolve();
 
   private constructor(file: string, content: Journal) {
     this.#file = file;
@@ -79,18 +82,44 @@ export class RunJournal {
   }
 
   async learnNames(keepsNames: boolean): Promise<void> {
-    if (keepsNames !== this.keepsNames) await this.#write({ ...this.#content, keepsNames });
+    if (keepsNames !== this.keepsNames) await this.#change((content) => ({ ...content, keepsNames }));
   }
 
   /** Adds it, or replaces it. Returns it as it is then. */
   async put(run: JournaledRun): Promise<JournaledRun> {
-    const others = this.runs.filter(({ id }) => id !== run.id);
-    await this.#write({ ...this.#content, runs: [...others, run] });
+    await this.#change((content) => ({ ...content, runs: [...content.runs.filter(({ id }) => id !== run.id), run] }));
     return run;
   }
 
+  get losses(): Journal['losses'] {
+    return this.#content.losses;
+  }
+
+  /** One full read is no matter; a disk that needs one each time is. */
+  async noteLoss(label: string, why: string): Promise<void> {
+    await this.#change((content) => {
+      const { times } = content.losses[label] ?? { times: 0 };
+      return { ...content, losses: { ...content.losses, [label]: { times: times + 1, why } } };
+    });
+  }
+
+  async noteKnown(label: string): Promise<void> {
+    if (this.losses[label] === undefined) return;
+    await this.#change((content) => {
+      const { [label]: _, ...losses } = content.losses;
+      return { ...content, losses };
+    });
+  }
+
   async drop(id: string): Promise<void> {
-    await this.#write({ ...this.#content, runs: this.runs.filter((run) => run.id !== id) });
+    await this.#change((content) => ({ ...content, runs: content.runs.filter((run) => run.id !== id) }));
+  }
+
+  /** One after the other: several disks of a machine may be read at one time. */
+  async #change(edit: (content: Journal) => Journal): Promise<void> {
+    const written = this.#turn.then(() => this.#write(edit(this.#content)));
+    this.#turn = written.catch(() => undefined);
+    await written;
   }
 
   /** Whole or as it was, also after a power loss. */

@@ -1,7 +1,8 @@
 /** Each way in which a run of a machine of Hyper-V may fail, one by one, at the model. */
 import { describe, expect, it } from 'vitest';
 import { ChangeTrackingLost, QuiesceUnavailable } from '../../../hypervisors/errors.ts';
-import { connectHyperv } from '../../../hypervisors/hyperv/hyperv-connection.ts';
+import { examineMachine } from '../../../hypervisors/hyperv/examine-hyperv.ts';
+import { connectHyperv, HypervHosts } from '../../../hypervisors/hyperv/hyperv-connection.ts';
 import type { HypervMachine } from '../../../hypervisors/hyperv/hyperv-machine.ts';
 import type { BlockSource, MachineSnapshot, SnapshotOptions } from '../../../hypervisors/hypervisor.ts';
 import { describeHypervisorContract } from '../../contract/hypervisor.ts';
@@ -83,6 +84,24 @@ describe('what changed', () => {
     await run(lab, since, asking('scsi0:0', since, found));
     expect(found).toEqual([expect.objectContaining({ message: expect.stringMatching(why) })]);
     expect(found.every(isLost)).toBe(true);
+  });
+
+  it('that is not known time and again is told by doctor, until it is known again', async () => {
+    using lab = openLab();
+    const told = async (): Promise<readonly string[]> => {
+      await using hosts = new HypervHosts();
+      const { findings } = await examineMachine(await hosts.site(lab.machine, quickPace, never), never);
+      return findings.filter(({ disk }) => disk === 'scsi0:0').map(({ what }) => what);
+    };
+    let since = await run(lab);
+    for (const times of [0, 1, 2]) {
+      expect(await told()).toEqual(times < 2 ? [] : [expect.stringMatching(/^2 times in a row .*tracking id/)]);
+      lab.model.disk('scsi0:0').epoch++;
+      if (times < 2) since = await run(lab, since, asking('scsi0:0', since, []));
+    }
+    since = await run(lab);
+    await run(lab, since, asking('scsi0:0', since, []));
+    expect(await told()).toEqual([]);
   });
 
   it.for([
