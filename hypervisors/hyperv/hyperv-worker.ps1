@@ -67,6 +67,12 @@ function Get-Related($instance, [string]$association, [string]$class) {
   return @(Get-CimAssociatedInstance -InputObject $instance -Association $association -ResultClassName $class)
 }
 
+# Of a class that this release of Windows may not have.
+function Get-RelatedIfKnown($instance, [string]$class) {
+  try { return Get-Related $instance '' $class | Select-Object -First 1 }
+  catch [Microsoft.Management.Infrastructure.CimException] { return $null }
+}
+
 # Where a disk is attached: what follows the identity of the machine, or of its checkpoint.
 function Get-DiskKey([string]$instanceId) {
   $at = $instanceId.IndexOf('\')
@@ -141,7 +147,7 @@ function Get-Disks($settings, [bool]$sizes) {
 }
 
 function Get-MergeSettings($settings) {
-  return Get-Related $settings '' 'Msvm_DiskMergeSettingData' | Select-Object -First 1
+  return Get-RelatedIfKnown $settings 'Msvm_DiskMergeSettingData'
 }
 
 function Get-Checkpoint($snapshot) {
@@ -166,10 +172,10 @@ function Get-ReferencePoint($point) {
 function Get-State($machine, [bool]$sizes) {
   $settings = Get-Related $machine 'Msvm_SettingsDefineState' 'Msvm_VirtualSystemSettingData' | Select-Object -First 1
   $merging = Get-MergeSettings $settings
-  $security = Get-Related $settings '' 'Msvm_SecuritySettingData' | Select-Object -First 1
+  $security = Get-RelatedIfKnown $settings 'Msvm_SecuritySettingData'
   $processor = Get-Related $settings '' 'Msvm_ProcessorSettingData' | Select-Object -First 1
   $memory = Get-Related $settings '' 'Msvm_MemorySettingData' | Select-Object -First 1
-  $quiescing = Get-Related $machine '' 'Msvm_VssComponent' | Select-Object -First 1
+  $quiescing = Get-RelatedIfKnown $machine 'Msvm_VssComponent'
   $generation = 1
   if ((Get-Value $settings 'VirtualSystemSubType' '') -eq 'Microsoft:Hyper-V:SubType:2') { $generation = 2 }
   $mergesDisks = $true
@@ -273,7 +279,8 @@ function Get-Documents($asked) {
   $settings = Get-Keyed 'Msvm_VirtualSystemSettingData' $asked.checkpoint
   $parts = @($settings)
   foreach ($class in @('Msvm_ResourceAllocationSettingData', 'Msvm_StorageAllocationSettingData', 'Msvm_ProcessorSettingData', 'Msvm_MemorySettingData', 'Msvm_SecuritySettingData', 'Msvm_EthernetPortAllocationSettingData', 'Msvm_SyntheticEthernetPortSettingData')) {
-    $parts += @(Get-Related $settings '' $class)
+    try { $parts += @(Get-Related $settings '' $class) }
+    catch [Microsoft.Management.Infrastructure.CimException] { continue }
   }
   return @{ documents = @($parts | ForEach-Object { @{ kind = [string]$_.CimClass.CimClassName; text = ConvertTo-Embedded $_ } }) }
 }

@@ -1,5 +1,4 @@
-import { bytesOf } from '../vhdx/memory-file.ts';
-import type { MadeBlock } from '../vhdx/vhdx-maker.ts';
+import type { MadeBlock, MadeFile } from '../vhdx/vhdx-maker.ts';
 import { makeVhdx, mebibyte } from '../vhdx/vhdx-maker.ts';
 
 /** A disk of the model: what the guest wrote and when, and the VHDX files that Hyper-V would have below a checkpoint. */
@@ -74,10 +73,10 @@ function baseOf({ frozen, leaf }: ModelDisk): string {
 }
 
 const zeros = Buffer.alloc(blockBytes);
-const made = new WeakMap<ModelFile, Buffer>();
+const made = new WeakMap<ModelFile, MadeFile>();
 
 /** As Windows would have it on its storage. */
-export function fileBytes(disk: ModelDisk, path: string): Buffer | null {
+export function fileOf(disk: ModelDisk, path: string): MadeFile | null {
   const index = disk.frozen.findIndex((file) => file.path === path);
   const file = disk.frozen[index];
   if (file === undefined) return null;
@@ -88,11 +87,11 @@ export function fileBytes(disk: ModelDisk, path: string): Buffer | null {
   const { identity } = disk;
   const parent = below === undefined ? null : { dataWriteGuid: below.dataWriteGuid, entries: linksTo(below) };
   const blocks = blocksOf(content, below?.content ?? null);
-  const bytes = bytesOf(
-    makeVhdx({ capacityBytes: content.length, sectorBytes, blockBytes, blocks, parent, dataWriteGuid, identity }),
-  );
-  made.set(file, bytes);
-  return bytes;
+  const vhdx = makeVhdx({
+    ...{ capacityBytes: content.length, sectorBytes, blockBytes, blocks, parent, dataWriteGuid, identity },
+  });
+  made.set(file, vhdx);
+  return vhdx;
 }
 
 function linksTo({ path, dataWriteGuid }: ModelFile): Readonly<Record<string, string>> {

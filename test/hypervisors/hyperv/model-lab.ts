@@ -5,8 +5,8 @@ import { PassThrough } from 'node:stream';
 import { HypervUnreachable } from '../../../hypervisors/hyperv/hyperv-errors.ts';
 import type { HypervHost, HypervMachine, HypervPace } from '../../../hypervisors/hyperv/hyperv-machine.ts';
 import type { WorkerStreams } from '../../../hypervisors/hyperv/worker-client.ts';
-import { memoryFile } from '../vhdx/memory-file.ts';
-import { fileBytes } from './model-disk.ts';
+import { sparseFile } from '../vhdx/memory-file.ts';
+import { fileOf } from './model-disk.ts';
 import { ModelHost, modelVm } from './model-host.ts';
 import { answerLine } from './model-protocol.ts';
 
@@ -48,8 +48,8 @@ export class ModelLab implements Disposable {
         startWorker: async () => this.#startWorker(),
         openFile: async (path) => {
           const found = this.model.file(path);
-          const bytes = found === null ? null : fileBytes(found.disk, path);
-          return bytes === null ? null : memoryFile(path, bytes);
+          const made = found === null ? null : fileOf(found.disk, path);
+          return made === null ? null : sparseFile(path, made);
         },
         [Symbol.asyncDispose]: async () => undefined,
       }),

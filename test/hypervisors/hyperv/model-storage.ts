@@ -1,6 +1,7 @@
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fileBytes, type ModelDisk, type ModelFile } from './model-disk.ts';
+import { bytesOf } from '../vhdx/memory-file.ts';
+import { fileOf, type ModelDisk, type ModelFile } from './model-disk.ts';
 import { ModelHost } from './model-host.ts';
 
 /** The model in a folder, so that a worker that is a process of its own, the next one, and a test all have the same. */
@@ -50,8 +51,13 @@ function saveFiles(folder: string, disk: ModelDisk): void {
   rmSync(disk.leaf.path, { force: true });
   for (const file of disk.frozen) {
     keep(file);
-    if (!existsSync(file.path)) writeFileSync(file.path, fileBytes(disk, file.path) ?? '');
+    if (!existsSync(file.path)) writeFileSync(file.path, bytesIn(disk, file.path));
   }
+}
+
+function bytesIn(disk: ModelDisk, path: string): Uint8Array {
+  const made = fileOf(disk, path);
+  return made === null ? new Uint8Array() : bytesOf(made);
 }
 
 function contentFile(folder: string, key: string, writes: number): string {
