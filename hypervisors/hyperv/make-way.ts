@@ -79,6 +79,15 @@ function newestKept({ journal }: HypervSite): ReadonlySet<string> {
   return new Set(newest === undefined ? [] : [newest.id]);
 }
 
+/** The run was given up while Hyper-V made its checkpoint. */
+export async function endUnheard(site: HypervSite, signal: AbortSignal): Promise<void> {
+  for (const run of site.journal.runs) {
+    if (run.stage !== 'asked') continue;
+    await outlived(site, run, signal);
+    await endAsked(site, run, await whenIdle(site, signal), signal);
+  }
+}
+
 /** It died while Hyper-V made the checkpoint: nothing was read from it. */
 async function endAsked(site: HypervSite, run: JournaledRun, state: HypervState, signal: AbortSignal): Promise<void> {
   const made = await madeBy(site, run, signal);

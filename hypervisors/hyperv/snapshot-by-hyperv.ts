@@ -7,7 +7,7 @@ import { checkpointDisks, checkpointDocuments, type HypervDisk, type HypervState
 import { type FrozenDisk, hypervBlockSource } from './hyperv-disk-source.ts';
 import { HypervMachineUnusable, HypervSnapshotGone } from './hyperv-errors.ts';
 import { chooseDisks, type HypervSite, readState, refuseWithoutDisks, tracksChanges } from './hyperv-site.ts';
-import { giveUp, keepPoint, makeWay, standsFor } from './make-way.ts';
+import { endUnheard, giveUp, keepPoint, makeWay, standsFor } from './make-way.ts';
 import { decodeReferencePoint, type HypervReferencePoint } from './reference-point.ts';
 import { type TakenCheckpoint, takeCheckpoint } from './take-checkpoint.ts';
 import { waitForMerge } from './wait-for-merge.ts';
@@ -31,10 +31,12 @@ export async function snapshotByHyperv(
   const before = await makeWay(site, published, signal);
   refuseWithoutDisks(machine, chooseDisks(machine, before.disks).chosen);
   const [basis = null] = [...published].flatMap((run) => standsFor(site, run)?.id ?? []);
-  const taken = await takeCheckpoint(site, before, options.quiesce, basis, signal);
-  const ending: Ending = { run: taken.run, isPublished: false };
+  const ending: Ending = { run: null, isPublished: false };
   await using opening = new AsyncDisposableStack();
+  // Whatever becomes of this run, no checkpoint of ours stays: also one that was asked for and never heard of.
   opening.defer(() => end(site, ending));
+  const taken = await takeCheckpoint(site, before, options.quiesce, basis, signal);
+  ending.run = taken.run;
   const frozen = await openFrozen(site, taken, opening, signal);
   ending.run = await site.journal.put({ ...taken.run, disks: frozen.disks.map(journaled) });
   const reached = `${taken.consistency}-consistent` as const;
@@ -59,13 +61,15 @@ export async function snapshotByHyperv(
 }
 
 interface Ending {
-  run: TakenCheckpoint['run'];
+  /** Null: its checkpoint was not heard of. */
+  run: TakenCheckpoint['run'] | null;
   isPublished: boolean;
 }
 
 async function end(site: HypervSite, { run, isPublished }: Ending): Promise<void> {
   const limit = AbortSignal.timeout(cleanUpTimeoutMs);
-  if (isPublished) await keepPoint(site, run, await readState(site, limit), limit);
+  if (run === null) await endUnheard(site, limit);
+  else if (isPublished) await keepPoint(site, run, await readState(site, limit), limit);
   else await giveUp(site, run, limit);
   await waitForMerge(site, limit);
 }

@@ -194,6 +194,23 @@ describe('a checkpoint', () => {
     expectTidy(lab);
   });
 
+  it('that is given up while it is made does not stay', async () => {
+    for (const op of ['checkpoint', 'job']) {
+      using lab = openLab();
+      lab.model.manners.jobStates = [2, 3, 4, 4];
+      const gone = new AbortController();
+      const reason = new Error('enough');
+      lab.forge = (asked) => {
+        if (asked === op) gone.abort(reason);
+        return null;
+      };
+      await using connection = connectHyperv([lab.machine], quickPace);
+      const options = { quiesce: 'prefer', whenChanging: 'refuse' } as const;
+      await expect(connection.snapshot({ name: 'web' }, options, gone.signal)).rejects.toBe(reason);
+      expect([lab.model.checkpoints, lab.model.merging]).toEqual([[], 0]);
+    }
+  });
+
   it('that somebody removes meanwhile makes the run fail', async () => {
     using lab = openLab();
     const outcome = run(lab, new Map(), async (snapshot) => {
@@ -285,6 +302,28 @@ describe('afterwards', () => {
     await expect(run(lab)).rejects.toMatchObject({ code: 'HYPERV_SNAPSHOT_STUCK', message: /does not merge.*19100/ });
     await expect(run(lab)).rejects.toMatchObject({ code: 'HYPERV_SNAPSHOT_STUCK' });
     expect(lab.model.checkpoints).toEqual([]);
+  });
+
+  it('the next owner of a cluster finishes what the last one began, by the same journal', async () => {
+    using lab = openLab();
+    const first = await run(lab);
+    lab.model.write('scsi0:0', 0, new Uint8Array(512));
+    let second: Since = new Map();
+    const dying = run(lab, first, async ({ disks }) => {
+      second = new Map(disks.map(({ label, referencePoint }) => [label, referencePoint]));
+      // Published, and then the node dies: the machine starts on another one.
+      lab.death = { after: 0, happens: false };
+    });
+    await expect(dying).rejects.toThrow();
+    lab.death = null;
+    lab.model.manners.owner = 'HV-NODE-2';
+    await expect(run(lab, second)).rejects.toMatchObject({ code: 'HYPERV_ELSEWHERE' });
+    expect(lab.model.checkpoints.length).toBe(1);
+    lab.model.manners.owner = 'hv-node-1';
+    const found: unknown[] = [];
+    await run(lab, second, asking('scsi0:0', second, found));
+    expect(found).toEqual([0]);
+    expectTidy(lab);
   });
 
   it('a journal that is broken lets nothing be asked of the host', async () => {
