@@ -12,6 +12,8 @@ const config: KnipConfig = {
     'test/faults/{inject,patch-sources}.ts',
     'test/peers/**/*.ts',
     'test/storage-targets/wire/paced-traffic.ts',
+    // An administrator runs it.
+    'docs/operations/vsphere-acceptance.mjs',
   ],
   // Of the system: a test that needs one and does not find it is skipped, and says so.
   ignoreBinaries: ['strace', 'mount', 'umount', 'qemu-nbd', 'cmp', 'unshare', 'script', 'setpriv'],

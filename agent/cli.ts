@@ -4,6 +4,7 @@ import { register as registerCache } from './commands/cache.ts';
 import type { CommandContext, RegisterCommand, RunCommand } from './commands/command.ts';
 import { register as registerCompletion } from './commands/completion.ts';
 import { register as registerConfig } from './commands/config.ts';
+import { register as registerCopy } from './commands/copy.ts';
 import { register as registerDoctor } from './commands/doctor.ts';
 import { register as registerDrill } from './commands/drill.ts';
 import { register as registerDu } from './commands/du.ts';
@@ -47,6 +48,7 @@ const commands: readonly RegisterCommand[] = [
   registerPrune,
   registerPin,
   registerSweep,
+  registerCopy,
   registerDu,
   registerRoot,
   registerCache,
@@ -122,6 +124,7 @@ function contextFor(options: GlobalOptions, host: Host, output: Output): Command
     output,
     configFile: file,
     config,
+    otherConfig: (other) => loadConfig(other, host.environment),
     configLoadedAs: loadedAs,
     reloadConfig: load,
     onHangUp: host.onHangUp,

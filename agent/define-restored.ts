@@ -30,6 +30,8 @@ export interface DefineOptions {
   readonly qemu?: string;
   readonly name?: string;
   readonly network?: string;
+  /** A source of vSphere that the machine is uploaded to. */
+  readonly vsphere?: string;
 }
 
 /** Before anything is restored: hours later would be too late to hear of it. */
@@ -37,10 +39,16 @@ export async function checkDefinition(options: DefineOptions, point: OpenPoint, 
   const { define, defineFile, qemu, name, network } = options;
   const impossible = (why: string): DefinitionImpossible => new DefinitionImpossible(why);
   const defines = define !== undefined || defineFile !== undefined;
+  if (options.vsphere !== undefined) {
+    if (defines || qemu !== undefined)
+      throw impossible('a machine is made at one place: leave out --vsphere, or --define, --define-file and --qemu');
+    return;
+  }
   if (!defines && qemu === undefined) {
     if (name !== undefined)
-      throw impossible('--name names what --define, --define-file or --qemu makes: give one of them');
-    if (network !== undefined) throw impossible('--network is for --define and --define-file: give one of them');
+      throw impossible('--name names what --define, --define-file, --qemu or --vsphere makes: give one of them');
+    if (network !== undefined)
+      throw impossible('--network is for --define, --define-file and --vsphere: give one of them');
     return;
   }
   if (options.disk !== undefined) throw impossible('a machine is defined with all its disks: leave out --disk');
@@ -130,7 +138,7 @@ async function capturedShape({ to }: DefineOptions, { manifest }: OpenPoint): Pr
 }
 
 /** libvirt allows no slash in a name, and it stands on command lines. */
-function nameOf({ name }: DefineOptions, { manifest }: OpenPoint): string {
+export function nameOf({ name }: Pick<DefineOptions, 'name'>, { manifest }: OpenPoint): string {
   return name ?? `${manifest.machineName.replaceAll(/[^A-Za-z0-9._-]/g, '_')}-restored`;
 }
 

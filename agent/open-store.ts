@@ -1,4 +1,5 @@
 import { openFilesystemTarget } from '../storage-targets/filesystem.ts';
+import type { BucketLock } from '../storage-targets/s3-examine.ts';
 import type { StorageTarget } from '../storage-targets/storage-target.ts';
 import type {
   AwsCredentialsConfig,
@@ -42,12 +43,19 @@ function reachOptions({ endpoint, caFile, proxy }: Pick<S3RepositoryConfig, 'end
   };
 }
 
+/** What the bucket does to objects by itself. */
+export async function examineLock(repository: S3RepositoryConfig, signal: AbortSignal): Promise<BucketLock> {
+  const { examineBucketLock } = await import('../storage-targets/s3-examine.ts');
+  return await examineBucketLock(s3Options(repository), signal);
+}
+
 function s3Options(s3: S3RepositoryConfig): S3Options {
   return {
     bucket: s3.bucket,
     prefix: s3.prefix,
     region: s3.region,
     pathStyle: s3.pathStyle,
+    ...(s3.immutability && { objectLockMode: s3.immutability.mode === 'compliance' ? 'COMPLIANCE' : 'GOVERNANCE' }),
     ...reachOptions(s3),
     ...s3Credentials(s3.credentials),
   };

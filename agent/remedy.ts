@@ -82,6 +82,7 @@ const remedies: Readonly<Record<string, Remedy>> = {
     'see who holds the files of the machine (another product?), and release them',
   ),
   VSPHERE_SNAPSHOT_GONE: retry('source', 'leave snapshots that are called failkit-… to failkit; run again'),
+  VSPHERE_DATASTORE_FULL: retry('source', 'make room on the datastore, or lower datastoreFreeMiBMin of the machine'),
   MACHINE_UNUSABLE: stop('source', 'do what the message says, or protect the machine in another way'),
   NBDKIT_MISSING: stop('source', 'install nbdkit and nbdkit-plugin-vddk, 1.42 or newer, on this host'),
   VDDK_MISSING: stop('source', "unpack VMware's VDDK, and name its folder as vddk.libdir"),
@@ -97,6 +98,13 @@ const remedies: Readonly<Record<string, Remedy>> = {
   ),
   VDDK_HOST_UNREACHABLE: retry('source', 'open port 902 from this host to every ESXi host that may serve the disk'),
   VDDK_FAILED: retry('source', 'see what VDDK says; docs/operations/vsphere-data-path.md explains its numbers'),
+  VSPHERE_PLACE_INVALID: stop('usage', 'name a datastore, folder, pool or network as the message lists them'),
+  VSPHERE_NAME_TAKEN: stop('overwrite', 'choose another --name; nothing at vSphere is ever overwritten'),
+  CONFIGURATION_UNUSABLE: stop('source', 'restore to files, and create the machine by hand with them'),
+  DATASTORE_UNWRITABLE: stop(
+    'source',
+    'make room, or name another --datastore; the same restore goes on where it stopped',
+  ),
   DATASTORE_UNREADABLE: stop('source', 'read this machine through VDDK: set reads to vddk'),
 
   HYPERV_UNREACHABLE: retry('source', 'run the agent on the Hyper-V host itself, with PowerShell 5.1; see its log'),
@@ -140,6 +148,10 @@ const remedies: Readonly<Record<string, Remedy>> = {
   STORE_THROTTLED: retry('store', 'wait, or lower limits.inFlight'),
   STORE_UNAVAILABLE: retry('store', 'check the network, the proxy and the state of the store'),
   CHECKSUM_REFUSED: retry('store', 'bytes were altered on the way: check proxies, network and memory of this host'),
+  IMMUTABILITY_NOT_EXTENDED: retry(
+    'store',
+    'the point is there; see why its objects could not be locked for longer (s3:PutObjectRetention), and run again',
+  ),
   IMMUTABLE: stop('store', 'wait: object lock protects it until its date'),
   ARCHIVED: stop('store', 'ask the store to restore the object from its archive tier first'),
   QUOTA_EXCEEDED: stop('store', 'make room or raise the quota'),

@@ -4,16 +4,15 @@ import { openRepositorySalvage } from '../replica/salvage-repository.ts';
 import { Bandwidth } from '../storage-targets/bandwidth.ts';
 import { ClockSkewed } from '../storage-targets/errors.ts';
 import { probeRefusal } from '../storage-targets/probe.ts';
-import type { WrappedTarget } from '../storage-targets/wrap-target.ts';
 import type { CommandContext } from './commands/command.ts';
 import type { Config } from './config/config-schema.ts';
 import { LimitsWatch, type RunningLimits } from './watch-limits.ts';
-import { openKeyProvider, openPinnedRepository, openTarget } from './wire.ts';
+import { type OpenStore, openKeyProvider, openPinnedRepository, openTarget } from './wire.ts';
 
 /** The repository, opened and checked. */
 export interface KeylessSession extends AsyncDisposable {
   readonly config: Config;
-  readonly store: WrappedTarget;
+  readonly store: OpenStore;
   /** Of each machine's disks together. */
   readonly readRate: Bandwidth;
   readonly repo: OpenRepository;

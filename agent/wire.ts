@@ -24,8 +24,10 @@ import type { KvmMachine } from '../hypervisors/kvm/kvm-machine.ts';
 import { connectVsphere } from '../hypervisors/vsphere/vsphere-connection.ts';
 import type { VsphereMachine, VsphereServer } from '../hypervisors/vsphere/vsphere-machine.ts';
 import type { OpenRepository } from '../replica/open-repository.ts';
+import { isPinName } from '../replica/pins.ts';
 import type { Bandwidth } from '../storage-targets/bandwidth.ts';
 import type { StorageTarget } from '../storage-targets/storage-target.ts';
+import { Retention, withRetention } from '../storage-targets/with-retention.ts';
 import { type WrappedTarget, wrapTarget } from '../storage-targets/wrap-target.ts';
 import { ConfigInvalid } from './config/config-invalid.ts';
 import type {
@@ -46,13 +48,23 @@ import { withReadRate } from './with-read-rate.ts';
 
 /** Builds what the configuration names, in order. A cloud's SDK is loaded only where that cloud is configured. */
 
-export async function openTarget(config: Config): Promise<WrappedTarget> {
+/** The store with every policy around it. */
+export interface OpenStore extends WrappedTarget {
+  /** Of what is put; null where nothing is locked. */
+  readonly retention: Retention | null;
+}
+
+export async function openTarget(config: Config): Promise<OpenStore> {
   const { inFlight, uploadBytesPerSecond, downloadBytesPerSecond } = config.limits;
-  return wrapTarget(await openStore(config.repository, inFlight), {
+  const wrapped = wrapTarget(await openStore(config.repository, inFlight), {
     inFlightMax: inFlight,
     uploadBytesPerSecond,
     downloadBytesPerSecond,
   });
+  const immutability = config.repository.target === 's3' ? config.repository.immutability : null;
+  if (immutability === null) return { ...wrapped, retention: null };
+  const retention = new Retention(immutability.days);
+  return { ...wrapped, retention, target: withRetention(wrapped.target, retention, isPinName) };
 }
 
 /** The provider, and what closes it. */
@@ -138,7 +150,7 @@ export function kvmMachine(config: Config, name: string, source: KvmSourceConfig
 }
 
 export function vsphereMachine(config: Config, name: string, source: VsphereSourceConfig): VsphereMachine {
-  const { from, instanceUuid, path, exclude, tracking, reads } = source;
+  const { from, instanceUuid, path, exclude, tracking, reads, datastoreFreeBytesMin } = source;
   const server = config.sources.find((each) => each.name === from);
   if (server?.type !== 'vsphere') throw unknownSource(from);
   return {
@@ -148,6 +160,7 @@ export function vsphereMachine(config: Config, name: string, source: VsphereSour
     excludedDisks: exclude,
     tracking,
     reads,
+    datastoreFreeBytesMin,
     tag: trackingTag(config, name),
   };
 }

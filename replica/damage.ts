@@ -1,3 +1,9 @@
+/** An object is there, but is not the one that was published. */
+export class ObjectAltered extends Error {
+  readonly code = 'OBJECT_ALTERED';
+  override readonly name = 'ObjectAltered';
+}
+
 /** Telling damage in the store from everything else that can go wrong: only damage is worth a finding, or a repair. */
 
 /** What is wrong with one object of a replica. */

@@ -30,6 +30,10 @@ export function pinsPrefix(machineId: Uint8Array): string {
   return `${machinePrefix(machineId)}pins/`;
 }
 
+export function isPinName(name: string): boolean {
+  return /^machines\/[0-9a-f]{32}\/pins\//.test(name);
+}
+
 function pinName(machineId: Uint8Array, point: number, hours: number, id: string): string {
   return `${pinsPrefix(machineId)}${decimal(point, 16)}-${decimal(hours, 6)}-${id}`;
 }

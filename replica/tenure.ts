@@ -142,6 +142,15 @@ export class Tenure {
     return await this.#appendOrRebase(() => ({ type: 'rekey', epoch, keyRecordDigest }), noControl, signal);
   }
 
+  /** Every object that the retained points and the next one need is locked until then: `lockReplica` did that before. */
+  async lock(untilMs: number, signal: AbortSignal): Promise<ChainEntry> {
+    return await this.#appendOrRebase(
+      () => ({ type: 'lock', generation: this.state.lockGeneration + 1, untilMs }),
+      noControl,
+      signal,
+    );
+  }
+
   /** A writer that loses the race goes on after `prune` and `lock`, never after `begin`, `publish` or `rekey` (rule R4). */
   async #appendOrRebase(
     body: (seq: number) => EntryBody,

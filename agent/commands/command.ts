@@ -14,6 +14,8 @@ export interface CommandContext {
   configFile(): string;
   /** Read and checked once. Throws ConfigInvalid, or ConfigNotFound. */
   config(): Config;
+  /** Another file, which a command names. Throws as `config` does. */
+  otherConfig(file: string): Config;
   /** The state of the file right before it was read. */
   configLoadedAs(): string;
   /** As the file is now. Throws ConfigInvalid. */

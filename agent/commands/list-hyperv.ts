@@ -28,7 +28,7 @@ function listed({ machines }: Config, { name: source }: HypervHostConfig, state:
     ...{ label: disk.label, capacityBytes: disk.capacityBytes, file: disk.path, refusal: diskRefusal(disk) },
   }));
   return {
-    ...{ path: name, pool: null, id, power: isRunning(state) ? 'on' : 'off', tracking, tpm, refusal },
+    ...{ path: name, pool: null, tags: null, id, power: isRunning(state) ? 'on' : 'off', tracking, tpm, refusal },
     ...{ protectedAs: found?.name ?? null, disks },
     document: documentOf(source, found?.name ?? null, { ...state, refusal, tracking, disks }),
   };

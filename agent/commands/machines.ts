@@ -1,5 +1,7 @@
 import type { Command } from 'commander';
 import { type InventoryEntry, listInventory } from '../../hypervisors/vsphere/inventory.ts';
+import { readTags, type TagsByMachine } from '../../hypervisors/vsphere/tags.ts';
+import type { VimSession } from '../../hypervisors/vsphere/vim25/vim-session.ts';
 import { openVimSession } from '../../hypervisors/vsphere/vsphere-machine.ts';
 import { machineRefusal } from '../../hypervisors/vsphere/vsphere-site.ts';
 import { ConfigInvalid } from '../config/config-invalid.ts';
@@ -16,6 +18,7 @@ interface MachinesOptions {
   readonly source?: string;
   readonly folder?: string;
   readonly pool?: string;
+  readonly tag?: string;
 }
 
 /** Of any source: what the table shows of it, and what `--json` does. */
@@ -26,6 +29,8 @@ export interface ListedMachine {
   readonly id: string | null;
   /** Its name in the configuration; null where it is not protected. */
   readonly protectedAs: string | null;
+  /** As `category/name`; null where nobody asked for them. */
+  readonly tags: readonly string[] | null;
   readonly power: string;
   readonly tracking: string;
   readonly tpm: boolean;
@@ -46,6 +51,7 @@ export function register(program: Command, run: RunCommand): void {
     .option('--source <name>', 'of this source only (default: of all)')
     .option('--folder <path>', 'those below this folder, as datacenter/vm/folder')
     .option('--pool <path>', 'those in this resource pool or below it, as cluster/Resources/pool')
+    .option('--tag <tag>', 'those with this tag of vCenter, as name or category/name')
     .action((options: MachinesOptions, command: Command) => run(command, (context) => listMachines(options, context)));
 }
 
@@ -53,36 +59,45 @@ async function listMachines(options: MachinesOptions, context: CommandContext): 
   const config = context.config();
   const machines: ListedMachine[] = [];
   for (const source of chosenSources(config, options.source))
-    for (const machine of await listSource(config, source, context.signal))
-      if (isBelow(machine.path, options.folder) && isBelow(machine.pool ?? '', options.pool)) machines.push(machine);
+    for (const machine of await listSource(config, source, options.tag, context.signal))
+      if (isWanted(machine, options)) machines.push(machine);
   return { document: { machines: machines.map(({ document }) => document) }, lines: linesOf(machines, context) };
 }
 
+function isWanted({ path, pool, tags }: ListedMachine, { folder, pool: below, tag }: MachinesOptions): boolean {
+  return isBelow(path, folder) && isBelow(pool ?? '', below) && isTagged(tags ?? [], tag);
+}
+
+/** Tags are asked for only where somebody chooses by one. */
 async function listSource(
   config: Config,
   source: SourceConfig,
+  tag: string | undefined,
   signal: AbortSignal,
 ): Promise<readonly ListedMachine[]> {
   return source.type === 'vsphere'
-    ? await listVsphere(config, source, signal)
+    ? await listVsphere(config, source, tag, signal)
     : await listHyperv(config, source, signal);
 }
 
 async function listVsphere(
   config: Config,
   source: VsphereServerConfig,
+  tag: string | undefined,
   signal: AbortSignal,
 ): Promise<readonly ListedMachine[]> {
   await using session = openVimSession(vsphereServer(source));
+  const known = tag === undefined ? null : await tagsOf(session, source, signal);
   const entries = await listInventory(session, signal);
   return entries.map((entry) => {
     const { path, pool, machine } = entry;
     const protectedAs = nameInConfig(config, source.name, entry);
+    const tags = known === null ? null : (known.get(machine.ref.id) ?? []);
     return {
-      ...{ path, pool, protectedAs, id: machine.instanceUuid, tracking: machine.tracking, tpm: machine.hasTpm },
+      ...{ tags, path, pool, protectedAs, id: machine.instanceUuid, tracking: machine.tracking, tpm: machine.hasTpm },
       power: machine.powerState.replace(/^powered/, '').toLowerCase(),
       ...{ refusal: machineRefusal(machine), disks: machine.disks },
-      document: documentOf(source.name, protectedAs, entry),
+      document: documentOf(source.name, protectedAs, entry, tags),
     };
   });
 }
@@ -95,6 +110,16 @@ function chosenSources({ sources }: Config, name: string | undefined): readonly 
       ? 'is empty: name a vCenter, an ESXi host or a Hyper-V host to list the machines of'
       : `has no ${name}: there is ${sources.map((source) => source.name).join(', ') || 'none'}`;
   throw new ConfigInvalid('configuration', [{ line: null, key: 'sources', what }]);
+}
+
+/** A single ESXi host has no tags. */
+async function tagsOf(session: VimSession, source: VsphereServerConfig, signal: AbortSignal): Promise<TagsByMachine> {
+  const { about } = await session.content(signal);
+  return about.isVirtualCenter ? await readTags(vsphereServer(source), signal) : new Map();
+}
+
+function isTagged(tags: readonly string[], wanted: string | undefined): boolean {
+  return wanted === undefined || tags.some((tag) => tag === wanted || tag.endsWith(`/${wanted}`));
 }
 
 function isBelow(path: string, above: string | undefined): boolean {
@@ -112,12 +137,18 @@ function nameInConfig({ machines }: Config, sourceName: string, { machine, path 
   return found?.name ?? null;
 }
 
-function documentOf(source: string, protectedAs: string | null, { path, pool, machine }: InventoryEntry): object {
+function documentOf(
+  source: string,
+  protectedAs: string | null,
+  { path, pool, machine }: InventoryEntry,
+  tags: readonly string[] | null,
+): object {
   const { name, instanceUuid, powerState, tracking, firmware, hardwareVersion, encrypted, hasTpm } = machine;
   return {
     source,
     path,
     pool,
+    ...(tags !== null && { tags }),
     name,
     instanceUuid,
     protectedAs,

@@ -30,6 +30,8 @@ interface ListedMachine {
   readonly machineId: string;
   readonly head: string;
   readonly freshness: string;
+  /** Of every point; 0: nothing was ever locked. */
+  readonly immutableUntilMs: number;
   readonly points: readonly ListedPoint[];
 }
 
@@ -79,8 +81,9 @@ async function listMachine(
   const points: ListedPoint[] = [];
   for (const point of replica.points) points.push(await listPoint(replica, point, signal));
   const { seq, digest } = replica.chain.head;
+  const { lockUntilMs: immutableUntilMs } = replica.chain.state;
   const head = replica.damage.length > 0 ? 'unknown: the chain is damaged' : `${seq}:${toHex(digest)}`;
-  return { machineId: toHex(machineId), head, freshness, points };
+  return { machineId: toHex(machineId), head, freshness, immutableUntilMs, points };
 }
 
 async function listPoint(replica: OpenReplica, point: number, signal: AbortSignal): Promise<ListedPoint> {
@@ -110,6 +113,7 @@ function documentOf(machine: ListedMachine): object {
     name: nameOf(machine),
     head: machine.head,
     freshness: machine.freshness,
+    immutableUntil: machine.immutableUntilMs === 0 ? null : new Date(machine.immutableUntilMs).toISOString(),
     points: machine.points.map(({ point, publishedMs, manifest }) => ({
       point,
       publishedTime: new Date(publishedMs).toISOString(),
@@ -172,8 +176,16 @@ function linesOf(machine: ListedMachine, context: CommandContext): readonly stri
     ...flagLines(machine).map((line) => yellow(line)),
     dim(`head ${machine.head}`),
     dim(machine.freshness),
+    ...(machine.immutableUntilMs === 0 ? [] : [immutableLine(machine.immutableUntilMs, context)]),
     '',
   ];
+}
+
+function immutableLine(untilMs: number, { output: { colours } }: CommandContext): string {
+  const until = secondText(untilMs);
+  return untilMs > Date.now()
+    ? colours.dim(`immutable until ${until}: nobody can delete what these points need before`)
+    : colours.yellow(`was immutable until ${until}`);
 }
 
 function flagLines({ points }: ListedMachine): readonly string[] {

@@ -195,6 +195,7 @@ async function publishFrom(
       agent,
       state,
       progress,
+      retention: session.store.retention,
       now: Date.now,
       options: {
         access: config.access,

@@ -21,12 +21,13 @@ import { watchProgress } from '../progress/watch-progress.ts';
 import { formatBytes, formatDuration, formatSpeed } from '../quantities.ts';
 import { holdPoint } from '../retention/hold-point.ts';
 import { openSession } from '../session.ts';
+import { planUpload, type RestoredOutput, type VsphereOptions } from '../upload-to-vsphere.ts';
 import { chooseDisks } from './choose-disks.ts';
 import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
 
 /** `failkit restore`: a recovery point's disks into files, onto a block device or an NBD export. */
 
-interface RestoreOptions extends DefineOptions {
+interface RestoreOptions extends DefineOptions, VsphereOptions {
   readonly point?: string;
   readonly format: 'raw' | 'qcow2' | 'vhdx';
   readonly expectHead?: string;
@@ -52,8 +53,12 @@ export function register(program: Command, run: RunCommand): void {
     .option('--define <uri>', 'make the machine known to libvirt at this address, under a new name and identity')
     .option('--define-file <file>', 'write that definition to a file')
     .option('--qemu <file>', 'write a script that starts the machine with plain QEMU')
+    .option('--vsphere <source>', 'upload the disks to this source of the configuration, and create the machine there')
+    .option('--datastore <name>', 'of vSphere: where its files go')
+    .option('--vm-folder <path>', 'of vSphere, as datacenter/vm/folder (default: that of the datacenter)')
+    .option('--pool <path>', 'of vSphere, as cluster/Resources/pool (default: the only one that has the datastore)')
     .option('--name <name>', 'of the machine as it is defined; default: its old name with -restored')
-    .option('--network <name>', 'libvirt network to connect it to; by default it has no network')
+    .option('--network <name>', 'network of libvirt or vSphere to connect it to; by default it has none')
     .option('--force', 'overwrite what is there; needed for every block device and NBD export')
     .option('--salvage', 'read around damage to the chain: take what is still whole')
     .option('--expect-head <seq:digest>', 'the head that you noted: refuse a bucket that shows an older one')
@@ -77,6 +82,7 @@ async function restore(machine: string, options: RestoreOptions, context: Comman
   const flag = flagOf(point.manifest);
   if (flag !== null) context.output.note(`point ${point.point} is flagged: it ${flag}: ransomware or a runaway job?`);
   using reader = new SegmentReader(session.repo, machineId, replica.keys);
+  await using vsphere = await planUpload(options, { point, machineId, reader }, context);
   await using workers = new RestoreWorkers(workersOf(session.config));
   const progress: RestoreProgress = { capacityBytes: 0, fetchedBytes: 0, writtenBytes: 0, keptBytes: 0 };
   const tools = { reader, keys: replica.keys, workers, rangesInFlightMax: rangesInFlightMax(session.config), progress };
@@ -86,7 +92,11 @@ async function restore(machine: string, options: RestoreOptions, context: Comman
   const report = restoreProgress(point.manifest.machineName, capacityBytes, positions, progress, started);
   using _watching = watchProgress(context.output, report);
   if (options.disk === undefined) await makeOutputFolder(options.to);
-  await restoreDisks(disks, options, { machineId, point: point.point, tools, positions }, signal);
+  const uploaded: string[] = [];
+  const from = { machineId, point: point.point, tools, positions };
+  await restoreDisks(disks, options, from, signal, async (outputs) => {
+    if (vsphere !== null) uploaded.push(...(await vsphere.upload(outputs, signal)));
+  });
   if (options.disk === undefined)
     await restoreAttachments(
       point.manifest.attachments,
@@ -96,7 +106,7 @@ async function restore(machine: string, options: RestoreOptions, context: Comman
       signal,
     );
   const files = disks.map((disk) => ({ label: disk.label, path: pathOf(disk, options), format: options.format }));
-  const defined = await defineRestored(options, point, files, signal);
+  const defined = [...uploaded, ...(await defineRestored(options, point, files, signal))];
   const durationMs = performance.now() - started;
   return answer(point, disks, options, progress, { durationMs, freshness, defined }, context);
 }
@@ -112,11 +122,13 @@ async function restoreDisks(
     readonly positions: OutputPositions;
   },
   signal: AbortSignal,
+  whenWhole: (outputs: readonly RestoredOutput[]) => Promise<void>,
 ): Promise<void> {
   await using open = new AsyncDisposableStack();
-  const outputs: { readonly disk: DiskState; readonly sink: RestoreSink }[] = [];
+  const outputs: RestoredOutput[] = [];
   for (const disk of disks) outputs.push({ disk, sink: open.use(await openOutput(disk, options, from, signal)) });
   for (const { disk, sink } of outputs) await restoreDisk(disk, from.positions.watch(sink), from.tools, signal);
+  await whenWhole(outputs);
   for (const { sink } of outputs) await sink.complete(signal);
 }
 

@@ -13,6 +13,9 @@ export function repository(references: References) {
   ]);
 }
 
+/** What is locked by mistake is paid for until then. */
+const immutableDaysMax = 3_650;
+
 function s3Repository(references: References) {
   return z
     .strictObject({
@@ -26,6 +29,22 @@ function s3Repository(references: References) {
         .nullable()
         .default(null)
         .describe('The bucket in the path instead of the host name. Unless given: with an endpoint yes, else no.'),
+      immutability: z
+        .strictObject({
+          days: z
+            .int()
+            .min(1)
+            .max(immutableDaysMax)
+            .describe('So long after it was published nobody can delete a point.'),
+          mode: z
+            .enum(['compliance', 'governance'])
+            .describe('compliance: not even the account itself. governance: whoever has s3:BypassGovernanceRetention.'),
+        })
+        .nullable()
+        .default(null)
+        .describe(
+          'Object lock, for a bucket that has it enabled. Space comes back later by as much, and ten days or more.',
+        ),
       ...connection(references),
     })
     .transform((s3) => ({ ...s3, pathStyle: s3.pathStyle ?? s3.endpoint !== null }));

@@ -3,6 +3,7 @@ import { path, proxyAddress, secret, text, textOrReference } from './fields.ts';
 import type { References } from './references.ts';
 
 const portDefault = 443;
+const mebibyte = 2 ** 20;
 
 export function vsphereServer(references: References) {
   return z
@@ -81,6 +82,12 @@ export function vsphereSource() {
         .enum(['vddk', 'datastore'])
         .default('vddk')
         .describe('datastore: over HTTPS from the datastore, for sites without VDDK: slower, and with limits.'),
+      datastoreFreeMiBMin: z
+        .int()
+        .min(0)
+        .max(1_073_741_824)
+        .default(4096)
+        .describe('No snapshot is taken while a datastore of the machine has less left: snapshots grow there.'),
       exclude: z
         .array(text(100))
         .max(256)
@@ -93,5 +100,9 @@ export function vsphereSource() {
         refuse('instanceUuid', 'is missing: give instanceUuid, or path');
       if (instanceUuid !== undefined && at !== undefined)
         refuse('path', 'is there besides instanceUuid: give one of the two');
-    });
+    })
+    .transform(({ datastoreFreeMiBMin, ...rest }) => ({
+      ...rest,
+      datastoreFreeBytesMin: datastoreFreeMiBMin * mebibyte,
+    }));
 }

@@ -4,6 +4,7 @@ import type { PublicKey } from '../../crypto/signing.ts';
 import type { OpenRepository } from '../../replica/open-repository.ts';
 import type { CommandContext } from '../commands/command.ts';
 import type { Config } from '../config/config-schema.ts';
+import { examineLock } from '../open-store.ts';
 import { exitCodes } from '../remedy.ts';
 import { hypervHost, openKeyProvider, openTarget } from '../wire.ts';
 import { attempt, attemptOnly, type Finding, good, skipped } from './finding.ts';
@@ -18,7 +19,14 @@ import {
 import { checkHypervHost } from './hyperv-checks.ts';
 import { checkGenerate, checkRecoveryKey, checkUnwrap } from './key-checks.ts';
 import { checkMachine } from './source-checks.ts';
-import { checkCertificate, checkClock, checkReachable, checkRefusal, checkRepository } from './store-checks.ts';
+import {
+  checkCertificate,
+  checkClock,
+  checkLock,
+  checkReachable,
+  checkRefusal,
+  checkRepository,
+} from './store-checks.ts';
 import { examineVsphere } from './vsphere-checks.ts';
 
 /** Every dependency of the configuration, first on this host and then on the network. What fails keeps only those from being checked that need it. */
@@ -102,6 +110,11 @@ async function* examineStore(
     return null;
   }
   yield* attemptOnly('clock', signal, (either) => checkClock(target, either));
+  const { repository } = config;
+  if (repository.target === 's3' && repository.immutability !== null)
+    yield* attemptOnly('object lock', signal, async (either) =>
+      checkLock(await examineLock(repository, either), target),
+    );
   const repo = yield* attempt('repository', signal, (either) => checkRepository(config, target, either));
   if (repo === null) {
     for (const check of ['puts', 'certificate']) yield skipped(check, 'the repository');

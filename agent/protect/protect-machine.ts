@@ -18,10 +18,12 @@ import { SegmentReader } from '../../replica/segment-reader.ts';
 import { type HeadMark, type PublishFields, Tenure } from '../../replica/tenure.ts';
 import { AgentNotTrusted, signerOf } from '../../replica/trust.ts';
 import type { UnitCount } from '../../replica/unit-count.ts';
+import type { Retention } from '../../storage-targets/with-retention.ts';
 import type { MachineState } from '../state/machine-state.ts';
 import type { ChangeLimits } from '../vigilance/change-alarm.ts';
 import { type Alarm, type TrackRecord, withDoubt, withPoint } from '../vigilance/track-record.ts';
 import { judgeRun } from './judge-run.ts';
+import { lockIfDue, notExtended } from './lock-points.ts';
 import { newestManifest } from './newest-manifest.ts';
 import { checkOwnership } from './ownership.ts';
 import { cachedPages } from './page-cache.ts';
@@ -65,6 +67,8 @@ export interface ProtectContext {
   readonly agent: SigningKey;
   readonly state: MachineState;
   readonly options: ProtectOptions;
+  /** How long points are immutable; null where the configuration wants no object lock. */
+  readonly retention?: Retention | null;
   /** Shared by several runs; a run that is given none has its own. */
   readonly workers?: PipelineWorkers;
   readonly progress: RunProgress;
@@ -157,9 +161,12 @@ async function publishOnePoint(
 
   const described = describe(context, snapshot, replicated);
   const { manifest, track } = judgeRun(described, previous, replicated, state.trackRecord, options);
+  const lockFailure = await lockIfDue(context.retention ?? null, tenure, replicated.units.births(), signal);
+  const { lockUntilMs } = tenure.state;
   Object.assign(staging, { manifest, track, droppedPages: replicated.units.droppedPages });
-  const entry = await tenure.publish(publishFields(keys, manifest, replicated.units), signal);
+  const entry = await tenure.publish(publishFields(keys, manifest, replicated.units, lockUntilMs), signal);
   snapshot.notePublished?.();
+  if (lockFailure !== null) throw notExtended(entry.seq, lockUntilMs, lockFailure);
   const publishedMs = context.now();
   const rpoMs = previous === null ? null : publishedMs - previous.snapshotTimeMs;
   const repair = describeRepair(tenure.state, replicated.repaired, entry.seq, lost !== null);
@@ -169,13 +176,13 @@ async function publishOnePoint(
   return { point: entry.seq, head: tenure.head, manifest, ...when, adopted: adopt, repair, alarms };
 }
 
-function publishFields(keys: EpochKeys, manifest: Manifest, units: UnitCount): PublishFields {
+function publishFields(keys: EpochKeys, manifest: Manifest, units: UnitCount, immutableUntilMs: number): PublishFields {
   const { key, machineKeys, context } = keys;
   return {
     epoch: context.epoch,
     births: units.births(),
     deaths: units.deaths(),
-    immutableUntilMs: 0,
+    immutableUntilMs,
     sealManifest: (seq, tenure) => sealManifest(key, machineKeys.saltKey, { context, seq, tenure }, manifest),
   };
 }

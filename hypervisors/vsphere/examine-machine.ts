@@ -1,7 +1,8 @@
 import { fine, hopeless, type MachineFinding, worrying } from '../kvm/machine-finding.ts';
 import { closedPorts, hostsOfDisks } from './disk-hosts.ts';
 import { type MachineState, readMachine } from './machine-state.ts';
-import { missingPrivileges, privilegesFor } from './privileges.ts';
+import { missingPrivileges, privilegesFor, toCaptureNvram } from './privileges.ts';
+import { narrowDatastores } from './require-room.ts';
 import type { VimSession } from './vim25/vim-session.ts';
 import type { VsphereMachine } from './vsphere-machine.ts';
 import { chooseDisks, enterSite, machineRefusal, snapshotPrefix, type VsphereSite } from './vsphere-site.ts';
@@ -25,6 +26,8 @@ export async function examineMachine(
     ...examineState(machine, state),
     ...examineDisks(machine, state),
     ...(await examinePrivileges(site, state, signal)),
+    ...(await examineNvram(site, state, signal)),
+    ...(await examineRoom(site, state, signal)),
     ...(await examineHosts(session, state, signal)),
   ];
   return { findings, disks: chosen };
@@ -90,6 +93,40 @@ async function examinePrivileges(
     return [worrying(null, 'vSphere does not tell what the account may do', 'compare its role with the documentation')];
   if (missing.length === 0) return [fine('the account has every privilege that a run needs')];
   return [hopeless(`the account lacks ${missing.join(', ')}`, 'give it the role of docs/operations/vsphere.md')];
+}
+
+async function examineNvram(
+  { session }: VsphereSite,
+  { firmware, datastores }: MachineState,
+  signal: AbortSignal,
+): Promise<readonly MachineFinding[]> {
+  if (firmware !== 'efi') return [];
+  for (const ref of datastores) {
+    const missing = await missingPrivileges({ session, ref }, toCaptureNvram, signal);
+    if (missing === null || missing.length === 0) continue;
+    return [
+      worrying(
+        null,
+        `its UEFI variables are not captured: the account lacks ${missing.join(', ')} on a datastore of it`,
+        'give these on the datastore, or have a restored machine boot by the default path',
+      ),
+    ];
+  }
+  return [];
+}
+
+async function examineRoom(
+  { session, machine }: VsphereSite,
+  state: MachineState,
+  signal: AbortSignal,
+): Promise<readonly MachineFinding[]> {
+  const narrow = await narrowDatastores(session, state, machine.datastoreFreeBytesMin, signal);
+  return narrow.map(({ name, freeBytes }) =>
+    hopeless(
+      `datastore ${name} has ${freeBytes} bytes left, and no snapshot is taken below ${machine.datastoreFreeBytesMin}`,
+      'make room on it, or lower datastoreFreeMiBMin',
+    ),
+  );
 }
 
 async function examineHosts(

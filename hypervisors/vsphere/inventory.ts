@@ -41,13 +41,13 @@ export async function listInventory(session: VimSession, signal: AbortSignal): P
   return entries.sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
-interface Place {
+export interface Place {
   readonly name: string;
   readonly parent: Reference | null;
 }
 
-/** Without the root folder, which this API's own paths leave out, too. */
-function pathTo(places: ReadonlyMap<string, Place>, ref: Reference): string {
+/** `Datacenter/vm/folder/name`: without the root folder, which this API's own paths leave out, too. */
+export function pathTo(places: ReadonlyMap<string, Place>, ref: Reference): string {
   const names: string[] = [];
   let at = places.get(ref.id);
   for (let step = 0; at !== undefined && step < stepsMax; step++) {
@@ -57,6 +57,6 @@ function pathTo(places: ReadonlyMap<string, Place>, ref: Reference): string {
   return names.join('/');
 }
 
-function refAt(object: ManagedObject, path: string): Reference | null {
+export function refAt(object: ManagedObject, path: string): Reference | null {
   return referenceOf(property(object, path));
 }

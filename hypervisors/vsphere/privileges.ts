@@ -1,6 +1,7 @@
 import type { MachineState } from './machine-state.ts';
 import { property, readObject } from './vim25/properties.ts';
 import { booleanOf, childOf, childrenOf, childText, referenceTag, tag } from './vim25/soap-xml.ts';
+import { VsphereDenied } from './vsphere-errors.ts';
 import type { VsphereMachine } from './vsphere-machine.ts';
 import type { VsphereSite } from './vsphere-site.ts';
 
@@ -15,6 +16,14 @@ const always = [
 const toTrack = 'VirtualMachine.Config.ChangeTracking';
 const toDecrypt = 'Cryptographer.Access';
 
+/** What whoever creates a restored machine must be allowed to do, and on what; docs/operations/vsphere-restore.md makes a role of it. */
+export const toCreate = {
+  folder: ['VirtualMachine.Inventory.Create', 'VirtualMachine.Config.AddExistingDisk'],
+  pool: ['Resource.AssignVMToPool'],
+  datastore: ['Datastore.AllocateSpace', 'Datastore.Browse', 'Datastore.FileManagement'],
+  network: ['Network.Assign'],
+} as const;
+
 export function privilegesFor({ tracking }: VsphereMachine, state: MachineState): readonly string[] {
   return [
     ...always,
@@ -23,9 +32,12 @@ export function privilegesFor({ tracking }: VsphereMachine, state: MachineState)
   ];
 }
 
-/** Those that the account lacks; null where the server does not tell. */
+/** On the datastores: UEFI variables are a file there. */
+export const toCaptureNvram: readonly string[] = ['Datastore.Browse', 'Datastore.FileManagement'];
+
+/** On `ref`. Those that the account lacks; null where the server does not tell. */
 export async function missingPrivileges(
-  { session, ref }: VsphereSite,
+  { session, ref }: Pick<VsphereSite, 'session' | 'ref'>,
   privileges: readonly string[],
   signal: AbortSignal,
 ): Promise<readonly string[] | null> {
@@ -38,8 +50,12 @@ export async function missingPrivileges(
     tag('sessionId', key),
     ...privileges.map((privilege) => tag('privId', privilege)),
   ];
-  const response = await session.call('HasPrivilegeOnEntities', authorizationManager, parameters, signal, {
-    repeatable: true,
+  const options = { repeatable: true };
+  const asked = session.call('HasPrivilegeOnEntities', authorizationManager, parameters, signal, options);
+  const response = await asked.catch((error: unknown) => {
+    // On what it may not even see, it may nothing.
+    if (error instanceof VsphereDenied) return null;
+    throw error;
   });
   const answers = childrenOf(childOf(response, 'returnval'), 'privAvailability');
   const granted = answers.filter((each) => booleanOf(childOf(each, 'isGranted')) === true);

@@ -1,6 +1,7 @@
 import { SourceNotFound } from '../errors.ts';
 import type { Attachment, MachineSnapshot, SnapshotOptions } from '../hypervisor.ts';
 import { captureConfiguration } from './capture-configuration.ts';
+import { captureNvram } from './capture-nvram.ts';
 import { openDatastoreReader } from './datastore/datastore-reader.ts';
 import { findDatacenter } from './datastore/find-datacenter.ts';
 import type { DiskReader, SnapshotDisk } from './disk-reader.ts';
@@ -8,8 +9,10 @@ import { enableTracking } from './enable-tracking.ts';
 import { disksOf, settingOf, type VsphereDisk } from './machine-disks.ts';
 import { readMachine } from './machine-state.ts';
 import { makeWay } from './make-way.ts';
+import { OpenReaders } from './open-readers.ts';
 import { pause } from './pause.ts';
 import type { VsphereReferencePoint } from './reference-point.ts';
+import { requireRoom } from './require-room.ts';
 import { takeSnapshot } from './take-snapshot.ts';
 import { openVddkReader } from './vddk/vddk-reader.ts';
 import { property, readObject } from './vim25/properties.ts';
@@ -44,6 +47,7 @@ export async function snapshotByVsphere(
   const site = await enterSite(session, machine, signal);
   const before = await makeWay(site, signal);
   refuseUnusable(machine, before);
+  await requireRoom(site, before, signal);
   // Whatever becomes of this run, no snapshot of ours stays: also one that was asked for and never heard of.
   opening.defer(() => cleanUp(site));
   const state = await enableTracking(site, before, signal);
@@ -53,8 +57,10 @@ export async function snapshotByVsphere(
   if (chosen.length === 0) throw new SourceNotFound(`machine ${machine.name} has no disk that can be read`);
   // With another snapshot below, vSphere's list of what was written may lack what is in that.
   const listsWritten = machine.reads === 'datastore' && state.snapshots.length === 0;
+  // Disposed before the snapshot is removed, for it was opened later.
+  const readers = opening.use(new OpenReaders());
   const sources = chosen.map((disk) => {
-    const reader = openedOnce((now) => openReader(site, entry.ref, disk, now), opening);
+    const reader = (now: AbortSignal) => readers.hold(disk.key, () => openReader(site, entry.ref, disk, now));
     return vsphereBlockSource({ site, snapshot: entry.ref, disk, point: frozen.pointOf(disk), listsWritten, reader });
   });
   const held = opening.move();
@@ -95,7 +101,8 @@ interface Frozen {
 }
 
 /** By the snapshot's own configuration: that of the machine may have changed since. */
-async function readFrozen({ session, ref }: VsphereSite, snapshot: Reference, signal: AbortSignal): Promise<Frozen> {
+async function readFrozen(site: VsphereSite, snapshot: Reference, signal: AbortSignal): Promise<Frozen> {
+  const { session, ref } = site;
   const config = property(await readObject(session, snapshot, ['config'], signal), 'config');
   if (config === null) throw new VsphereAnswerInvalid(`${session.where} says nothing of the disks of ${snapshot.id}`);
   const devices = childrenOf(childOf(config, 'hardware'), 'device');
@@ -104,30 +111,11 @@ async function readFrozen({ session, ref }: VsphereSite, snapshot: Reference, si
   const machineGeneration = settingOf(childrenOf(config, 'extraConfig'), 'vm.genid');
   return {
     disks: disksOf(devices),
-    attachments: captureConfiguration(config, about.product, ref),
+    attachments: captureConfiguration(config, about.product, ref, await captureNvram(site, config, signal)),
     pointOf: ({ changeId, identity, capacityBytes }) =>
       changeId === null
         ? null
         : { changeId, identity, capacityBytes, instanceUuid, server: about.instanceUuid, machineGeneration },
-  };
-}
-
-function openedOnce(
-  open: (signal: AbortSignal) => Promise<DiskReader>,
-  opening: AsyncDisposableStack,
-): (signal: AbortSignal) => Promise<DiskReader> {
-  let opened: Promise<DiskReader> | null = null;
-  // Disposed before the snapshot is removed, for it was deferred later.
-  opening.defer(async () => {
-    const reader = await opened?.catch(() => null);
-    await reader?.[Symbol.asyncDispose]();
-  });
-  return async (signal) => {
-    opened ??= open(signal).catch((error: unknown) => {
-      opened = null;
-      throw error;
-    });
-    return await opened;
   };
 }
 

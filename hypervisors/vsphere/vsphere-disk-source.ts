@@ -1,8 +1,8 @@
 import { ChangeTrackingLost } from '../errors.ts';
 import type { BlockSource, Extent } from '../hypervisor.ts';
 import { changedAreas } from './changed-areas.ts';
-import type { DiskReader } from './disk-reader.ts';
 import type { VsphereDisk } from './machine-disks.ts';
+import type { HeldReader } from './open-readers.ts';
 import { changeIdSince, encodeReferencePoint, type VsphereReferencePoint } from './reference-point.ts';
 import type { Reference } from './vim25/soap-xml.ts';
 import { isFault, VsphereAnswerInvalid } from './vsphere-errors.ts';
@@ -18,8 +18,8 @@ export interface FrozenDisk {
   readonly point: VsphereReferencePoint | null;
   /** Whether vSphere's own list of what was ever written is used: VDDK has a better one. */
   readonly listsWritten: boolean;
-  /** Opens the disk when it is first needed, and once. */
-  readonly reader: (signal: AbortSignal) => Promise<DiskReader>;
+  /** Opens the disk where it is not open. */
+  readonly reader: (signal: AbortSignal) => Promise<HeldReader>;
 }
 
 const whatEverWasWritten = '*';
@@ -45,7 +45,8 @@ export function vsphereBlockSource(frozen: FrozenDisk): BlockSource {
       since === null ? allExtents(frozen, signal) : extentsSince(frozen, since, signal),
     async read(offset, into, signal) {
       signal.throwIfAborted();
-      await (await reader(signal)).read(offset, into, signal);
+      using held = await reader(signal);
+      await held.reader.read(offset, into, signal);
     },
     direct: null,
   };
@@ -85,8 +86,10 @@ async function* allExtents(frozen: FrozenDisk, signal: AbortSignal): AsyncGenera
     } catch (error) {
       if (!isFault(error, ...untellable) && !(error instanceof VsphereAnswerInvalid)) throw error;
     }
-  if (covered === 0) yield* (await frozen.reader(signal)).extents(signal);
-  else if (covered < disk.capacityBytes) yield { offset: covered, length: disk.capacityBytes - covered, zero: false };
+  if (covered === 0) {
+    using held = await frozen.reader(signal);
+    yield* held.reader.extents(signal);
+  } else if (covered < disk.capacityBytes) yield { offset: covered, length: disk.capacityBytes - covered, zero: false };
 }
 
 function areas({ site, snapshot, disk }: FrozenDisk, changeId: string, signal: AbortSignal) {

@@ -85,3 +85,23 @@ export class VsphereSnapshotGone extends Error {
   readonly code = 'VSPHERE_SNAPSHOT_GONE';
   override readonly name = 'VsphereSnapshotGone';
 }
+/** Where a machine is to be restored to is not there, is not the only one of that name, or takes no machines. */
+export class VspherePlaceInvalid extends Error {
+  readonly code = 'VSPHERE_PLACE_INVALID';
+  override readonly name = 'VspherePlaceInvalid';
+}
+/** There is a machine of that name, or files of one, where a machine is to be restored to. */
+export class VsphereNameTaken extends Error {
+  readonly code = 'VSPHERE_NAME_TAKEN';
+  override readonly name = 'VsphereNameTaken';
+}
+/** What was captured of the machine's configuration can't be made a machine of. */
+export class ConfigurationUnusable extends Error {
+  readonly code = 'CONFIGURATION_UNUSABLE';
+  override readonly name = 'ConfigurationUnusable';
+}
+/** A datastore of the machine has so little room left that no snapshot is taken: it would grow there. */
+export class VsphereDatastoreFull extends Error {
+  readonly code = 'VSPHERE_DATASTORE_FULL';
+  override readonly name = 'VsphereDatastoreFull';
+}

@@ -26,6 +26,8 @@ export interface VsphereMachine {
   readonly tracking: 'enable' | 'leave';
   /** `datastore`: from its datastore over HTTPS, for sites without VDDK. */
   readonly reads: 'vddk' | 'datastore';
+  /** No snapshot is taken while a datastore of the machine has less left. */
+  readonly datastoreFreeBytesMin: number;
   /** Marks the snapshots of this agent for this machine and this repository, so that nobody else's is touched: 8 hex digits. */
   readonly tag: string;
 }

@@ -30,7 +30,10 @@ interface ChosenDisks {
   readonly excluded: readonly { readonly label: string; readonly reason: string }[];
 }
 
-export function chooseDisks({ excludedDisks }: VsphereMachine, disks: readonly VsphereDisk[]): ChosenDisks {
+export function chooseDisks(
+  { excludedDisks }: Pick<VsphereMachine, 'excludedDisks'>,
+  disks: readonly VsphereDisk[],
+): ChosenDisks {
   const reasonOf = ({ label, refusal }: VsphereDisk): string | null =>
     excludedDisks.includes(label) ? 'the configuration excludes it' : refusal;
   return {

@@ -1,5 +1,6 @@
 import { subtle } from 'node:crypto';
 import type { SegmentLife } from '../../replica/control.ts';
+import { ObjectAltered } from '../../replica/damage.ts';
 import { sameBytes } from '../../replica/encoding.ts';
 import { compareSegments, segmentName, segmentsPrefix } from '../../replica/names.ts';
 import { ObjectNotFound } from '../../storage-targets/errors.ts';
@@ -8,12 +9,6 @@ import type { DamageRegister } from './damage-register.ts';
 import { inLanes } from './in-lanes.ts';
 
 /** Segments as objects: there, of the right length, with the right checksum, with the right bytes. No key is needed. */
-
-/** An object is there, but is not the one that was published. */
-export class ObjectAltered extends Error {
-  readonly code = 'OBJECT_ALTERED';
-  override readonly name = 'ObjectAltered';
-}
 
 export interface SegmentsCheck {
   readonly target: StorageTarget;

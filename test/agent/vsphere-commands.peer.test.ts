@@ -9,6 +9,11 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { stringify } from 'yaml';
 import type { Finding } from '../../agent/doctor/finding.ts';
 import { closedPorts } from '../../hypervisors/vsphere/disk-hosts.ts';
+import { listInventory } from '../../hypervisors/vsphere/inventory.ts';
+import { tag } from '../../hypervisors/vsphere/vim25/soap-xml.ts';
+import { runTask } from '../../hypervisors/vsphere/vim25/tasks.ts';
+import { thumbprintOf } from '../../hypervisors/vsphere/vim25/trusted-agent.ts';
+import { VimSession } from '../../hypervisors/vsphere/vim25/vim-session.ts';
 import { connectProxyNeeds, startConnectProxy } from '../peers/connect-proxy.ts';
 import { makeCertificate } from '../peers/tls-certificate.ts';
 import { startVcsim, type Vcsim, vcsimNeeds } from '../peers/vcsim.ts';
@@ -74,6 +79,17 @@ describe.skipIf(needs !== null)(`vCenter at the command line${needs === null ? '
     return { find: (check: string) => findings.find((finding) => finding.check === check) };
   };
 
+  async function setFirmware(firmware: string): Promise<void> {
+    const { host, port, user, password, certificate } = vcsim;
+    const trust = { thumbprint: thumbprintOf(new X509Certificate(readFileSync(certificate.certFile))), caFile: null };
+    const login = { user, password: { reveal: () => password } };
+    await using session = new VimSession({ address: { host, port }, trust, proxy: null, ...login });
+    const [listed] = (await listInventory(session, never)).filter((each) => each.path === path);
+    if (listed === undefined) throw new Error(`there is no ${path}`);
+    const spec = [tag('spec', [tag('firmware', firmware)])];
+    await runTask(session, 'ReconfigVM_Task', listed.machine.ref, spec, 10_000, never);
+  }
+
   it('lists its machines with their disks, and says which are protected', async () => {
     const { stdout, exitCode } = await failkit(['machines', '--source', 'site-a', '--json']);
     expect(exitCode).toBe(0);
@@ -91,6 +107,63 @@ describe.skipIf(needs !== null)(`vCenter at the command line${needs === null ? '
     expect(await narrowed('--folder', 'DC0/vm')).toBe(2);
     expect(await narrowed('--folder', 'DC0/v')).toBe(0);
     expect(await narrowed('--pool', machines[0]?.pool ?? '')).toBe(1);
+  });
+
+  it('lists those with a tag, by its name or with its category', async () => {
+    await vcsim.tag(machine, 'tier', 'gold');
+    await vcsim.tag('DC0_C0_RP0_VM0', 'owner', 'sales');
+    const tagged = async (tag: string) =>
+      (
+        JSON.parse((await failkit(['machines', '--json', '--tag', tag])).stdout) as {
+          machines: { name: string; tags: string[] }[];
+        }
+      ).machines.map(({ name, tags }) => [name, tags]);
+    expect(await tagged('gold')).toEqual([[machine, ['tier/gold']]]);
+    expect(await tagged('tier/gold')).toEqual([[machine, ['tier/gold']]]);
+    expect(await tagged('owner/sales')).toEqual([['DC0_C0_RP0_VM0', ['owner/sales']]]);
+    expect(await tagged('owner/gold')).toEqual([]);
+    const refused = await failkit(['machines', '--tag', 'gold'], { user: 'nobody@vsphere.local' });
+    expect([refused.exitCode, refused.stderr]).toEqual([
+      3,
+      expect.stringContaining('does not let nobody@vsphere.local in'),
+    ]);
+  });
+
+  it('is told by doctor whose clock is off', async () => {
+    await vcsim.behave({ clockAheadMs: 3_600_000 });
+    const found = (await doctor()).find('source site-a');
+    expect(found).toMatchObject({ outcome: 'warning', what: /its clock is .* ahead of this host's/ });
+    await vcsim.behave({});
+  });
+
+  it('is told by doctor which privileges the account lacks', async () => {
+    await vcsim.behave({ lacking: ['VirtualMachine.State.RemoveSnapshot', 'VirtualMachine.Config.ChangeTracking'] });
+    const { find } = await doctor();
+    expect(find('machine web')).toMatchObject({
+      outcome: 'failed',
+      what: expect.stringContaining(
+        'the account lacks VirtualMachine.State.RemoveSnapshot, VirtualMachine.Config.ChangeTracking',
+      ),
+    });
+    await vcsim.behave({});
+  });
+
+  it('is told by doctor that UEFI variables are not captured, and that a datastore is nearly full', async () => {
+    await setFirmware('efi');
+    await vcsim.behave({ lacking: ['Datastore.FileManagement'] });
+    await vcsim.setFree('LocalDS_0', 2 ** 30);
+    const found = (await doctor()).find('machine web');
+    expect(found).toMatchObject({
+      outcome: 'failed',
+      what: expect.stringContaining('datastore LocalDS_0 has 1073741824'),
+    });
+    await vcsim.setFree('LocalDS_0', 2 ** 40);
+    expect((await doctor()).find('machine web')?.what).toContain(
+      'its UEFI variables are not captured: the account lacks Datastore.FileManagement',
+    );
+    await vcsim.behave({});
+    expect((await doctor()).find('machine web')?.what).not.toContain('UEFI');
+    await setFirmware('bios');
   });
 
   it('shows the same as a table, of which a narrow terminal sees the most important part', async () => {

@@ -21,7 +21,7 @@ const never = new AbortController().signal;
 const capacityBytes = 256 * 1024 * 1024;
 const readBytes = 256 * 1024;
 const readsInFlight = 32;
-const rounds = 5;
+const rounds = 9;
 const leastRatio = 0.8;
 
 describe.skipIf(needs !== null)(needs ?? 'reading through VDDK', () => {

@@ -134,6 +134,21 @@ describe.skipIf(needs !== null)(`a machine of vSphere that writes${needs === nul
     await observe('sync');
   });
 
+  it('finds out that tracking left something out, and reads the disk in full', async () => {
+    // A whole lap of spot checks in each run.
+    await site.configure({ machine: { spotCheck: { everyDays: 1e-6 } } });
+    await site.vcsim.behave({ omittedAreas: 1 });
+    const reasons = (await observe('sync')).disks.map(({ fullReadReason }) => fullReadReason);
+    expect(reasons).toEqual([
+      expect.stringMatching(/^resync: spot check: block \d+ of disk scsi0:0/),
+      expect.anything(),
+    ]);
+    await site.vcsim.behave({});
+    await expectOk('acknowledge', 'web');
+    await site.configure();
+    expect((await observe('sync')).disks.map(({ fullReadReason }) => fullReadReason)).toEqual(['', '']);
+  });
+
   it('says which disk it leaves out, and that the point is partial', async () => {
     await site.configure({ source: { exclude: ['scsi0:0'] } });
     const published = pointOf(await expectOk('sync', 'web', '--json'));

@@ -61,12 +61,16 @@ export interface VcsimBehaviour {
   readonly taskDelayMs?: number;
   /** Asked to quiesce, it does not, and says nothing. */
   readonly toolsMissing?: boolean;
+  /** Of the time that the server says it is. */
+  readonly clockAheadMs?: number;
+  /** Privileges that the account does not have. */
+  readonly lacking?: readonly string[];
   /** Removed snapshots leave their files behind. */
   readonly needsConsolidation?: boolean;
 }
 
 export interface VcsimHurt {
-  /** `QueryChangedDiskAreas`, `CreateSnapshot_Task`, … */
+  /** `QueryChangedDiskAreas`, `CreateSnapshot_Task`, …; `PUT`: a file that is uploaded. */
   readonly method: string;
   /** `fault`: the answer; `task`: what the task ends with; `lose-answer`: it is done, and nobody hears of it; `hang`: nothing happens. */
   readonly how: 'fault' | 'task' | 'lose-answer' | 'hang';
@@ -98,6 +102,14 @@ export interface Vcsim extends AsyncDisposable {
   heal(): Promise<void>;
   /** Kills that process when it made its nth call from now on: it is done, and nobody hears the answer. Questions are not counted. */
   killAt(pid: number, nth: number): Promise<void>;
+  /** What a datastore says it has left. */
+  setFree(datastore: string, bytes: number): Promise<void>;
+  /** `VMFS`, `NFS`, `vsan`, … */
+  setKind(datastore: string, kind: string): Promise<void>;
+  /** Of a new category. */
+  tag(machine: string, category: string, name: string): Promise<void>;
+  /** Where `[datastore] folder/name` lies on this host. */
+  pathOf(file: string): Promise<string>;
   /** As if they had been idle for too long. */
   endSessions(): Promise<void>;
   /** Of the services: no connection, session or finished task survives it, all machines do. */
@@ -148,6 +160,10 @@ export async function startVcsim(options: VcsimOptions = {}): Promise<Vcsim> {
     hurt: (rule) => order('hurt', rule),
     heal: () => order('heal'),
     killAt: (pid, nth) => order('kill-at', { pid, nth }),
+    setFree: (datastore, bytes) => order('set-datastore', { name: datastore, capacityBytes: bytes }),
+    setKind: (datastore, kind) => order('set-datastore', { name: datastore, category: kind }),
+    tag: (machine, category, name) => order('tag', { machine, category, name }),
+    pathOf: (file) => order('path-of', { name: file }),
     endSessions: () => order('end-sessions'),
     restart: (downMs) => order('restart', { downMs }),
     resetTracking: (machine, disk) => order('reset-tracking', { machine, disk }),

@@ -17,6 +17,7 @@ import { openRepository } from '../../replica/open-repository.ts';
 import { openRawSink } from '../../restore/sinks/raw-sink.ts';
 import { openFilesystemTarget } from '../../storage-targets/filesystem.ts';
 import type { StorageTarget } from '../../storage-targets/storage-target.ts';
+import type { Retention } from '../../storage-targets/with-retention.ts';
 import { RigReader } from './rig-reader.ts';
 import { RigWorkers } from './rig-workers.ts';
 
@@ -76,6 +77,7 @@ export class ReplicaRig implements AsyncDisposable {
       stateFolder = this.stateFolder,
       signal = this.signal,
       target = this.target,
+      retention = null,
       ...rest
     } = options;
     const repo = await openRepository(target, rootFingerprint(this.root.publicKey), signal);
@@ -91,6 +93,7 @@ export class ReplicaRig implements AsyncDisposable {
       state,
       workers: this.workers.pipeline,
       progress,
+      retention,
       now: this.now,
     };
     const published = await protectMachine({ ...context, options: { ...defaults, ...rest } }, signal);
@@ -160,6 +163,7 @@ export interface RigOptions extends ProtectOptions {
   readonly stateFolder: string;
   readonly signal: AbortSignal;
   readonly target: StorageTarget;
+  readonly retention: Retention | null;
 }
 
 const defaults: ProtectOptions = {

@@ -25,3 +25,43 @@ export function readDescriptor(text: string): FlatExtent | { readonly refusal: s
   if (!isInFolder || only.file === undefined) return { refusal: 'its file is not in its folder' };
   return { file: only.file, bytes: only.sectors * sectorBytes };
 }
+
+export interface NewDescriptor {
+  /** In the folder of the descriptor. */
+  readonly flatFile: string;
+  readonly capacityBytes: number;
+  readonly bus: string;
+  /** Of virtual hardware, as `vmx-19`. */
+  readonly hardwareVersion: string | null;
+  /** 8 hex digits that stand for the content. */
+  readonly contentId: string;
+}
+
+const [heads, sectorsPerTrack] = [255, 63];
+
+/**
+ * Of one flat file. The disk's UUID is left out: a host gives it one when it first opens it, and two disks of one UUID are not told apart.
+ */
+export function writeDescriptor({ flatFile, capacityBytes, bus, hardwareVersion, contentId }: NewDescriptor): string {
+  const sectors = Math.ceil(capacityBytes / sectorBytes);
+  const version = /^vmx-0*(\d+)$/.exec(hardwareVersion ?? '')?.[1] ?? '8';
+  return `# Disk DescriptorFile
+version=1
+encoding="UTF-8"
+CID=${contentId}
+parentCID=ffffffff
+createType="vmfs"
+
+# Extent description
+RW ${sectors} VMFS "${flatFile}"
+
+# The Disk Data Base
+#DDB
+
+ddb.adapterType = "${bus === 'ide' ? 'ide' : 'lsilogic'}"
+ddb.geometry.cylinders = "${Math.floor(sectors / (heads * sectorsPerTrack))}"
+ddb.geometry.heads = "${heads}"
+ddb.geometry.sectors = "${sectorsPerTrack}"
+ddb.virtualHWVersion = "${version}"
+`;
+}

@@ -5,7 +5,8 @@ import { trustedAgent } from '../vim25/trusted-agent.ts';
 import type { VimSession } from '../vim25/vim-session.ts';
 import type { TransportSettings } from '../vim25/vim-transport.ts';
 import { VsphereDenied, VsphereTimedOut, VsphereUnreachable, VsphereUntrusted } from '../vsphere-errors.ts';
-import { DatastoreUnreadable } from './datastore-errors.ts';
+import { DatastoreUnreadable, DatastoreUnwritable } from './datastore-errors.ts';
+import { type Content, sendFile } from './send-file.ts';
 
 /** Files of datastores over HTTPS, by the login of the API: without its cookie each request would be a login of its own. */
 
@@ -37,13 +38,58 @@ export class FolderClient implements Disposable {
    * errors name.
    */
   async get(path: string, name: string, offset: number, length: number, signal: AbortSignal): Promise<FolderAnswer> {
+    const ask = (cookie: string) => this.#ask(path, cookie, offset, length, signal);
+    const answer = await this.#loggedIn(`read ${name}`, ask, signal);
+    return wholeAnswer(this.#session.where, name, offset, length, answer);
+  }
+
+  /** A small file, or null where it is not there. */
+  async find(path: string, name: string, bytesMax: number, signal: AbortSignal): Promise<Uint8Array | null> {
+    const ask = (cookie: string) => this.#ask(path, cookie, 0, bytesMax, signal);
+    const answer = await this.#loggedIn(`read ${name}`, ask, signal);
+    if (answer.status === 404) return null;
+    // An empty file has no first byte that a range could begin at.
+    if (answer.status === 416 || (answer.status === 200 && answer.bytes.length === 0)) return new Uint8Array();
+    const { bytes, fileBytes } = wholeAnswer(this.#session.where, name, 0, bytesMax, answer);
+    if ((fileBytes ?? 0) > bytes.length)
+      throw new DatastoreUnreadable(`${name} has ${fileBytes} bytes, more than any file of its kind`);
+    return bytes;
+  }
+
+  /**
+   * Writes the whole file, over one that is there. `content` is asked for anew where the connection broke. Throws DatastoreUnwritable where
+   * the server does not take it, and what the API's own errors name.
+   */
+  async put(path: string, name: string, bytes: number, content: Content, signal: AbortSignal): Promise<void> {
+    const { where } = this.#session;
+    const to = { where, agent: this.#agent, ...this.#server.address, path };
+    const send = (cookie: string) => sendFile({ ...to, cookie }, bytes, content, signal);
+    const { status } = await this.#loggedIn(`write ${name}`, send, signal);
+    if (status === 403)
+      throw new VsphereDenied(`${where} does not let us write ${name} (privilege Datastore.FileManagement)`);
+    if (status < 200 || status > 299)
+      throw new DatastoreUnwritable(
+        `${where} does not take ${name} (status ${status}${status === 507 ? ': no space is left' : ''})`,
+      );
+  }
+
+  [Symbol.dispose](): void {
+    this.#agent.destroy();
+  }
+
+  /** Again where the login ended, or the connection broke. `what`: for messages. */
+  async #loggedIn<T extends { readonly status: number }>(
+    what: string,
+    ask: (cookie: string) => Promise<T>,
+    signal: AbortSignal,
+  ): Promise<T> {
     let cookie = await this.#session.cookie(signal);
     for (let attempt = 1; ; attempt++) {
       try {
-        const answer = await this.#ask(path, cookie, offset, length, signal);
-        if (answer.status === 401) cookie = await this.#session.cookie(signal, cookie);
-        else return wholeAnswer(this.#session.where, name, offset, length, answer);
-        if (attempt === attemptsMax) throw new VsphereDenied(`${this.#session.where} does not let us read ${name}`);
+        const answer = await ask(cookie);
+        if (answer.status !== 401) return answer;
+        cookie = await this.#session.cookie(signal, cookie);
+        if (attempt === attemptsMax) throw new VsphereDenied(`${this.#session.where} does not let us ${what}`);
       } catch (error) {
         signal.throwIfAborted();
         const mayPass = error instanceof VsphereUnreachable || error instanceof VsphereTimedOut;
@@ -51,10 +97,6 @@ export class FolderClient implements Disposable {
         await pause(retryDelayMs * attempt, signal);
       }
     }
-  }
-
-  [Symbol.dispose](): void {
-    this.#agent.destroy();
   }
 
   async #ask(path: string, cookie: string, offset: number, length: number, signal: AbortSignal): Promise<Answer> {

@@ -1,5 +1,4 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Extent } from '../../hypervisor.ts';
 import { baseAllocation, NbdDisk, readsAsZero } from '../../nbd/nbd-disk.ts';
@@ -9,6 +8,7 @@ import type { DiskReader, SnapshotDisk, VsphereLogin } from '../disk-reader.ts';
 import { pause } from '../pause.ts';
 import { explainFailure } from './explain-failure.ts';
 import { NbdkitProcess } from './nbdkit-process.ts';
+import { makeReaderFolder } from './reader-folder.ts';
 import { VddkFailed, VddkHostUnreachable } from './vddk-errors.ts';
 import type { VddkSettings } from './vddk-settings.ts';
 
@@ -145,7 +145,7 @@ async function openOnce(
   signal: AbortSignal,
 ): Promise<OpenDisk> {
   await using opening = new AsyncDisposableStack();
-  const folder = await mkdtemp(join(tmpdir(), 'failkit-nbdkit-'));
+  const folder = await makeReaderFolder();
   opening.defer(() => rm(folder, { recursive: true, force: true }));
   const [socket, ours] = [join(folder, 'socket'), join(folder, 'vddk.conf')];
   if (settings.configFile === null) await writeFile(ours, ourConfig, { mode: 0o600 });

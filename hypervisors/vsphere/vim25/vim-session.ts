@@ -26,6 +26,7 @@ import { type TransportSettings, VimTransport } from './vim-transport.ts';
 export interface SessionSettings extends TransportSettings {
   readonly user: string;
   readonly password: { reveal(): string };
+  readonly keepAliveMs?: number;
 }
 
 export interface CallOptions {
@@ -49,10 +50,13 @@ export interface ServiceContent {
   readonly sessionManager: Reference;
   readonly searchIndex: Reference;
   readonly authorizationManager: Reference | null;
+  readonly fileManager: Reference | null;
 }
 
 const callTimeoutMs = 60_000;
 const logoutTimeoutMs = 5_000;
+/** A login that is idle for half an hour ends, and a disk may be read for longer than that between two calls. */
+const keepAliveMsDefault = 10 * 60 * 1000;
 /** The newest release of the API whose answers this was written for. */
 const apiNewest = '8.0.3.0';
 const apiFallback = '6.7';
@@ -67,6 +71,7 @@ export class VimSession implements AsyncDisposable {
   /** The login in force, or under way. */
   #login: Promise<void> | null = null;
   #logins = 0;
+  #keepAlive: NodeJS.Timeout | null = null;
 
   constructor(settings: SessionSettings) {
     this.#settings = settings;
@@ -125,6 +130,7 @@ export class VimSession implements AsyncDisposable {
 
   /** Ends the login, where there is one; a server that can't be asked any more forgets it by itself. */
   async [Symbol.asyncDispose](): Promise<void> {
+    clearInterval(this.#keepAlive ?? undefined);
     try {
       if (this.#login === null || this.#content === null) return;
       const { sessionManager } = await this.#content;
@@ -154,13 +160,25 @@ export class VimSession implements AsyncDisposable {
     const credentials = [tag('userName', user), tag('password', password.reveal())];
     const answer = await this.#send('Login', sessionManager, credentials, signal, {});
     this.#logins += 1;
-    if (answer.kind === 'answer') return;
+    if (answer.kind === 'answer') {
+      this.#keepAlive ??= setInterval(
+        () => this.#stayLoggedIn(),
+        this.#settings.keepAliveMs ?? keepAliveMsDefault,
+      ).unref();
+      return;
+    }
     const { fault, words } = answer.detail;
     if (fault === 'InvalidLogin')
       throw new VsphereLoginRefused(
         `${this.where} does not let ${user} in: user or password are wrong, or it is locked`,
       );
     throw new VsphereLoginRefused(`${this.where} does not let ${user} in: ${fault}: ${words}`);
+  }
+
+  /** Where it fails, the next call finds out and says why. */
+  #stayLoggedIn(): void {
+    const instance = { type: 'ServiceInstance', id: 'ServiceInstance' };
+    this.#send('CurrentTime', instance, [], AbortSignal.timeout(callTimeoutMs), {}).catch(() => undefined);
   }
 
   async #askContent(signal: AbortSignal): Promise<ServiceContent> {
@@ -264,5 +282,6 @@ function readContent(content: Element, where: string): ServiceContent {
     sessionManager: needed('sessionManager'),
     searchIndex: needed('searchIndex'),
     authorizationManager: referenceOf(childOf(content, 'authorizationManager')),
+    fileManager: referenceOf(childOf(content, 'fileManager')),
   };
 }

@@ -20,8 +20,11 @@ export interface TransportSettings {
 
 export interface VimRequest {
   readonly path: string;
-  /** Null: a GET. */
+  /** Null: a GET, or what `method` says. */
   readonly body: string | null;
+  readonly method?: 'DELETE';
+  /** What an answer must be; `json` with any status, which the caller looks at. */
+  readonly answers?: 'xml' | 'json';
   readonly headers: Readonly<Record<string, string>>;
   readonly timeoutMs: number;
 }
@@ -75,14 +78,14 @@ export class VimTransport implements Disposable {
     }
   }
 
-  #exchange({ path, body, headers }: VimRequest, signal: AbortSignal): Promise<IncomingMessage> {
+  #exchange({ path, body, headers, method }: VimRequest, signal: AbortSignal): Promise<IncomingMessage> {
     const { host, port } = this.#address;
     const options: RequestOptions = {
       agent: this.#agent,
       host,
       port,
       path,
-      method: body === null ? 'GET' : 'POST',
+      method: method ?? (body === null ? 'GET' : 'POST'),
       headers: { ...headers, ...(body !== null && { 'content-length': String(Buffer.byteLength(body)) }) },
       signal,
     };
@@ -93,7 +96,7 @@ export class VimTransport implements Disposable {
     });
   }
 
-  async #read(response: IncomingMessage, { path }: VimRequest): Promise<VimResponse> {
+  async #read(response: IncomingMessage, { path, answers = 'xml' }: VimRequest): Promise<VimResponse> {
     const parts: Uint8Array[] = [];
     let bytes = 0;
     for await (const part of response) {
@@ -105,6 +108,8 @@ export class VimTransport implements Disposable {
     }
     const status = response.statusCode ?? 0;
     const text = Buffer.concat(parts).toString('utf8');
+    const cookies = (response.headers['set-cookie'] ?? []).map((line) => line.split(';')[0] ?? '');
+    if (answers === 'json') return { status, text, cookies };
     // A proxy in between, and a vCenter that starts, answer in HTML: that is never taken for SOAP.
     const type = response.headers['content-type'] ?? 'no type';
     if (!/^(text|application)\/(soap\+)?xml\b/i.test(type))
@@ -113,7 +118,7 @@ export class VimTransport implements Disposable {
       );
     if (status !== 200 && status !== 500)
       throw new VsphereUnreachable(`${this.where} answered ${path} with status ${status}`);
-    return { status, text, cookies: (response.headers['set-cookie'] ?? []).map((line) => line.split(';')[0] ?? '') };
+    return { status, text, cookies };
   }
 
   #failure(cause: unknown): Error {

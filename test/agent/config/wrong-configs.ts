@@ -149,7 +149,7 @@ export const wrongConfigs: readonly WrongConfig[] = [
   withRepository(
     'a key of the other target',
     '{ target: s3, bucket: a-bucket, region: r, directory: d }',
-    '.directory: unknown key: known here are target, bucket, prefix, region, endpoint, pathStyle, caFile, proxy, credentials',
+    '.directory: unknown key: known here are target, bucket, prefix, region, endpoint, pathStyle, immutability, caFile, proxy, credentials',
   ),
   withRepository(
     'credentials without saying from where',

@@ -1,7 +1,11 @@
 /** The cycle of a run at the simulated vCenter, and what can go wrong between its steps. */
+import { randomBytes } from 'node:crypto';
+import { readdirSync, readFileSync } from 'node:fs';
+import { rm, writeFile } from 'node:fs/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { ChangeTrackingLost, QuiesceUnavailable, SourceNotFound } from '../../../hypervisors/errors.ts';
 import type { BlockSource, MachineSnapshot, SnapshotOptions } from '../../../hypervisors/hypervisor.ts';
+import { openDisksMax } from '../../../hypervisors/vsphere/open-readers.ts';
 import { connectVsphere } from '../../../hypervisors/vsphere/vsphere-connection.ts';
 import { VsphereRefused, VsphereSnapshotGone } from '../../../hypervisors/vsphere/vsphere-errors.ts';
 import type { VsphereMachine } from '../../../hypervisors/vsphere/vsphere-machine.ts';
@@ -155,7 +159,50 @@ describe.skipIf(needs !== null)(`a run at vSphere${needs === null ? '' : ` (${ne
     );
   });
 
-  it('captures what vSphere says of the machine', async () => {
+  it('has few disks open at a time, however many there are, and reads each again where it was closed', async () => {
+    await using many = await openVsphereLab();
+    for (let i = 0; i < openDisksMax + 1; i++) await many.vcsim.addDisk(labMachine, 1024 * 1024);
+    const content = await many.content();
+    await using connection = connectVsphere([many.machine()]);
+    await using taken = await connection.snapshot({ name: 'web' }, options, never);
+    expect(taken.disks.length).toBeGreaterThan(openDisksMax);
+    for (const disk of [...taken.disks, firstOf(taken.disks[0])]) {
+      const bytes = new Uint8Array(disk.capacityBytes);
+      await disk.read(0, bytes, never);
+      expect(content.get(disk.label)?.every((byte, i) => byte === bytes[i])).toBe(true);
+      expect(readersOf(many)).toBeLessThanOrEqual(openDisksMax);
+    }
+    expect(readersOf(many)).toBe(openDisksMax);
+  });
+
+  it.each(['vddk', 'datastore'] as const)('goes the whole way at a single ESXi host, too (%s)', async (reads) => {
+    await using esx = await openVsphereLab({ esx: true });
+    const content = await esx.content();
+    await using connection = connectVsphere([esx.machine({ reads })]);
+    await using taken = await connection.snapshot({ name: 'web' }, options, never);
+    expect(taken.disks.map(({ label }) => label)).toEqual([...content.keys()]);
+    for (const disk of taken.disks) {
+      expect(disk.referencePoint).not.toBeNull();
+      const bytes = new Uint8Array(disk.capacityBytes);
+      await disk.read(0, bytes, never);
+      expect(Buffer.compare(bytes, content.get(disk.label) ?? new Uint8Array())).toBe(0);
+    }
+  });
+
+  it('takes no snapshot where a datastore is nearly full', async () => {
+    await lab.vcsim.setFree('LocalDS_0', 2 ** 30);
+    const machine = lab.machine({ datastoreFreeBytesMin: 2 ** 30 + 1 });
+    await expect(withSnapshot(async () => undefined, { machine })).rejects.toThrow(
+      /LocalDS_0 has 1073741824 bytes left/,
+    );
+    await withSnapshot(async () => undefined, { machine: lab.machine({ datastoreFreeBytesMin: 2 ** 30 }) });
+    await lab.vcsim.setFree('LocalDS_0', 2 ** 40);
+  });
+
+  it('captures what vSphere says of the machine, and its UEFI variables', async () => {
+    const nvram = randomBytes(65_536);
+    const file = await lab.vcsim.pathOf(`[LocalDS_0] ${labMachine}/${labMachine}.nvram`);
+    await writeFile(file, nvram);
     const { attachments } = await withSnapshot(async (taken) => taken);
     const text = (name: string) =>
       new TextDecoder().decode(attachments.find((each) => each.name === name)?.bytes ?? new Uint8Array());
@@ -165,6 +212,13 @@ describe.skipIf(needs !== null)(`a run at vSphere${needs === null ? '' : ` (${ne
       hasTpm: false,
     });
     expect(text('vsphere-config.xml')).toContain('<hardware');
+    const captured = attachments.find(({ name }) => name === 'vsphere.nvram')?.bytes ?? new Uint8Array();
+    expect(nvram.equals(captured)).toBe(true);
+    await rm(file);
+    const without = await withSnapshot(async (taken) => taken);
+    const summary = without.attachments.find(({ name }) => name === 'vsphere-machine.json')?.bytes;
+    expect(JSON.parse(new TextDecoder().decode(summary)).nvram.missing).toMatch(/has none yet/);
+    expect(without.attachments).toHaveLength(2);
   });
 
   it('names what it does not find', async () => {
@@ -236,4 +290,17 @@ async function collect(disk: BlockSource, since: Uint8Array | null) {
 function firstOf(disk: BlockSource | undefined): BlockSource {
   if (disk === undefined) throw new Error('there is no disk');
   return disk;
+}
+
+/** nbdkit processes of that lab. */
+function readersOf({ vddk }: VsphereLab): number {
+  const pids = readdirSync('/proc').filter((entry) => /^\d+$/.test(entry));
+  return pids.filter((pid) => {
+    try {
+      const words = readFileSync(`/proc/${pid}/cmdline`, 'utf8');
+      return words.includes(`\0libdir=${vddk.libdir}\0`) && words.includes('--foreground');
+    } catch {
+      return false; // It ended meanwhile.
+    }
+  }).length;
 }

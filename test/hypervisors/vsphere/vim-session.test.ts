@@ -4,6 +4,8 @@ import { inspect } from 'node:util';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { changedAreas } from '../../../hypervisors/vsphere/changed-areas.ts';
 import { listInventory } from '../../../hypervisors/vsphere/inventory.ts';
+import { missingPrivileges, toCaptureNvram } from '../../../hypervisors/vsphere/privileges.ts';
+import { narrowDatastores } from '../../../hypervisors/vsphere/require-room.ts';
 import { readObject } from '../../../hypervisors/vsphere/vim25/properties.ts';
 import { waitForTask } from '../../../hypervisors/vsphere/vim25/tasks.ts';
 import { type ServerTrust, thumbprintOf } from '../../../hypervisors/vsphere/vim25/trusted-agent.ts';
@@ -52,6 +54,7 @@ interface Changed {
   readonly trust?: Partial<ServerTrust>;
   readonly answerBytesMax?: number;
   readonly password?: string;
+  readonly keepAliveMs?: number;
 }
 
 function open(changed: Changed = {}): VimSession {
@@ -60,6 +63,7 @@ function open(changed: Changed = {}): VimSession {
   return new VimSession({
     ...{ address: { host: '127.0.0.1', port }, trust, proxy: null, user: 'VSPHERE.LOCAL\\agent' },
     password: { reveal: () => changed.password ?? password },
+    ...(changed.keepAliveMs !== undefined && { keepAliveMs: changed.keepAliveMs }),
     ...(changed.answerBytesMax !== undefined && { answerBytesMax: changed.answerBytesMax }),
   });
 }
@@ -80,6 +84,17 @@ describe('a session', () => {
     const calls = vim.asked.filter(({ method }) => ['CurrentTime', 'Logout'].includes(method));
     expect(calls.map((call) => call.cookie)).toEqual([cookie, cookie, cookie, cookie]);
     expect(calls[0]?.action).toBe('"urn:vim25/8.0.3.0"');
+  });
+
+  it('is kept alive between two calls, and no longer than it is open', async () => {
+    const session = open({ keepAliveMs: 10 });
+    await session.cookie(never);
+    await expect.poll(() => methods().filter((method) => method === 'CurrentTime').length).toBeGreaterThan(2);
+    expect(vim.asked.at(-1)?.cookie).toBe(cookie);
+    await session[Symbol.asyncDispose]();
+    vim.reset();
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(methods()).toEqual([]);
   });
 
   it('logs in once more when the server forgot it, however many calls hear of that', async () => {
@@ -287,6 +302,40 @@ describe('the inventory', () => {
     await using session = open();
     const object = await readObject(session, machine, ['name', 'config.keyId'], never);
     expect([object.missing, object.properties.has('config.keyId')]).toEqual([['config.keyId'], false]);
+  });
+});
+
+it('an account lacks every privilege on what it may not even see', async () => {
+  const key = '<val><key>52c0</key></val>';
+  const session52 = `<returnval><objects><obj type="SessionManager">SessionManager</obj><propSet><name>currentSession</name>${key}</propSet></objects></returnval>`;
+  vim.answer('RetrievePropertiesEx', responseOf('RetrievePropertiesEx', session52));
+  vim.answer('HasPrivilegeOnEntities', fixture('no-permission.xml'));
+  await using session = open();
+  const ref = { type: 'Datastore', id: 'datastore-1' };
+  expect(await missingPrivileges({ session, ref }, toCaptureNvram, never)).toEqual(toCaptureNvram);
+});
+
+describe('the room on datastores', () => {
+  const datastores = [{ type: 'Datastore', id: 'datastore-1' }];
+  const narrow = async () => {
+    await using session = open();
+    return await narrowDatastores(session, { datastores }, 1000, never);
+  };
+  const summary = (freeSpace: number): string =>
+    responseOf(
+      'RetrievePropertiesEx',
+      `<returnval><objects><obj type="Datastore">datastore-1</obj><propSet><name>summary</name><val xsi:type="DatastoreSummary"><name>vmfs-1</name><freeSpace>${freeSpace}</freeSpace></val></propSet></objects></returnval>`,
+    );
+
+  it('is looked at where the account may see it', async () => {
+    vim.answer('RetrievePropertiesEx', summary(999), summary(1000));
+    expect(await narrow()).toEqual([{ name: 'vmfs-1', freeBytes: 999 }]);
+    expect(await narrow()).toEqual([]);
+  });
+
+  it('is not known to an account that may not, and keeps it from nothing', async () => {
+    vim.answer('RetrievePropertiesEx', fixture('no-permission.xml'));
+    expect(await narrow()).toEqual([]);
   });
 });
 

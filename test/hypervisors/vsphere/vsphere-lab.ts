@@ -13,7 +13,10 @@ export async function vsphereNeeds(): Promise<string | null> {
 }
 
 export const labMachine = 'DC0_H0_VM0';
-const labPath = `DC0/vm/${labMachine}`;
+const machines = {
+  vcenter: { name: labMachine, path: `DC0/vm/${labMachine}` },
+  esx: { name: 'ha-host_VM0', path: 'ha-datacenter/vm/ha-host_VM0' },
+};
 const mebibyte = 1024 * 1024;
 
 export interface VsphereLab extends AsyncDisposable {
@@ -29,18 +32,20 @@ export interface VsphereLab extends AsyncDisposable {
 
 export async function openVsphereLab(options: VcsimOptions = {}): Promise<VsphereLab> {
   await using opening = new AsyncDisposableStack();
+  const { name, path } = machines[options.esx === true ? 'esx' : 'vcenter'];
   const vcsim = opening.use(await startVcsim({ capacityBytes: 4 * mebibyte, ...options }));
-  await vcsim.addDisk(labMachine, 2 * mebibyte + 1024);
+  await vcsim.addDisk(name, 2 * mebibyte + 1024);
   const vddk = opening.use(await makeStandInVddk(standInFor(vcsim)));
   const server = serverOf(vcsim, vddk);
-  const disks = () => vcsim.disks(labMachine);
+  const disks = () => vcsim.disks(name);
   const lab = {
     vcsim,
     vddk,
     server,
     disks,
     machine: (changed: Partial<VsphereMachine> = {}): VsphereMachine => ({
-      ...{ name: 'web', server, at: { path: labPath }, excludedDisks: [], tracking: 'enable', reads: 'vddk' },
+      ...{ name: 'web', server, at: { path }, excludedDisks: [], tracking: 'enable', reads: 'vddk' },
+      datastoreFreeBytesMin: 0,
       tag: randomBytes(4).toString('hex'),
       ...changed,
     }),

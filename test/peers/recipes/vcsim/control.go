@@ -22,6 +22,7 @@ type order struct {
 	Machine       string `json:"machine"`
 	Disk          int32  `json:"disk"`
 	Name          string `json:"name"`
+	Category      string `json:"category"`
 	CapacityBytes int64  `json:"capacityBytes"`
 	DownMs        int64  `json:"downMs"`
 	Pid           int    `json:"pid"`
@@ -79,6 +80,29 @@ func (f *front) control() http.Handler {
 		f.killAt, f.killed = o.Nth, o.Pid
 		return nil, nil
 	})
+	action("set-datastore", func(_ []byte, o order) (any, error) {
+		for _, object := range f.model.Map().All("Datastore") {
+			if store := object.(*simulator.Datastore); store.Name == o.Name {
+				f.context().WithLock(store, func() {
+					if o.CapacityBytes > 0 {
+						store.Summary.FreeSpace = o.CapacityBytes
+					}
+					if o.Category != "" {
+						store.Summary.Type = o.Category
+					}
+				})
+			}
+		}
+		return nil, nil
+	})
+	action("tag", func(_ []byte, o order) (any, error) {
+		vm, err := f.machineNamed(o.Machine)
+		if err != nil {
+			return nil, err
+		}
+		return nil, f.tag(vm.Self, o.Category, o.Name)
+	})
+	action("path-of", func(_ []byte, o order) (any, error) { return f.path(o.Name), nil })
 	action("end-sessions", func(_ []byte, _ order) (any, error) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -250,6 +274,7 @@ func (f *front) listDisks(machine string) ([]liveDisk, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.adopt(vm, f.settings.CapacityBytes)
 	listed := []liveDisk{}
 	eachDisk(vm.Config, func(device *types.VirtualDisk, backing *types.VirtualDiskFlatVer2BackingInfo) {
 		d := f.disks[diskID(vm.Self, device.Key)]

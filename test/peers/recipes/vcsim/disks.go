@@ -49,7 +49,7 @@ func eachDisk(config *types.VirtualMachineConfigInfo, do func(*types.VirtualDisk
 	}
 }
 
-// adopt makes a file for each disk that has none yet, and forgets those that are gone.
+// adopt makes a file for each disk that has none yet, and forgets those that are gone. A disk that somebody uploaded is a file already.
 func (f *front) adopt(vm *simulator.VirtualMachine, capacity int64) {
 	present := map[string]bool{}
 	eachDisk(vm.Config, func(device *types.VirtualDisk, backing *types.VirtualDiskFlatVer2BackingInfo) {
@@ -60,8 +60,14 @@ func (f *front) adopt(vm *simulator.VirtualMachine, capacity int64) {
 		}
 		d := &disk{vm: vm.Self, key: device.Key, base: backing.FileName, live: filepath.Join(f.settings.Folder, "live", id+".img")}
 		d.label = place(vm.Config, device)
-		check(os.WriteFile(d.live, nil, 0o600))
 		f.disks[id] = d
+		uploaded := f.path(strings.TrimSuffix(backing.FileName, ".vmdk") + "-flat.vmdk")
+		if info, err := os.Stat(uploaded); err == nil && info.Size() > 0 {
+			d.live = uploaded
+			f.resize(d, device, info.Size())
+			return
+		}
+		check(os.WriteFile(d.live, nil, 0o600))
 		f.resize(d, device, capacity)
 		f.describe(backing.FileName, "vmfs", fmt.Sprintf("RW %d VMFS \"%s\"", d.capacity/512, flatName(backing.FileName)))
 	})

@@ -1,10 +1,13 @@
 package main
 
 import (
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/vmware/govmomi/vim25/types"
@@ -16,6 +19,10 @@ func (f *front) folder(w http.ResponseWriter, r *http.Request, known bool) {
 	if !known {
 		w.Header().Set("WWW-Authenticate", `Basic realm="VMware HTTP server"`)
 		http.Error(w, "Unauthorized", http.StatusUnauthorized)
+		return
+	}
+	if r.Method == http.MethodPut {
+		f.upload(w, r)
 		return
 	}
 	path := strings.TrimPrefix(r.URL.Path, "/folder/")
@@ -53,8 +60,36 @@ func (f *front) readable(file string) (string, int) {
 		// What a host answers for a file that a running machine has locked.
 		return "", http.StatusInternalServerError
 	}
+	// A file that no machine has is handed out, and so is what was uploaded before a machine has it.
+	flat := f.path(strings.TrimSuffix(file, ".vmdk") + "-flat.vmdk")
+	if _, err := os.Stat(flat); err == nil {
+		return flat, http.StatusOK
+	}
 	if _, err := os.Stat(f.path(file)); err == nil {
 		return "", http.StatusInternalServerError
 	}
 	return "", http.StatusNotFound
+}
+
+// upload takes a file. Whoever is to be killed at it is killed half way.
+func (f *front) upload(w http.ResponseWriter, r *http.Request) {
+	kill, hurt := f.count("PUT"), f.take("PUT", "fault", "lose-answer")
+	body := r.Body
+	half := func() { r.Body = io.NopCloser(io.LimitReader(body, r.ContentLength/2)) }
+	switch {
+	case kill:
+		half()
+		f.inner.ServeHTTP(httptest.NewRecorder(), r)
+		_ = syscall.Kill(f.killed, syscall.SIGKILL)
+		hangUp(w)
+	case hurt != nil && hurt.How == "fault":
+		half()
+		f.inner.ServeHTTP(httptest.NewRecorder(), r)
+		http.Error(w, http.StatusText(http.StatusInsufficientStorage), http.StatusInsufficientStorage)
+	case hurt != nil:
+		f.inner.ServeHTTP(httptest.NewRecorder(), r)
+		hangUp(w)
+	default:
+		f.inner.ServeHTTP(w, r)
+	}
 }

@@ -56,6 +56,10 @@ type behaviour struct {
 	TaskDelayMs int `json:"taskDelayMs"`
 	// ToolsMissing: quiesce is asked for, and silently not done.
 	ToolsMissing bool `json:"toolsMissing"`
+	// ClockAheadMs of the time that the server says it is.
+	ClockAheadMs int64 `json:"clockAheadMs"`
+	// Lacking: privileges that the account does not have.
+	Lacking []string `json:"lacking"`
 	// NeedsConsolidation: a removed snapshot leaves its files behind.
 	NeedsConsolidation bool `json:"needsConsolidation"`
 }
@@ -177,6 +181,12 @@ func (f *front) answer(w http.ResponseWriter, r *http.Request, method *simulator
 			setConsolidationNeeded(f.machine(request.This), false)
 			return nil, nil
 		})
+	case *types.CurrentTime:
+		ahead := time.Now().Add(time.Duration(f.behaviour.ClockAheadMs) * time.Millisecond)
+		writeEnvelope(w, http.StatusOK, fmt.Sprintf(`<CurrentTimeResponse xmlns="urn:vim25"><returnval>%s</returnval></CurrentTimeResponse>`,
+			ahead.UTC().Format(time.RFC3339Nano)))
+	case *types.HasPrivilegeOnEntities:
+		f.privileges(w, request)
 	case *types.Login:
 		recorded := httptest.NewRecorder()
 		f.inner.ServeHTTP(recorded, r)
@@ -185,6 +195,21 @@ func (f *front) answer(w http.ResponseWriter, r *http.Request, method *simulator
 	default:
 		f.inner.ServeHTTP(w, r)
 	}
+}
+
+func (f *front) privileges(w http.ResponseWriter, r *types.HasPrivilegeOnEntities) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var answer bytes.Buffer
+	for _, entity := range r.Entity {
+		fmt.Fprintf(&answer, `<returnval><entity type="%s">%s</entity>`, entity.Type, entity.Value)
+		for _, id := range r.PrivId {
+			granted := !slices.Contains(f.behaviour.Lacking, id)
+			fmt.Fprintf(&answer, "<privAvailability><privId>%s</privId><isGranted>%t</isGranted></privAvailability>", id, granted)
+		}
+		answer.WriteString("</returnval>")
+	}
+	writeEnvelope(w, http.StatusOK, `<HasPrivilegeOnEntitiesResponse xmlns="urn:vim25">`+answer.String()+`</HasPrivilegeOnEntitiesResponse>`)
 }
 
 // noteSession keeps the cookie, and writes it as a vCenter does, in quotes.

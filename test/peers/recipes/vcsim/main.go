@@ -53,6 +53,7 @@ func main() {
 		check(os.MkdirAll(filepath.Join(settings.Folder, name), 0o700))
 	}
 
+	model.Service.RegisterEndpoints = true // for tags.go
 	front := newFront(model, settings)
 	server := model.Service.NewServer()
 	front.inner, front.dropConnections = server.Config.Handler, server.CloseClientConnections

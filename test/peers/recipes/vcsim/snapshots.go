@@ -55,6 +55,7 @@ func (f *front) createSnapshot(ctx *simulator.Context, request *types.CreateSnap
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	vm := f.machine(request.This)
+	f.adopt(vm, f.settings.CapacityBytes)
 	asked := *request
 	asked.Quiesce = request.Quiesce && !f.behaviour.ToolsMissing
 	p := &point{Machine: vm.Name, Name: request.Name}

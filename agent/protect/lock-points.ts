@@ -1,0 +1,51 @@
+import type { Birth } from '../../replica/control.ts';
+import { lockReplica } from '../../replica/lock-replica.ts';
+import type { Tenure } from '../../replica/tenure.ts';
+import type { Retention } from '../../storage-targets/with-retention.ts';
+
+/** The point was published, but what it needs is not locked for as long as the configuration says. */
+export class ImmutabilityNotExtended extends Error {
+  readonly code = 'IMMUTABILITY_NOT_EXTENDED';
+  override readonly name = 'ImmutabilityNotExtended';
+}
+
+/**
+ * Before a publish, when its segments are durable: locks everything that is retained for another generation, once what was locked last no longer
+ * covers the period. What this run put is locked already. Returns what went wrong: a point that is not locked for long is better than none.
+ */
+export async function lockIfDue(
+  retention: Retention | null,
+  tenure: Tenure,
+  births: readonly Birth[],
+  signal: AbortSignal,
+): Promise<unknown> {
+  if (retention === null) return null;
+  const until = await lockUntil(retention, tenure, births, signal).catch((error: unknown) => {
+    signal.throwIfAborted();
+    return { failure: error };
+  });
+  if (until === null) return null;
+  if ('failure' in until) return until.failure;
+  await tenure.lock(until.getTime(), signal);
+  return null;
+}
+
+/** Null where what was locked last is enough. */
+async function lockUntil(
+  retention: Retention,
+  { repo: { target }, state, machineId }: Tenure,
+  births: readonly Birth[],
+  signal: AbortSignal,
+): Promise<Date | null> {
+  if (await retention.covers(state.lockUntilMs, target, signal)) return null;
+  if (!(await retention.covers((await retention.until(target, signal)).getTime(), target, signal))) retention.renew();
+  const until = await retention.until(target, signal);
+  await lockReplica(target, { machineId, state, births }, until, signal);
+  return until;
+}
+
+export function notExtended(point: number, untilMs: number, cause: unknown): ImmutabilityNotExtended {
+  const until = untilMs === 0 ? 'not immutable' : `immutable until ${new Date(untilMs).toISOString()} only`;
+  const why = cause instanceof Error ? cause.message : String(cause);
+  return new ImmutabilityNotExtended(`point ${point} was published, but is ${until}: ${why}`, { cause });
+}

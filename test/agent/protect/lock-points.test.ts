@@ -1,0 +1,173 @@
+import { afterAll, beforeAll, expect, it } from 'vitest';
+import { isPinName } from '../../../replica/pins.ts';
+import { AccessDenied, Immutable } from '../../../storage-targets/errors.ts';
+import { Retention, withRetention } from '../../../storage-targets/with-retention.ts';
+import { type MemoryGate, MemoryStore, openMemoryTarget } from '../../fakes/memory-target.ts';
+import { ModelMachine } from '../../fakes/model-machine.ts';
+import { filled } from '../../law/guest.ts';
+import { ReplicaRig } from '../../rig/replica-rig.ts';
+import { RigWorkers } from '../../rig/rig-workers.ts';
+
+/** That points are immutable for as long as is said of them, shown by deleting all that the store lets go. */
+
+const dayMs = 24 * 3_600_000;
+const periodDays = 30;
+const capacityBytes = 2 ** 20;
+const never = new AbortController().signal;
+
+let workers: RigWorkers;
+beforeAll(() => {
+  workers = new RigWorkers();
+});
+afterAll(() => workers[Symbol.asyncDispose]());
+
+class LockedSite implements AsyncDisposable {
+  readonly store = new MemoryStore({ objectLock: true });
+  readonly known = new Map<number, { readonly content: Uint8Array; readonly untilMs: number }>();
+  readonly #machine = new ModelMachine();
+  readonly #disk = this.#machine.addDisk('system', capacityBytes);
+  readonly #rig: ReplicaRig;
+  #day = 0;
+  #nowMs = Date.now();
+  extended = 0;
+  /** Whether the newest point uses what an interrupted run had put. */
+  adopted = false;
+  mayExtend = true;
+  /** The run that begins its tenure then ends with an error. */
+  breaksAfterBegin = false;
+
+  private constructor(rig: ReplicaRig, store: MemoryStore) {
+    this.#rig = rig;
+    this.store = store;
+    store.now = () => this.#nowMs;
+  }
+
+  static async create(): Promise<LockedSite> {
+    const store = new MemoryStore({ objectLock: true });
+    return new LockedSite(await ReplicaRig.create(openMemoryTarget(store), { workers, inMemory: true }), store);
+  }
+
+  /** A day passes; a block changes, and a point is published. `hostClockMs`: how far the host's clock is off. */
+  async liveOneDay(hostClockMs = 0): Promise<void> {
+    this.#day++;
+    this.#nowMs += dayMs;
+    this.#rig.now = () => this.#nowMs + hostClockMs;
+    this.#disk.write((this.#day % 16) * 65_536, filled(5000, this.#day, true));
+    let entries = 0;
+    const gate: MemoryGate = async ({ kind, name }) => {
+      if (kind === 'put' && name.includes('/chain/')) entries++;
+      if (this.breaksAfterBegin && entries > 1) throw new AccessDenied('memory: no entry is taken');
+      if (kind === 'extendRetention') this.extended++;
+      if (kind === 'extendRetention' && !this.mayExtend)
+        throw new AccessDenied('memory: s3:PutObjectRetention is missing');
+      return { kind: 'done' };
+    };
+    const retention = new Retention(periodDays);
+    const target = withRetention(openMemoryTarget(this.store, gate), retention, isPinName);
+    const content = new Uint8Array(capacityBytes);
+    this.#disk.content.read(0, content);
+    const { point, adopted } = await this.#rig.protect(this.#machine, { target, retention });
+    this.adopted = adopted;
+    using reader = await this.#rig.open([this.#rig.provider], openMemoryTarget(this.store));
+    this.known.set(point, { content, untilMs: reader.replica.chain.state.lockUntilMs });
+  }
+
+  /** What is left of the store when somebody with every right deletes all that can be deleted then, and which points are still whole. */
+  async attackedAt(timeMs: number): Promise<{ readonly removed: number; readonly whole: readonly number[] }> {
+    const store = this.store.copy();
+    store.now = () => timeMs;
+    let removed = 0;
+    for (const name of [...store.names]) {
+      try {
+        store.delete(name);
+        removed++;
+      } catch (error) {
+        if (!(error instanceof Immutable)) throw error;
+      }
+    }
+    const whole: number[] = [];
+    try {
+      using reader = await this.#rig.open([this.#rig.provider], openMemoryTarget(store));
+      for (const [point, { content }] of this.known) {
+        const [disk] = (await reader.replica.openPoint(point, never)).manifest.disks;
+        if (disk !== undefined && Buffer.compare(await reader.content(disk), content) === 0) whole.push(point);
+      }
+    } catch {
+      // Nothing that could be opened was left.
+    }
+    return { removed, whole };
+  }
+
+  get nowMs(): number {
+    return this.#nowMs;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#rig[Symbol.asyncDispose]();
+  }
+}
+
+it('every point outlives whoever deletes all that can be deleted, until the day that is said of it', async () => {
+  await using site = await LockedSite.create();
+  for (let day = 0; day < 50; day++) await site.liveOneDay();
+  const [newest] = [...site.known.values()].slice(-1);
+  if (newest === undefined) throw new Error('no point');
+  expect(newest.untilMs - site.nowMs).toBeGreaterThanOrEqual(periodDays * dayMs);
+  const points = [...site.known.keys()];
+  // All of them, the oldest too, whose blocks were put and locked seven weeks ago.
+  expect((await site.attackedAt(newest.untilMs - 1)).whole).toEqual(points);
+  // Nothing is locked for longer than for the period and its spare, and then nothing is left: the attack is one.
+  const { removed, whole } = await site.attackedAt(site.nowMs + (periodDays + 10) * dayMs + 1);
+  expect(removed).toBe(site.store.names.length);
+  expect(whole).toEqual([]);
+}, 60_000);
+
+it('so do segments that an interrupted run had put, and locked for less', async () => {
+  await using site = await LockedSite.create();
+  site.breaksAfterBegin = true;
+  await expect(site.liveOneDay()).rejects.toThrow('no entry is taken');
+  site.breaksAfterBegin = false;
+  const before = site.store.names.filter((name) => name.includes('/segments/'));
+  expect(before).not.toEqual([]);
+  await site.liveOneDay();
+  const [[point, { untilMs }] = [0, { untilMs: 0 }]] = [...site.known];
+  expect(untilMs).toBe(site.nowMs + (periodDays + 10) * dayMs);
+  expect((await site.attackedAt(untilMs - 1)).whole).toEqual([point]);
+  expect(site.adopted).toBe(true);
+}, 60_000);
+
+it('objects are touched again only when a generation is over, not in each run', async () => {
+  await using site = await LockedSite.create();
+  const touched: number[] = [];
+  for (let day = 0; day < 24; day++) {
+    const before = site.extended;
+    await site.liveOneDay();
+    touched.push(site.extended - before);
+  }
+  expect(touched.flatMap((count, day) => (count > 0 ? [day] : []))).toEqual([0, 11, 22]);
+}, 60_000);
+
+it('where they can not be locked for longer, the point is published all the same, and the next run goes on', async () => {
+  await using site = await LockedSite.create();
+  await site.liveOneDay();
+  for (let day = 1; day < 11; day++) await site.liveOneDay();
+  const [{ untilMs } = { untilMs: 0 }] = [...site.known.values()];
+  site.mayExtend = false;
+  await expect(site.liveOneDay()).rejects.toMatchObject({
+    code: 'IMMUTABILITY_NOT_EXTENDED',
+    message: expect.stringContaining(new Date(untilMs).toISOString()),
+  });
+  site.mayExtend = true;
+  await site.liveOneDay();
+  const [newest] = [...site.known.values()].slice(-1);
+  expect(newest?.untilMs).toBe(site.nowMs + (periodDays + 10) * dayMs);
+}, 60_000);
+
+it("dates are the store's: a host whose clock is ten years off locks nothing for ten years", async () => {
+  await using site = await LockedSite.create();
+  await site.liveOneDay(10 * 365 * dayMs);
+  const [{ untilMs } = { untilMs: 0 }] = [...site.known.values()];
+  expect(untilMs).toBe(site.nowMs + (periodDays + 10) * dayMs);
+  const { removed } = await site.attackedAt(untilMs);
+  expect(removed).toBe(site.store.names.length);
+}, 60_000);
