@@ -1,9 +1,9 @@
+import { skewedError, throttledError, untrustedError } from './answer-errors.ts';
 import {
   AccessDenied,
   Archived,
   BucketNotFound,
   ChecksumRefused,
-  ClockSkewed,
   Conflict,
   Immutable,
   ObjectExists,
@@ -12,11 +12,9 @@ import {
   RequestRefused,
   type StorageError,
   StoreUnavailable,
-  Throttled,
-  TlsUntrusted,
   Unsupported,
 } from './errors.ts';
-import { clockIsOff, field, isUntrusted, networkCode, retryAfterMs, said } from './network-errors.ts';
+import { clockIsOff, field, isUntrusted, networkCode, said } from './network-errors.ts';
 
 /** What a request was about, for the message. */
 export interface AzureRequest {
@@ -40,10 +38,8 @@ type Make = (failure: Failure, text: string, because: ErrorOptions) => StorageEr
 
 const denied: Make = (_, text, because) =>
   new AccessDenied(`${text}. Check the credentials, their roles, and the account's network rules`, because);
-const skewed: Make = ({ date }, text, because) =>
-  new ClockSkewed(`${text}. This host's clock is wrong; the store's says ${date ?? 'nothing'}`, because);
-const throttled: Make = ({ retryAfter }, text, because) =>
-  new Throttled(`${text}. The store asks for fewer requests`, retryAfterMs(retryAfter), because);
+const skewed: Make = ({ date }, text, because) => skewedError(text, date, because);
+const throttled: Make = ({ retryAfter }, text, because) => throttledError(text, retryAfter, because);
 const unavailable: Make = (_, text, because) => new StoreUnavailable(text, because);
 const exists: Make = (_, text, because) => new ObjectExists(text, because);
 const missing: Make = (_, text, because) => new ObjectNotFound(text, because);
@@ -54,11 +50,7 @@ const immutable: Make = (_, text, because) => new Immutable(text, because);
 const archived: Make = (_, text, because) =>
   new Archived(`${text}. It was moved to the archive tier: rehydrate it first`, because);
 const unsupported: Make = (_, text, because) => new Unsupported(`${text}. The store cannot do this`, because);
-const untrusted: Make = (_, text, because) =>
-  new TlsUntrusted(
-    `${text}. The server's certificate is not trusted: name its CA file, or check who answers there`,
-    because,
-  );
+const untrusted: Make = (_, text, because) => untrustedError(text, because);
 
 /** learn.microsoft.com/rest/api/storageservices/blob-service-error-codes and common-rest-api-error-codes */
 const byCode: Readonly<Record<string, Make>> = {

@@ -1,8 +1,8 @@
+import { skewedError, throttledError, untrustedError } from './answer-errors.ts';
 import {
   AccessDenied,
   BucketNotFound,
   ChecksumRefused,
-  ClockSkewed,
   Conflict,
   Immutable,
   ObjectExists,
@@ -12,12 +12,10 @@ import {
   RequestRefused,
   type StorageError,
   StoreUnavailable,
-  Throttled,
-  TlsUntrusted,
   Unsupported,
 } from './errors.ts';
 import type { HttpAnswer } from './http-exchange.ts';
-import { clockIsOff, field, isUntrusted, networkCode, retryAfterMs, said } from './network-errors.ts';
+import { clockIsOff, field, isUntrusted, networkCode, said } from './network-errors.ts';
 
 /** What a request was about, for the message. */
 export interface GcsRequest {
@@ -72,14 +70,12 @@ type Make = (text: string, because: ErrorOptions, failure: GcsFailure) => Storag
 
 const denied: Make = (text, because) =>
   new AccessDenied(`${text}. Check the credentials and their roles on the bucket`, because);
-const throttled: Make = (text, because, { headers }) =>
-  new Throttled(`${text}. The store asks for fewer requests`, retryAfterMs(headers['retry-after']), because);
+const throttled: Make = (text, because, { headers }) => throttledError(text, headers['retry-after'], because);
 const unavailable: Make = (text, because) => new StoreUnavailable(text, because);
 const noBucket: Make = (text, because) =>
   new BucketNotFound(`${text}. Create the bucket, or correct its name`, because);
 const immutable: Make = (text, because) => new Immutable(text, because);
-const skewed: Make = (text, because, { headers }) =>
-  new ClockSkewed(`${text}. This host's clock is wrong; the store's says ${headers.date ?? 'nothing'}`, because);
+const skewed: Make = (text, because, { headers }) => skewedError(text, headers.date, because);
 
 const byReason: Readonly<Record<string, Make>> = {
   conditionNotMet: (text, because) => new ObjectExists(text, because),
@@ -134,11 +130,7 @@ function makerFor({ asked, status, reason, headers }: GcsFailure): Make {
 function networkError(code: string, message: string, about: string): StorageError {
   const text = `${about}: ${code}${said(message, code)}`;
   const because = { cause: new Error(text) };
-  if (!isUntrusted(code)) return new StoreUnavailable(text, because);
-  return new TlsUntrusted(
-    `${text}. The server's certificate is not trusted: name its CA file, or check who answers there`,
-    because,
-  );
+  return isUntrusted(code) ? untrustedError(text, because) : new StoreUnavailable(text, because);
 }
 
 /** The file of the credentials, or of the token that is exchanged for one. */

@@ -1,9 +1,9 @@
+import { skewedError, throttledError, untrustedError } from './answer-errors.ts';
 import {
   AccessDenied,
   Archived,
   BucketNotFound,
   ChecksumRefused,
-  ClockSkewed,
   Conflict,
   Immutable,
   ObjectExists,
@@ -13,12 +13,10 @@ import {
   RequestRefused,
   type StorageError,
   StoreUnavailable,
-  Throttled,
-  TlsUntrusted,
   Unsupported,
   WrongRegion,
 } from './errors.ts';
-import { clockIsOff, field, isUntrusted, networkCode, retryAfterMs, said } from './network-errors.ts';
+import { clockIsOff, field, isUntrusted, networkCode, said } from './network-errors.ts';
 
 /** What a request was about, for the message. */
 export interface S3Request {
@@ -42,23 +40,14 @@ interface Failure {
 
 type Make = (failure: Failure, request: S3Request, text: string, because: ErrorOptions) => StorageError;
 
-const throttled: Make = (failure, _, text, because) =>
-  new Throttled(`${text}. The store asks for fewer requests`, retryAfterMs(failure.headers['retry-after']), because);
+const throttled: Make = ({ headers }, _, text, because) => throttledError(text, headers['retry-after'], because);
 const denied: Make = (_, __, text, because) =>
   new AccessDenied(`${text}. Check the credentials and what they are allowed to do`, because);
-const skewed: Make = (failure, _, text, because) =>
-  new ClockSkewed(
-    `${text}. This host's clock is wrong; the store's says ${failure.headers.date ?? 'nothing'}`,
-    because,
-  );
+const skewed: Make = ({ headers }, _, text, because) => skewedError(text, headers.date, because);
 const wrongRegion: Make = (failure, request, text, because) =>
   new WrongRegion(`${text}. The bucket is in region ${failure.region ?? 'unknown'}, not ${request.region}`, because);
 const unavailable: Make = (_, __, text, because) => new StoreUnavailable(text, because);
-const untrusted: Make = (_, __, text, because) =>
-  new TlsUntrusted(
-    `${text}. The server's certificate is not trusted: name its CA file, or check who answers there`,
-    because,
-  );
+const untrusted: Make = (_, __, text, because) => untrustedError(text, because);
 const unsupported: Make = (_, __, text, because) => new Unsupported(`${text}. The store cannot do this`, because);
 
 /** S3's error codes: docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and STS's, whose errors end up here too. */

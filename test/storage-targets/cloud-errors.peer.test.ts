@@ -1,5 +1,4 @@
-import { createHash, randomBytes } from 'node:crypto';
-import { inspect } from 'node:util';
+import { randomBytes } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { openAzureTarget } from '../../storage-targets/azure-blob.ts';
 import type { AzureOptions } from '../../storage-targets/azure-blob-container.ts';
@@ -13,29 +12,7 @@ import { type ConnectProxy, connectProxyNeeds, startConnectProxy } from '../peer
 import { type FaultProxy, startFaultProxy } from '../peers/fault-proxy.ts';
 import { fakeGcsNeeds, type GcsPeer, gcsOptions, startFakeGcs } from '../peers/gcs.ts';
 import { freePort } from '../peers/server-process.ts';
-
-const never = new AbortController().signal;
-const sha256 = (bytes: Uint8Array) => new Uint8Array(createHash('sha256').update(bytes).digest());
-const put = (target: StorageTarget, name: string, bytes = new Uint8Array(randomBytes(100))) =>
-  target.putIfAbsent(name, bytes, { sha256: sha256(bytes) }, never);
-
-interface Caught {
-  readonly code: string;
-  readonly message: string;
-  readonly shown: string;
-}
-
-async function caught(doing: Promise<unknown>): Promise<Caught> {
-  const error = await doing.then(
-    () => new Error('nothing was thrown'),
-    (reason: unknown) => reason as Error & { code?: string },
-  );
-  return {
-    code: 'code' in error ? `${error.code}` : 'none',
-    message: error.message,
-    shown: inspect(error, { depth: 9 }),
-  };
-}
+import { type Caught, caught, never, put } from './caught.ts';
 
 /** The error of each operation, so that none of them names the same fault differently. */
 async function everyError(opening: Promise<StorageTarget>): Promise<Record<string, Caught>> {

@@ -1,38 +1,14 @@
-import { createHash, randomBytes } from 'node:crypto';
+import { randomBytes } from 'node:crypto';
 import { createServer } from 'node:net';
-import { inspect } from 'node:util';
 import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from 'vitest';
 import { openS3Target } from '../../storage-targets/s3.ts';
 import type { S3Options } from '../../storage-targets/s3-bucket.ts';
-import type { StorageTarget } from '../../storage-targets/storage-target.ts';
 import { wrapTarget } from '../../storage-targets/wrap-target.ts';
 import { canaries } from '../canary.ts';
 import { type ConnectProxy, connectProxyNeeds, startConnectProxy } from '../peers/connect-proxy.ts';
 import { minioNeeds, type S3Peer, s3Options, startMinio, startVersityGw, versityGwNeeds } from '../peers/s3.ts';
 import { freePort } from '../peers/server-process.ts';
-
-const never = new AbortController().signal;
-const sha256 = (bytes: Uint8Array) => new Uint8Array(createHash('sha256').update(bytes).digest());
-const put = (target: StorageTarget, name: string, bytes = new Uint8Array(randomBytes(100))) =>
-  target.putIfAbsent(name, bytes, { sha256: sha256(bytes) }, never);
-
-interface Caught {
-  readonly code: string;
-  readonly message: string;
-  readonly shown: string;
-}
-
-async function caught(doing: Promise<unknown>): Promise<Caught> {
-  const error = await doing.then(
-    () => new Error('nothing was thrown'),
-    (reason: unknown) => reason as Error & { code?: string },
-  );
-  return {
-    code: 'code' in error ? `${error.code}` : 'none',
-    message: error.message,
-    shown: inspect(error, { depth: 9 }),
-  };
-}
+import { type Caught, caught, never, put } from './caught.ts';
 
 /** The error of each operation, so that none of them names the same fault differently. */
 async function everyError(options: S3Options): Promise<Record<string, Caught>> {
