@@ -9,6 +9,7 @@ import { register as registerDoctor } from './commands/doctor.ts';
 import { register as registerDrill } from './commands/drill.ts';
 import { register as registerDu } from './commands/du.ts';
 import { register as registerInit } from './commands/init.ts';
+import { register as registerKeys } from './commands/keys.ts';
 import { register as registerMachines } from './commands/machines.ts';
 import { register as registerPin } from './commands/pin.ts';
 import { register as registerPoints } from './commands/points.ts';
@@ -51,6 +52,7 @@ const commands: readonly RegisterCommand[] = [
   registerCopy,
   registerDu,
   registerRoot,
+  registerKeys,
   registerCache,
   registerConfig,
   registerDoctor,

@@ -162,6 +162,21 @@ const remedies: Readonly<Record<string, Remedy>> = {
   REQUEST_REFUSED: stop('store', "look up the store's own words, which are in the message, or ask who runs it"),
 
   KEY_REFUSED: stop('keys', "check the key's state and policy, and that this repository belongs to that key"),
+  KEY_DENIED: stop('keys', 'check the credentials for the key service, and what they may do with this key'),
+  KEY_DISABLED: stop('keys', 'enable the key in the key service, or read with the recovery key'),
+  KEY_PENDING_DELETION: stop('keys', 'cancel the deletion of the key at once, or read with the recovery key'),
+  KEY_NOT_FOUND: stop('keys', 'correct the name of the key, or where it is looked for, under keys'),
+  KEY_WRONG: stop('keys', 'configure the key that failkit keys list names, or read with the recovery key'),
+  KEY_WRAP_MISMATCH: stop(
+    'keys',
+    'see failkit keys list, and compare with failkit verify --chain; or read with the recovery key',
+  ),
+  KEY_CLOCK_SKEWED: stop('keys', 'set the clock of this host'),
+  KEY_SERVICE_THROTTLED: retry('keys', 'wait; where it lasts, raise the request limit of the key service'),
+  KEY_SERVICE_UNTRUSTED: stop(
+    'keys',
+    "give the key service's certificate authority as caFile, or find out who answers",
+  ),
   KEY_SERVICE_UNAVAILABLE: retry('keys', 'check the network and the state of the key service'),
   KEY_FILE_UNUSABLE: stop('keys', 'correct the path or the file: its owner alone may read it, and it is copied whole'),
 

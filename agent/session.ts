@@ -6,8 +6,9 @@ import { ClockSkewed } from '../storage-targets/errors.ts';
 import { probeRefusal } from '../storage-targets/probe.ts';
 import type { CommandContext } from './commands/command.ts';
 import type { Config } from './config/config-schema.ts';
+import { openKeyProvider } from './open-keys.ts';
 import { LimitsWatch, type RunningLimits } from './watch-limits.ts';
-import { type OpenStore, openKeyProvider, openPinnedRepository, openTarget } from './wire.ts';
+import { type OpenStore, openPinnedRepository, openTarget } from './wire.ts';
 
 /** The repository, opened and checked. */
 export interface KeylessSession extends AsyncDisposable {

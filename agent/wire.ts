@@ -1,18 +1,10 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
-import { Agent as HttpsAgent } from 'node:https';
 import { join } from 'node:path';
-import { getCACertificates } from 'node:tls';
-import { readKeyFile } from '../crypto/key-file.ts';
-import type { KeyProvider } from '../crypto/key-provider.ts';
-import { openLocalKey } from '../crypto/local-key.ts';
-import { recoveryKeyFromPem } from '../crypto/recovery-key.ts';
-import type { Secret } from '../crypto/redacted.ts';
 import { parseRootFingerprint } from '../crypto/root-fingerprint.ts';
 import type { SigningKey } from '../crypto/signing.ts';
 import { createSigningKeyFile, loadSigningKeyFile } from '../crypto/signing-key-file.ts';
-import { withKeyRetry } from '../crypto/with-key-retry.ts';
 import { connectHyperv } from '../hypervisors/hyperv/hyperv-connection.ts';
 import type { HypervHost, HypervMachine } from '../hypervisors/hyperv/hyperv-machine.ts';
 import { localHost } from '../hypervisors/hyperv/local-host.ts';
@@ -34,7 +26,6 @@ import type {
   Config,
   HypervHostConfig,
   HypervSourceConfig,
-  KeysConfig,
   KvmSourceConfig,
   MachineConfig,
   RepositoryConfig,
@@ -65,54 +56,6 @@ export async function openTarget(config: Config): Promise<OpenStore> {
   if (immutability === null) return { ...wrapped, retention: null };
   const retention = new Retention(immutability.days);
   return { ...wrapped, retention, target: withRetention(wrapped.target, retention, isPinName) };
-}
-
-/** The provider, and what closes it. */
-export interface OpenKeyProvider extends Disposable {
-  readonly provider: KeyProvider;
-}
-
-export async function openKeyProvider(keys: KeysConfig): Promise<OpenKeyProvider> {
-  switch (keys.provider) {
-    case 'local-key':
-      return { provider: await openLocalKey(keys.file), [Symbol.dispose]: () => undefined };
-    case 'recovery-key':
-      return { provider: recoveryKeyFromPem(await readKeyFile(keys.file)), [Symbol.dispose]: () => undefined };
-    case 'aws-kms':
-      return await openAwsKms(keys);
-  }
-}
-
-async function openAwsKms(keys: Extract<KeysConfig, { provider: 'aws-kms' }>): Promise<OpenKeyProvider> {
-  const { awsKms } = await import('../crypto/aws-kms.ts');
-  const { credentials: from, keyId, region, endpoint, caFile, proxy } = keys;
-  const kms = awsKms({
-    keyId,
-    region,
-    ...(endpoint && { endpoint }),
-    ...((caFile ?? proxy) !== null && { httpsAgent: await privateAgent(caFile, proxy) }),
-    ...(from.from === 'access-key' && {
-      credentials: {
-        accessKeyId: from.accessKeyId,
-        secretAccessKey: from.secretAccessKey,
-        ...(from.sessionToken && { sessionToken: from.sessionToken }),
-      },
-    }),
-    ...((from.from === 'profile' || from.from === 'assume-role') && from.profile && { profile: from.profile }),
-    ...(from.from === 'assume-role' && {
-      assumeRole: { roleArn: from.roleArn, ...(from.externalId && { externalId: from.externalId }) },
-    }),
-  });
-  return { provider: withKeyRetry(kms), [Symbol.dispose]: () => kms[Symbol.dispose]() };
-}
-
-/** Connections that trust a private CA besides the system's, or go through a proxy. */
-async function privateAgent(caFile: string | null, proxy: Secret | null): Promise<HttpsAgent> {
-  return new HttpsAgent({
-    keepAlive: true,
-    ...(caFile !== null && { ca: [...getCACertificates('default'), await readFile(caFile, 'utf8')] }),
-    ...(proxy !== null && { proxyEnv: { HTTPS_PROXY: proxy.reveal() } }),
-  });
 }
 
 /** `readRate`: of all its disks together. */

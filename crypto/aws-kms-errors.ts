@@ -1,4 +1,17 @@
-import { KeyRefused, KeyServiceUnavailable } from './errors.ts';
+import {
+  KeyClockSkewed,
+  KeyDenied,
+  KeyDisabled,
+  KeyNotFound,
+  KeyPendingDeletion,
+  KeyRefused,
+  KeyServiceThrottled,
+  KeyServiceUnavailable,
+  KeyServiceUntrusted,
+  KeyWrapMismatch,
+  KeyWrong,
+} from './errors.ts';
+import { isUntrustedCertificate } from './json-request.ts';
 
 export type KmsCall = 'GenerateDataKey' | 'Encrypt' | 'Decrypt';
 
@@ -38,6 +51,26 @@ const refusals: Readonly<Record<string, string>> = {
     'no usable AWS credentials were found: set them in the configuration, the environment, a profile or an instance role',
 };
 
+/** How each of them is called here; those that are not listed are about credentials. */
+const kinds: Readonly<Record<string, typeof KeyRefused>> = {
+  DisabledException: KeyDisabled,
+  KMSInvalidStateException: KeyPendingDeletion,
+  NotFoundException: KeyNotFound,
+  InvalidArnException: KeyNotFound,
+  ValidationException: KeyRefused,
+  IncorrectKeyException: KeyWrong,
+  InvalidKeyUsageException: KeyWrong,
+  InvalidCiphertextException: KeyWrapMismatch,
+};
+
+const throttling: ReadonlySet<string> = new Set([
+  'LimitExceededException',
+  'RequestLimitExceeded',
+  'Throttling',
+  'ThrottlingException',
+  'TooManyRequestsException',
+]);
+
 /** Answers with a 4xx status that still mean "later". */
 const later: ReadonlySet<string> = new Set([
   'DependencyTimeoutException',
@@ -55,13 +88,23 @@ const later: ReadonlySet<string> = new Set([
 ]);
 
 /** Names, as KeyRefused or KeyServiceUnavailable, what the SDK threw. */
-export function errorFromKms(thrown: unknown, { call, keyId, region }: Asked): KeyRefused | KeyServiceUnavailable {
+export function errorFromKms(
+  thrown: unknown,
+  { call, keyId, region }: Asked,
+): KeyRefused | KeyServiceUnavailable | KeyServiceUntrusted {
   const said = readSdkError(thrown);
   const cause = withoutRequest(said);
   const what = `${call} with key ${keyId} in ${region}`;
   const name = said.requestId === null ? said.name : `${said.name}, request ${said.requestId}`;
   const advice = refusals[said.name];
-  if (advice !== undefined) return new KeyRefused(`AWS KMS refused ${what} (${name}): ${advice}`, { cause });
+  if (said.clockIsOff && aboutCredentials(said.name))
+    return new KeyClockSkewed(`AWS KMS refused ${what} (${name}): the clock of this host is wrong`, { cause });
+  if (advice !== undefined)
+    return new (kinds[said.name] ?? KeyDenied)(`AWS KMS refused ${what} (${name}): ${advice}`, { cause });
+  if (isUntrustedCertificate(said.name))
+    return new KeyServiceUntrusted(`who answers in the place of AWS KMS is not trusted, for ${what} (${name})`, {
+      cause,
+    });
   if (said.status === null)
     return new KeyServiceUnavailable(
       `AWS KMS can't be reached for ${what} (${name}): check endpoint, region, network, proxy and trusted certificates`,
@@ -76,7 +119,13 @@ export function errorFromKms(thrown: unknown, { call, keyId, region }: Asked): K
       `AWS KMS refused ${what} (${name}, HTTP ${said.status}): see the AWS documentation of this error`,
       { cause },
     );
-  return new KeyServiceUnavailable(`AWS KMS can't do ${what} now (${name}, HTTP ${said.status})`, { cause });
+  const Away = throttling.has(said.name) || said.status === 429 ? KeyServiceThrottled : KeyServiceUnavailable;
+  return new Away(`AWS KMS can't do ${what} now (${name}, HTTP ${said.status})`, { cause });
+}
+
+/** With another clock they say the same of good credentials. */
+function aboutCredentials(name: string): boolean {
+  return refusals[name] === credentialsAdvice;
 }
 
 function isFinal(status: number): boolean {
@@ -90,6 +139,8 @@ interface SdkError {
   /** Null: KMS never answered. */
   readonly status: number | null;
   readonly requestId: string | null;
+  /** The SDK compared its own clock with the answer's, and found the difference too large. */
+  readonly clockIsOff: boolean;
 }
 
 /**
@@ -102,17 +153,28 @@ function withoutRequest({ name, text, status }: SdkError): Error {
 }
 
 function readSdkError(thrown: unknown): SdkError {
-  if (!(thrown instanceof Error)) return { name: 'unknown error', text: '', status: null, requestId: null };
+  if (!(thrown instanceof Error))
+    return { name: 'unknown error', text: '', status: null, requestId: null, clockIsOff: false };
   const metadata = metadataOf(thrown);
   const status =
     'httpStatusCode' in metadata && typeof metadata.httpStatusCode === 'number' ? metadata.httpStatusCode : null;
   const requestId = 'requestId' in metadata && typeof metadata.requestId === 'string' ? metadata.requestId : null;
   const code = 'code' in thrown && typeof thrown.code === 'string' ? thrown.code : null;
-  return { name: status === null && code !== null ? code : thrown.name, text: thrown.message, status, requestId };
+  return {
+    name: status === null && code !== null ? code : thrown.name,
+    text: thrown.message,
+    status,
+    requestId,
+    clockIsOff: isClockOff(metadata),
+  };
 }
 
 function metadataOf(thrown: Error): object {
   return '$metadata' in thrown && typeof thrown.$metadata === 'object' && thrown.$metadata !== null
     ? thrown.$metadata
     : {};
+}
+
+function isClockOff(metadata: object): boolean {
+  return 'clockSkewCorrected' in metadata && metadata.clockSkewCorrected === true;
 }

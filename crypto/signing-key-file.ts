@@ -13,7 +13,7 @@ export async function createSigningKeyFile(path: string): Promise<SigningKey> {
   return key;
 }
 
-/** Throws KeyFileUnusable when the file is missing, open to others, or not an Ed25519 private key. */
+/** Throws KeyFileUnusable when the file is missing, open to others, or no private key of a known algorithm. */
 export async function loadSigningKeyFile(path: string): Promise<SigningKey> {
   const pem = await readKeyFile(path);
   try {

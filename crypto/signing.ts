@@ -1,15 +1,18 @@
-import { createPrivateKey, createPublicKey, generateKeyPairSync, type KeyObject, sign, verify } from 'node:crypto';
+import { createPrivateKey, createPublicKey, getFips, type KeyObject } from 'node:crypto';
 import { KeyFileUnusable, SignatureInvalid } from './errors.ts';
 import { labelledSha256 } from './labelled-hash.ts';
-
-/** Ids of signature algorithms, as written in the format. 1: Ed25519 (RFC 8032). ECDSA P-256 and P-384 will get 2 and 3. */
-export const ed25519 = 1;
-const ed25519PublicKeyBytes = 32;
-const ed25519SignatureBytes = 64;
+import {
+  algorithmOf,
+  ecdsaP256,
+  ed25519,
+  type SignatureAlgorithm,
+  signatureAlgorithm,
+} from './signature-algorithms.ts';
 
 export interface PublicKey {
+  /** Id of the signature algorithm. */
   readonly algorithm: number;
-  /** Ed25519: the 32 bytes of RFC 8032. */
+  /** Ed25519: the 32 bytes of RFC 8032. ECDSA: the uncompressed point. */
   readonly bytes: Uint8Array;
 }
 
@@ -17,29 +20,33 @@ export interface PublicKey {
 export class SigningKey {
   readonly publicKey: PublicKey;
   readonly #key: KeyObject;
+  readonly #algorithm: SignatureAlgorithm;
 
-  private constructor(key: KeyObject) {
+  private constructor(key: KeyObject, algorithm: SignatureAlgorithm) {
     this.#key = key;
-    this.publicKey = { algorithm: ed25519, bytes: rawPublicKey(key) };
+    this.#algorithm = algorithm;
+    this.publicKey = { algorithm: algorithm.id, bytes: rawPublicKey(key, algorithm) };
   }
 
-  static generate(): SigningKey {
-    return new SigningKey(generateKeyPairSync('ed25519').privateKey);
+  /** Ed25519; where OpenSSL's FIPS module is in force, which may not have it, ECDSA P-256. */
+  static generate(algorithm: SignatureAlgorithm = getFips() === 1 ? ecdsaP256 : ed25519): SigningKey {
+    return new SigningKey(algorithm.generate(), algorithm);
   }
 
-  /** `origin` names the key in error messages. Throws KeyFileUnusable for anything but an Ed25519 private key in PEM. */
+  /** `origin` names the key in error messages. Throws KeyFileUnusable for anything but a private key of a known algorithm in PEM. */
   static fromPem(pem: Uint8Array, origin: string): SigningKey {
     const key = parsePrivateKey(pem, origin);
-    if (key.asymmetricKeyType !== 'ed25519')
+    const algorithm = algorithmOf(key);
+    if (algorithm === null)
       throw new KeyFileUnusable(
-        `${origin} holds a key of type ${key.asymmetricKeyType}: an Ed25519 private key is needed`,
+        `${origin} holds a key of type ${key.asymmetricKeyType}: an Ed25519 private key is needed, or one of ECDSA P-256 or P-384`,
       );
-    return new SigningKey(key);
+    return new SigningKey(key, algorithm);
   }
 
   /** Signs `domain ‖ 0x00 ‖ algorithm id ‖ message`; the domain (`failkit/v1/chain-entry`) keeps uses of one key apart. */
   sign(domain: string, message: Uint8Array): Uint8Array {
-    return sign(null, signedBytes(domain, this.publicKey.algorithm, message), this.#key);
+    return this.#algorithm.sign(signedBytes(domain, this.publicKey.algorithm, message), this.#key);
   }
 
   /** PKCS#8 PEM, unencrypted: the caller zeroes it after use. */
@@ -59,10 +66,13 @@ export function verifySignature(
   message: Uint8Array,
   signature: Uint8Array,
 ): void {
-  checkPublicKey(publicKey);
-  if (signature.length !== ed25519SignatureBytes)
-    throw new SignatureInvalid(`an Ed25519 signature has 64 bytes, not ${signature.length} (${domain})`);
-  const good = verify(null, signedBytes(domain, publicKey.algorithm, message), importPublicKey(publicKey), signature);
+  const algorithm = checkPublicKey(publicKey);
+  if (signature.length !== algorithm.signatureBytes)
+    throw new SignatureInvalid(
+      `an ${algorithm.name} signature has ${algorithm.signatureBytes} bytes, not ${signature.length} (${domain})`,
+    );
+  const key = importPublicKey(publicKey, algorithm);
+  const good = algorithm.verify(signedBytes(domain, publicKey.algorithm, message), key, signature);
   if (!good)
     throw new SignatureInvalid(`signature for ${domain} does not belong to these bytes and key ${hexKeyId(publicKey)}`);
 }
@@ -78,15 +88,19 @@ export function publicKeyHash(publicKey: PublicKey): Uint8Array {
   return labelledSha256('failkit/v1/public-key', Uint8Array.of(publicKey.algorithm), publicKey.bytes);
 }
 
-function checkPublicKey({ algorithm, bytes }: PublicKey): void {
-  if (algorithm !== ed25519)
+function checkPublicKey({ algorithm: id, bytes }: PublicKey): SignatureAlgorithm {
+  const algorithm = signatureAlgorithm(id);
+  if (algorithm === null)
     throw new SignatureInvalid(
-      `signature algorithm ${algorithm} is unknown: this release knows 1 (Ed25519); use a newer one`,
+      `signature algorithm ${id} is unknown: this release knows 1 (Ed25519), 2 and 3 (ECDSA P-256, P-384); use a newer one`,
     );
-  if (bytes.length !== ed25519PublicKeyBytes)
-    throw new SignatureInvalid(`an Ed25519 public key has 32 bytes, not ${bytes.length}`);
-  if (isSmallOrder(bytes))
+  if (bytes.length !== algorithm.publicKeyBytes)
+    throw new SignatureInvalid(
+      `an ${algorithm.name} public key has ${algorithm.publicKeyBytes} bytes, not ${bytes.length}`,
+    );
+  if (algorithm === ed25519 && isSmallOrder(bytes))
     throw new SignatureInvalid('this Ed25519 public key is a small-order point: it would accept forgeries');
+  return algorithm;
 }
 
 function signedBytes(domain: string, algorithm: number, message: Uint8Array): Uint8Array {
@@ -95,14 +109,16 @@ function signedBytes(domain: string, algorithm: number, message: Uint8Array): Ui
   return Buffer.concat([Buffer.from(`${domain}\0`, 'ascii'), Uint8Array.of(algorithm), message]);
 }
 
-/** DER in front of the 32 raw bytes in an Ed25519 SubjectPublicKeyInfo (RFC 8410 section 4). */
-const spkiPrefix = Buffer.from('302a300506032b6570032100', 'hex');
-
-function importPublicKey(publicKey: PublicKey): KeyObject {
-  return createPublicKey({ key: Buffer.concat([spkiPrefix, publicKey.bytes]), format: 'der', type: 'spki' });
+/** Throws SignatureInvalid for bytes that are no point of the curve. */
+function importPublicKey(publicKey: PublicKey, { spkiPrefix, name }: SignatureAlgorithm): KeyObject {
+  try {
+    return createPublicKey({ key: Buffer.concat([spkiPrefix, publicKey.bytes]), format: 'der', type: 'spki' });
+  } catch (cause) {
+    throw new SignatureInvalid(`these bytes are no ${name} public key`, { cause });
+  }
 }
 
-function rawPublicKey(privateKey: KeyObject): Uint8Array {
+function rawPublicKey(privateKey: KeyObject, { spkiPrefix }: SignatureAlgorithm): Uint8Array {
   const spki = createPublicKey(privateKey).export({ type: 'spki', format: 'der' });
   return new Uint8Array(spki.subarray(spkiPrefix.length));
 }

@@ -159,6 +159,11 @@ async function readRevision(
   }
 }
 
+/** The first number after all that are taken, whether those count or not. */
+export async function nextRevision(repo: OpenRepository, context: KeyContext, signal: AbortSignal): Promise<number> {
+  return ((await listRevisions(repo, context, signal)).at(-1) ?? 0) + 1;
+}
+
 /** Ascending. */
 async function listRevisions(
   repo: OpenRepository,

@@ -1,11 +1,9 @@
 import { SignatureInvalid } from '../crypto/errors.ts';
-import { ed25519, type PublicKey, type SigningKey, verifySignature } from '../crypto/signing.ts';
+import { type SignatureAlgorithm, signatureAlgorithm } from '../crypto/signature-algorithms.ts';
+import { type PublicKey, type SigningKey, verifySignature } from '../crypto/signing.ts';
 import type { ByteReader, ByteWriter } from './encoding.ts';
 
 /** Public keys and signatures as the format writes them: docs/format.md §2. */
-
-const ed25519PublicKeyBytes = 32;
-const ed25519SignatureBytes = 64;
 
 export interface Signature {
   readonly algorithm: number;
@@ -24,11 +22,11 @@ export function writePublicKey(writer: ByteWriter, key: PublicKey): ByteWriter {
 }
 
 export function readPublicKey(reader: ByteReader): PublicKey {
-  const algorithm = readAlgorithm(reader);
+  const { id, publicKeyBytes } = readAlgorithm(reader);
   const start = reader.offset;
   const bytes = reader.bytes().slice();
-  if (bytes.length !== ed25519PublicKeyBytes) throw reader.invalid(`a public key of ${bytes.length} bytes`, start);
-  return { algorithm, bytes };
+  if (bytes.length !== publicKeyBytes) throw reader.invalid(`a public key of ${bytes.length} bytes`, start);
+  return { algorithm: id, bytes };
 }
 
 /** Appends a signature over everything written so far. */
@@ -38,8 +36,8 @@ export function writeSignature(writer: ByteWriter, domain: SignatureDomain, key:
 }
 
 export function readSignature(reader: ByteReader): Signature {
-  const algorithm = readAlgorithm(reader);
-  return { algorithm, bytes: reader.raw(ed25519SignatureBytes).slice() };
+  const { id, signatureBytes } = readAlgorithm(reader);
+  return { algorithm: id, bytes: reader.raw(signatureBytes).slice() };
 }
 
 /** `object` names what is signed, for the error. */
@@ -61,8 +59,9 @@ export function checkSignature(
   }
 }
 
-function readAlgorithm(reader: ByteReader): number {
-  const algorithm = reader.u8();
-  if (algorithm !== ed25519) throw reader.invalid(`unknown signature algorithm ${algorithm}`, reader.offset - 1);
+function readAlgorithm(reader: ByteReader): SignatureAlgorithm {
+  const id = reader.u8();
+  const algorithm = signatureAlgorithm(id);
+  if (algorithm === null) throw reader.invalid(`unknown signature algorithm ${id}`, reader.offset - 1);
   return algorithm;
 }

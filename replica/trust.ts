@@ -245,6 +245,15 @@ export function signerOf(trust: TrustStatement, keyId: Uint8Array, machineId: Ui
   return { key: agent.key, isVoid, digest: cutoff?.lastSeq === seq ? cutoff.digest : null };
 }
 
+/** Found out before anything is made or sent: a host's key has to be certified first. Throws AgentNotTrusted. `seq`: of the next entry. */
+export function requireCertified(trust: TrustStatement, agent: PublicKey, machineId: Uint8Array, seq: number): void {
+  const keyId = keyIdOf(agent);
+  if (!signerOf(trust, keyId, machineId, seq).isVoid) return;
+  throw new AgentNotTrusted(
+    `the key of this host, ${toHex(keyId)}, was revoked: remove agent.key, so that it gets a new one, and certify that`,
+  );
+}
+
 function replacementMessage(repositoryId: Uint8Array, next: PublicKey): Uint8Array {
   return writePublicKey(new ByteWriter().raw(repositoryId), next).finish();
 }

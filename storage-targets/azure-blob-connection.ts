@@ -1,3 +1,4 @@
+import type { TokenCredential } from '@azure/identity';
 import {
   AnonymousCredential,
   ContainerClient,
@@ -104,22 +105,29 @@ function splitOnce(part: string): [string, string] {
   return at < 0 ? [part, ''] : [part.slice(0, at), part.slice(at + 1)];
 }
 
-/** Loaded only here: whoever has a key or a SAS does not need the libraries behind it. */
 async function entraIdentity(
-  { cloud = 'public', credentials }: AzureConnectionOptions,
+  { cloud, credentials }: AzureConnectionOptions,
   agents: HttpAgents,
   endpoint: string,
-) {
+): Promise<TokenCredential> {
   if (!endpoint.startsWith('https://'))
     throw new AccessDenied(`${endpoint}: an identity's token goes over TLS only: give an https:// endpoint, or a key`);
+  return await azureIdentity(
+    { cloud, clientId: credentials?.kind === 'identity' ? credentials.clientId : null },
+    agents,
+  );
+}
+
+/** Azure's chain. Loaded only here: whoever has a key or a SAS does not need the libraries behind it. */
+export async function azureIdentity(
+  { cloud = 'public', clientId }: { readonly cloud?: AzureCloud | undefined; readonly clientId: string | null },
+  agents: HttpAgents,
+): Promise<TokenCredential> {
   const { DefaultAzureCredential } = await import('@azure/identity');
   return new DefaultAzureCredential({
     authorityHost: clouds[cloud].authority,
     retryOptions: { maxRetries: 1 },
-    ...(credentials?.kind === 'identity' && {
-      managedIdentityClientId: credentials.clientId,
-      workloadIdentityClientId: credentials.clientId,
-    }),
+    ...(clientId !== null && { managedIdentityClientId: clientId, workloadIdentityClientId: clientId }),
     additionalPolicies: [
       {
         position: 'perRetry',

@@ -23,15 +23,22 @@ export interface GcsCredentials {
 /** What each request carries so that the store knows who asks. */
 export type AuthorizationOf = (url: string) => Promise<Readonly<Record<string, string>>>;
 
-const scope = 'https://www.googleapis.com/auth/devstorage.read_write';
+const storageScope = 'https://www.googleapis.com/auth/devstorage.read_write';
 const tokenTimeoutMs = 30_000;
 
 export function gcsEndpoint({ endpoint, universe = 'googleapis.com' }: GcsConnectionOptions): string {
   return endpoint ?? `https://storage.${universe}`;
 }
 
-/** Tokens are asked for through the same proxy, and with the same trust, as the store; tries are repeated by our own wrapper. */
-export function gcsAuthorization(options: GcsConnectionOptions, agents: HttpAgents): AuthorizationOf {
+/**
+ * Tokens are asked for through the same proxy, and with the same trust, as the store; tries are repeated by our own wrapper. `scope`:
+ * another service's than the store's.
+ */
+export function gcsAuthorization(
+  options: Pick<GcsConnectionOptions, 'credentials' | 'universe'>,
+  agents: HttpAgents,
+  scope = storageScope,
+): AuthorizationOf {
   const agent = (url: URL) => (url.protocol === 'https:' ? agents.httpsAgent : agents.httpAgent);
   const transporterOptions = { agent, timeout: tokenTimeoutMs, retryConfig: { retry: 0, noResponseRetries: 0 } };
   const client =
@@ -43,12 +50,12 @@ export function gcsAuthorization(options: GcsConnectionOptions, agents: HttpAgen
           clientOptions: { transporterOptions },
           ...(options.universe !== undefined && { universeDomain: options.universe }),
         })
-      : serviceAccount(options.credentials.key.reveal());
+      : serviceAccount(options.credentials.key.reveal(), scope);
   return async (url) => Object.fromEntries(await client.getRequestHeaders(url));
 }
 
 /** Signs its own tokens, so nobody has to be asked for one. */
-function serviceAccount(text: string): AuthClient {
+function serviceAccount(text: string, scope: string): AuthClient {
   const key = parseKey(text);
   const client = new JWT({
     email: key.client_email,

@@ -1,6 +1,7 @@
 import type { Command } from 'commander';
 
 import { publishedSchema, publishedSchemaText } from '../config/published-schema.ts';
+import { keyPlaceOf } from '../key-place.ts';
 import { placeOf } from '../repository-place.ts';
 import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
 
@@ -30,7 +31,7 @@ function checkConfig(context: CommandContext): CommandAnswer {
     lines: [
       `${green('ok')} ${file}`,
       `repository  ${placeOf(config.repository)}`,
-      `keys        ${'file' in config.keys ? config.keys.file : config.keys.keyId}`,
+      `keys        ${keyPlaceOf(config.keys)}`,
       `machines    ${config.machines.length}`,
     ],
   };

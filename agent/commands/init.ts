@@ -17,8 +17,9 @@ import { probePutIfAbsent } from '../../storage-targets/probe.ts';
 import type { StorageTarget } from '../../storage-targets/storage-target.ts';
 import type { Config } from '../config/config-schema.ts';
 import { makeDurableFolder } from '../durable-files.ts';
+import { openKeyProvider } from '../open-keys.ts';
 import { kitFiles, requireNewFolder, writeRecoveryKit } from '../recovery-kit.ts';
-import { openAgentKey, openKeyProvider, openTarget, pinRoot } from '../wire.ts';
+import { openAgentKey, openTarget, pinRoot } from '../wire.ts';
 import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
 
 /** `failkit init`: make the repository, its keys and the recovery kit. */

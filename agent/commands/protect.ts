@@ -302,7 +302,7 @@ function notesOn({ published, failure }: Outcome, { colours }: Output): readonly
     const { message = '', hint = null } = failure?.document.error ?? {};
     return [message, ...(hint === null ? [] : [`${bold('what to do:')} ${hint}`])];
   }
-  const { manifest, frozenMs, adopted, repair, alarms } = published;
+  const { manifest, frozenMs, adopted, repair, alarms, keyServiceAway } = published;
   return [
     ...alarms.map(({ kind, what }) => yellow(alarmNote(kind, what))),
     ...(frozenMs === null ? [] : [`${manifest.consistency}: the guest stood still for ${Math.ceil(frozenMs)} ms`]),
@@ -314,6 +314,7 @@ function notesOn({ published, failure }: Outcome, { colours }: Output): readonly
       ? [yellow('inconsistent: the disks changed while they were read')]
       : []),
     ...(adopted ? ['went on with an interrupted run'] : []),
+    ...(keyServiceAway === null ? [] : [yellow(`sealed under the data key that is kept here: ${keyServiceAway}`)]),
     ...repairNotes(repair),
   ];
 }
@@ -334,7 +335,7 @@ function repairNotes(repair: PublishedPoint['repair']): readonly string[] {
 
 function documentOf({ machine, published, failure, progress, durationMs }: Outcome): object {
   if (published === null) return { machine, durationMs, error: failure?.document.error };
-  const { manifest, head, point, rpoMs, frozenMs, adopted, repair, alarms } = published;
+  const { manifest, head, point, rpoMs, frozenMs, adopted, repair, alarms, keyServiceAway } = published;
   return {
     machine,
     point,
@@ -346,6 +347,7 @@ function documentOf({ machine, published, failure, progress, durationMs }: Outco
     frozenMs,
     partial: manifest.excluded.length > 0,
     adopted,
+    keyServiceAway,
     flag: flagOf(manifest),
     alarms: alarms.map(({ kind, what }) => ({ kind, what })),
     repair: repair && { ...repair, segments: repair.segments.map(segmentKey) },

@@ -3,10 +3,11 @@ import type { Secret } from '../../crypto/redacted.ts';
 import { parseRootFingerprint } from '../../crypto/root-fingerprint.ts';
 import { formatByName, type ImageDisk, imageFormats, placeOf } from '../../hypervisors/image/image-machine.ts';
 import { parseNbdUri } from '../../hypervisors/nbd/nbd-uri.ts';
-import { path, text, webAddress } from './fields.ts';
+import { path, text } from './fields.ts';
 import { hypervSource } from './hyperv-schema.ts';
+import { keys } from './keys-schema.ts';
 import type { References } from './references.ts';
-import { connection, repository } from './repository-schema.ts';
+import { repository } from './repository-schema.ts';
 import { refuseUnknownSources, sources } from './sources-schema.ts';
 import { vsphereSource } from './vsphere-schema.ts';
 
@@ -151,30 +152,6 @@ function rootFingerprintText() {
       return z.NEVER;
     }
   });
-}
-
-function keys(references: References) {
-  return z.discriminatedUnion('provider', [
-    z.strictObject({
-      provider: z.literal('local-key'),
-      file: path(references).describe(
-        'The key file. Mode 0600; without it (and the recovery kit) nothing can be read.',
-      ),
-    }),
-    z.strictObject({
-      provider: z.literal('aws-kms'),
-      keyId: text(2048).describe('Key id, ARN, or alias/name.'),
-      region: text(100),
-      endpoint: webAddress().nullable().default(null),
-      ...connection(references),
-    }),
-    z
-      .strictObject({
-        provider: z.literal('recovery-key'),
-        file: path(references).describe('The private recovery key of the recovery kit (PEM, mode 0600).'),
-      })
-      .describe('For recovery from the bucket and the kit alone; such a host only reads.'),
-  ]);
 }
 
 function machines(references: References) {

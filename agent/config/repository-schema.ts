@@ -56,10 +56,7 @@ function azureRepository(references: References) {
     account: text(24).regex(/^[a-z0-9]{3,24}$/, 'must be the name of a storage account: a-z and 0-9'),
     container: text(63).regex(/^[a-z0-9](-?[a-z0-9])+$/, 'must be the name of a container: a-z, 0-9 and hyphens'),
     prefix: prefix(),
-    cloud: z
-      .enum(['public', 'us-government', 'china'])
-      .default('public')
-      .describe("Decides the account's host name and who gives out tokens."),
+    cloud: azureCloud(),
     endpoint: webAddress()
       .nullable()
       .default(null)
@@ -69,14 +66,25 @@ function azureRepository(references: References) {
   });
 }
 
+export function azureCloud() {
+  return z
+    .enum(['public', 'us-government', 'china'])
+    .default('public')
+    .describe("Decides the account's host name and who gives out tokens.");
+}
+
+export function azureChain() {
+  return z
+    .strictObject({
+      from: z.literal('chain'),
+      clientId: text(100).nullable().default(null).describe('Of a user-assigned identity, where a host has several.'),
+    })
+    .describe("The SDK's own search: environment, workload identity, managed identity, az login.");
+}
+
 function azureCredentials(references: References) {
   return z.discriminatedUnion('from', [
-    z
-      .strictObject({
-        from: z.literal('chain'),
-        clientId: text(100).nullable().default(null).describe('Of a user-assigned identity, where a host has several.'),
-      })
-      .describe("The SDK's own search: environment, workload identity, managed identity, az login."),
+    azureChain(),
     z
       .strictObject({ from: z.literal('connection-string'), connectionString: secret(references) })
       .describe('As the portal shows it. By reference only.'),
@@ -94,10 +102,7 @@ function gcsRepository(references: References) {
     target: z.literal('gcs'),
     bucket: text(222).regex(/^[a-z0-9][a-z0-9._-]+[a-z0-9]$/, 'must be a bucket name: a-z, 0-9, dots, _ and hyphens'),
     prefix: prefix(),
-    universe: text(200)
-      .regex(/^[a-z0-9-]+(\.[a-z0-9-]+)+$/, 'must be a domain')
-      .default('googleapis.com')
-      .describe('Domain of the cloud; sovereign ones have their own.'),
+    universe: universe(),
     endpoint: webAddress()
       .nullable()
       .default(null)
@@ -107,7 +112,14 @@ function gcsRepository(references: References) {
   });
 }
 
-function gcsCredentials(references: References) {
+export function universe() {
+  return text(200)
+    .regex(/^[a-z0-9-]+(\.[a-z0-9-]+)+$/, 'must be a domain')
+    .default('googleapis.com')
+    .describe('Domain of the cloud; sovereign ones have their own.');
+}
+
+export function gcsCredentials(references: References) {
   return z.discriminatedUnion('from', [
     z
       .strictObject({ from: z.literal('chain') })
@@ -142,7 +154,8 @@ export function connection(references: References) {
   };
 }
 
-function reach(references: References) {
+/** How any of them is reached. */
+export function reach(references: References) {
   return {
     caFile: path(references).nullable().default(null).describe('PEM file of a private certificate authority.'),
     proxy: proxyAddress(references).nullable().default(null).describe('Address of an HTTP proxy.'),

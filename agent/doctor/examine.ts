@@ -4,9 +4,11 @@ import type { PublicKey } from '../../crypto/signing.ts';
 import type { OpenRepository } from '../../replica/open-repository.ts';
 import type { CommandContext } from '../commands/command.ts';
 import type { Config } from '../config/config-schema.ts';
+import { keyPlaceOf } from '../key-place.ts';
+import { openKeyProvider } from '../open-keys.ts';
 import { examineLock } from '../open-store.ts';
 import { exitCodes } from '../remedy.ts';
-import { hypervHost, openKeyProvider, openTarget } from '../wire.ts';
+import { hypervHost, openTarget } from '../wire.ts';
 import { attempt, attemptOnly, type Finding, good, skipped } from './finding.ts';
 import {
   checkAgentKey,
@@ -88,8 +90,7 @@ async function* attemptKeys(
   const check = 'file' in keys ? 'key file' : 'key service';
   return yield* attempt(check, signal, async () => {
     const { provider } = opened.use(await openKeyProvider(keys));
-    const what =
-      'file' in keys ? `${keys.file}: private, ${provider.keyId}` : `${keys.keyId} in ${keys.region}: asked below`;
+    const what = 'file' in keys ? `${keys.file}: private, ${provider.keyId}` : `${keyPlaceOf(keys)}: asked below`;
     return { verdict: good(what), value: provider };
   });
 }

@@ -48,7 +48,7 @@ export async function checkUnwrap(
       )
     : doubtful(
         'access is write-only, but this host may unwrap: stolen credentials would open its replicas',
-        'take the permission to decrypt (kms:Decrypt) away from it',
+        'take the permission to decrypt away from it (kms:Decrypt of AWS; other key services have a page of their own)',
       );
 }
 

@@ -1,5 +1,5 @@
 import type { KeyProvider } from '../../crypto/key-provider.ts';
-import { keyIdOf, type SigningKey } from '../../crypto/signing.ts';
+import type { SigningKey } from '../../crypto/signing.ts';
 import { SnapshotIncomplete } from '../../hypervisors/errors.ts';
 import type {
   HypervisorConnection,
@@ -9,14 +9,13 @@ import type {
 } from '../../hypervisors/hypervisor.ts';
 import { type Chain, type ChainHead, openChain } from '../../replica/chain.ts';
 import type { ChainState } from '../../replica/chain-state.ts';
-import { toHex } from '../../replica/encoding.ts';
 import { type EpochKeys, KeyRing } from '../../replica/key-ring.ts';
 import { type Manifest, sealManifest } from '../../replica/manifest.ts';
 import { segmentKey } from '../../replica/names.ts';
 import type { OpenRepository } from '../../replica/open-repository.ts';
 import { SegmentReader } from '../../replica/segment-reader.ts';
 import { type HeadMark, type PublishFields, Tenure } from '../../replica/tenure.ts';
-import { AgentNotTrusted, signerOf } from '../../replica/trust.ts';
+import { requireCertified } from '../../replica/trust.ts';
 import type { UnitCount } from '../../replica/unit-count.ts';
 import type { Retention } from '../../storage-targets/with-retention.ts';
 import type { MachineState } from '../state/machine-state.ts';
@@ -92,6 +91,8 @@ export interface PublishedPoint {
   readonly repair: Repair | null;
   /** What a person should look at: tracking that a spot check found wrong, changes that are not this machine's usual ones. */
   readonly alarms: readonly Alarm[];
+  /** What the key service's silence was; null where it answered or was not asked. */
+  readonly keyServiceAway: string | null;
 }
 
 export interface Repair extends RepairedSnapshot {
@@ -118,7 +119,7 @@ async function publishOnePoint(
 ): Promise<PublishedPoint> {
   const { repo, machineId, state, options } = context;
   const chain = await openChain(repo, machineId, signal);
-  requireTrusted(repo, context.agent, machineId, (chain?.head.seq ?? 0) + 1);
+  requireCertified(repo.trust, context.agent.publicKey, machineId, (chain?.head.seq ?? 0) + 1);
   await checkOwnership(repo, chain, state, options.takeOver, signal);
   using ring = new KeyRing(repo, { machineId, state: { epochs: chain?.state.epochs ?? new Map() } }, [
     context.provider,
@@ -127,7 +128,7 @@ async function publishOnePoint(
   const asked = { ...options.snapshot, since: referencePointsOf(previous, wholeBecause, options, state) };
   await using snapshot = await context.connection.snapshot({ name: context.machineName }, asked, signal);
   const run = { ...options, ...context };
-  const { keys, begin, lost } = await openRunKeys(repo, chain, machineId, ring, state, run, signal);
+  const { keys, begin, lost, keyServiceAway } = await openRunKeys(repo, chain, machineId, ring, state, run, signal);
   if (lost !== null) state.clearJournal();
   const adopt = prepareJournal(chain, state);
   const staging: Staging = { manifest: null, track: null, droppedPages: [] };
@@ -173,7 +174,7 @@ async function publishOnePoint(
   const alarms = state.trackRecord.alarms.filter(({ point }) => point === entry.seq);
   const { frozenMs } = snapshot;
   const when = { publishedMs, rpoMs, frozenMs };
-  return { point: entry.seq, head: tenure.head, manifest, ...when, adopted: adopt, repair, alarms };
+  return { point: entry.seq, head: tenure.head, manifest, ...when, adopted: adopt, repair, alarms, keyServiceAway };
 }
 
 function publishFields(keys: EpochKeys, manifest: Manifest, units: UnitCount, immutableUntilMs: number): PublishFields {
@@ -243,15 +244,6 @@ function describeRepair(
   const isHurt = (point: number): boolean =>
     everyPoint || lives.some(({ birth, death }) => birth <= point && (death === 0 || point < death));
   return { ...repaired, hurtPoints: older.filter(isHurt) };
-}
-
-/** Found out before anything is made or sent: this host's key has to be certified first. */
-function requireTrusted(repo: OpenRepository, agent: SigningKey, machineId: Uint8Array, seq: number): void {
-  const keyId = keyIdOf(agent.publicKey);
-  if (!signerOf(repo.trust, keyId, machineId, seq).isVoid) return;
-  throw new AgentNotTrusted(
-    `the key of this host, ${toHex(keyId)}, was revoked: remove agent.key, so that it gets a new one, and certify that`,
-  );
 }
 
 /** Keeps the journal of an interrupted run if its segments may still be adopted; true when there is something to adopt. */

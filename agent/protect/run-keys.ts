@@ -1,10 +1,12 @@
+import { DataKey } from '../../crypto/data-key.ts';
+import { KeyRefused, KeyServiceUnavailable } from '../../crypto/errors.ts';
 import type { KeyContext, KeyProvider } from '../../crypto/key-provider.ts';
 import { recoveryWrapper } from '../../crypto/recovery-key.ts';
 import type { SigningKey } from '../../crypto/signing.ts';
 import { sha256 } from '../../crypto/suite.ts';
 import type { Chain } from '../../replica/chain.ts';
 import { isDamage } from '../../replica/damage.ts';
-import { encodeKeyRecord, type KeyRecord, MachineKeys } from '../../replica/key-record.ts';
+import { encodeKeyRecord, type KeyRecord, MachineKeys, openKeyRecord } from '../../replica/key-record.ts';
 import type { EpochKeys, KeyRing } from '../../replica/key-ring.ts';
 import { keyRecordName, keyRecordPrefix, keyRecordsPrefix } from '../../replica/names.ts';
 import type { OpenRepository } from '../../replica/open-repository.ts';
@@ -29,7 +31,11 @@ export interface RunKeys {
   readonly begin: Pick<BeginFields, 'epoch' | 'keyRecordDigest'>;
   /** The key record in force is damaged or gone: what was sealed under its epoch can't be opened any more. */
   readonly lost: string | null;
+  /** The key service gave no answer, and the run goes on with the data key that is kept here. */
+  readonly keyServiceAway: string | null;
 }
+
+type CurrentKeys = Omit<RunKeys, 'lost'>;
 
 /** The ring disposes the keys. A write-only agent can't unwrap: each of its processes starts an epoch. */
 export async function openRunKeys(
@@ -60,7 +66,8 @@ export async function openRunKeys(
     if (keys === null) continue;
     ring.add(keys.keys);
     state.keepMachineKeys(machineKeys);
-    return { ...keys, lost };
+    keepDataKey(state, keys.keys, options);
+    return { ...keys, lost, keyServiceAway: null };
   }
   throw new Fenced(
     `${epochRacesMax} key epochs in a row were taken by others: another agent starts over and over on this machine`,
@@ -102,17 +109,66 @@ async function currentKeys(
   state: MachineState,
   options: RunKeyOptions,
   signal: AbortSignal,
-): Promise<Omit<RunKeys, 'lost'> | null> {
+): Promise<CurrentKeys | null> {
   const { epoch } = chain.state;
   const keyRecordDigest = chain.state.epochs.get(epoch);
   if (keyRecordDigest === undefined) return null;
   const record = await ring.record(epoch, signal);
-  const isOver = options.now() - record.createdMs > epochAgeMaxMs || !isWrappedForRecovery(record, repo);
+  const isOver =
+    options.now() - record.createdMs > epochAgeMaxMs ||
+    !isWrappedForRecovery(record, repo) ||
+    state.rotationAskedIn === epoch;
   // The machine's own keys are needed for a new epoch, too; a host that lost them has to unwrap them once.
   if (isOver && state.machineKeys !== null) return null;
-  const keys = await ring.epoch(epoch, signal);
-  state.keepMachineKeys(keys.machineKeys);
-  return isOver ? null : { keys, begin: { epoch, keyRecordDigest } };
+  const opened = await openEpoch(ring, record, state, options, signal);
+  if (opened === null) return null;
+  state.keepMachineKeys(opened.keys.machineKeys);
+  return isOver ? null : { ...opened, begin: { epoch, keyRecordDigest } };
+}
+
+/**
+ * The key service is asked first, so that whoever disables the key is heard. Null when it says no, as after moving to another key:
+ * a new epoch then needs no old one. When it says nothing, the data key that is kept here does.
+ */
+async function openEpoch(
+  ring: KeyRing,
+  record: KeyRecord,
+  state: MachineState,
+  options: RunKeyOptions,
+  signal: AbortSignal,
+): Promise<Pick<CurrentKeys, 'keys' | 'keyServiceAway'> | null> {
+  try {
+    const keys = await ring.epoch(record.context.epoch, signal);
+    keepDataKey(state, keys, options);
+    return { keys, keyServiceAway: null };
+  } catch (error) {
+    if (error instanceof KeyRefused && state.machineKeys !== null) return null;
+    if (!(error instanceof KeyServiceUnavailable)) throw error;
+    const keys = keptKeys(record, state);
+    if (keys === null) throw error;
+    ring.add(keys);
+    return { keys, keyServiceAway: error.message };
+  }
+}
+
+/** A host that may not unwrap keeps none: its disk, stolen, must open nothing. */
+function keepDataKey(state: MachineState, { context, key }: EpochKeys, { access }: RunKeyOptions): void {
+  if (access === 'full') state.keepDataKey(context.epoch, key.bytes);
+}
+
+/** Null where the kept key is not the one of this record. */
+function keptKeys(record: KeyRecord, state: MachineState): EpochKeys | null {
+  const bytes = state.dataKey(record.context.epoch);
+  if (bytes === null) return null;
+  const key = new DataKey(bytes);
+  try {
+    const { createdMs, context } = record;
+    return { createdMs, context, key, machineKeys: openKeyRecord(record, key) };
+  } catch (error) {
+    key[Symbol.dispose]();
+    if (!isDamage(error)) throw error;
+    return null;
+  }
 }
 
 /** After the recovery key was replaced, the new kit shall open the very next point. */
@@ -128,7 +184,7 @@ async function newEpoch(
   machineKeys: MachineKeys,
   options: RunKeyOptions,
   signal: AbortSignal,
-): Promise<Omit<RunKeys, 'lost'> | null> {
+): Promise<Pick<RunKeys, 'keys' | 'begin'> | null> {
   const { key, wrapped } = await options.provider.generateDataKey(context, signal);
   try {
     const recovery = await recoveryWrapper(repo.trust.recoveryPublicKey).wrap(key, context, signal);

@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
+import { dataKeyBytes } from '../../crypto/data-key.ts';
 import type { ChainHead } from '../../replica/chain.ts';
 import type { Birth } from '../../replica/control.ts';
 import { ByteReader, ByteWriter, sameBytes, toHex } from '../../replica/encoding.ts';
@@ -275,6 +276,33 @@ export class MachineState implements Disposable {
     this.#setSealedFact('machine-keys', Buffer.concat([keys.digestKey, keys.saltKey]));
   }
 
+  /** Of the epoch in force, for runs that the key service does not answer. */
+  keepDataKey(epoch: number, key: Uint8Array): void {
+    const fact = new ByteWriter().u32(epoch).raw(key).finish();
+    this.#setSealedFact('data-key', fact);
+    fact.fill(0);
+  }
+
+  /** Null where another epoch's is kept, or none. The caller zeroes it. */
+  dataKey(epoch: number): Uint8Array | null {
+    const fact = this.#sealedFact('data-key');
+    if (fact === null) return null;
+    const reader = new ByteReader('local data key', fact);
+    const kept = reader.u32() === epoch ? Uint8Array.from(reader.raw(dataKeyBytes)) : null;
+    fact.fill(0);
+    return kept;
+  }
+
+  /** The next run shall end this key epoch. */
+  askForRotation(epoch: number): void {
+    this.#setFact('rotation-asked', new ByteWriter().u32(epoch).finish());
+  }
+
+  get rotationAskedIn(): number | null {
+    const fact = this.#fact('rotation-asked');
+    return fact === null ? null : new ByteReader('local rotation mark', fact).u32();
+  }
+
   /**
    * A segment of the unfinished run is durable in the bucket; `leaves` say which blocks it holds, as encoded leaf pages. What a power
    * cut takes of this is sent again: waiting for the disk here would hold up every upload.
@@ -354,7 +382,7 @@ export class MachineState implements Disposable {
       this.#database.run('DELETE FROM pages');
       this.#database.run('DELETE FROM staged_pages');
       this.#database.run(
-        "DELETE FROM facts WHERE name IN ('manifest', 'staged-manifest', 'staged-track-record', 'machine-keys')",
+        "DELETE FROM facts WHERE name IN ('manifest', 'staged-manifest', 'staged-track-record', 'machine-keys', 'data-key')",
       );
     });
   }

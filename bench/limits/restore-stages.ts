@@ -1,7 +1,8 @@
 import { join } from 'node:path';
 import { rangesInFlightMax, workersOf } from '../../agent/memory-budget.ts';
+import { openKeyProvider } from '../../agent/open-keys.ts';
 import { MachineState } from '../../agent/state/machine-state.ts';
-import { openKeyProvider, openPinnedRepository, openTarget } from '../../agent/wire.ts';
+import { openPinnedRepository, openTarget } from '../../agent/wire.ts';
 import { inParallel } from '../../replica/in-parallel.ts';
 import { openRepository } from '../../replica/open-repository.ts';
 import { SegmentReader } from '../../replica/segment-reader.ts';

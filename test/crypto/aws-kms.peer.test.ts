@@ -15,12 +15,15 @@ import { KeyRefused, KeyServiceUnavailable } from '../../crypto/errors.ts';
 import { awsEncryptionContext } from '../../crypto/key-context.ts';
 import { Secret } from '../../crypto/redacted.ts';
 import { keyProviderContract, sampleContext } from '../contract/key-provider.ts';
+import { keyServiceContract } from '../contract/key-service.ts';
 import { type KmsPeer, kmsNeeds, startKms } from '../peers/kms.ts';
 
 const needs = await kmsNeeds();
 const suite = needs === null ? 'AWS KMS' : `AWS KMS, ${needs}`;
 const never = new AbortController().signal;
 let shared: KmsPeer;
+/** IAM knows nobody of that name. */
+const strangers = { accessKeyId: 'AKIASTRANGER', secretAccessKey: new Secret('stranger') };
 
 const kmsAt = (peer: KmsPeer, keyId: string, more: Partial<AwsKmsOptions> = {}) =>
   awsKms({ keyId, region: peer.region, endpoint: peer.endpoint, credentials: peer.credentials, ...more });
@@ -52,6 +55,35 @@ describe.skipIf(needs !== null)(suite, () => {
       one: kmsAt(shared, await shared.createKey()),
       other: kmsAt(shared, await shared.createKey()),
     }),
+  });
+
+  keyServiceContract({
+    name: 'aws-kms',
+    start: async () => {
+      const denying = await startKms({ enforceIam: true });
+      return {
+        newKey: () => shared.createKey(),
+        open: async (key, other) => kmsAt(shared, key, other ?? {}),
+        openDenied: async (key) => kmsAt(denying, key, { credentials: strangers }),
+        rotate: async (KeyId) => void (await shared.admin.send(new RotateKeyOnDemandCommand({ KeyId }))),
+        disable: async (KeyId) => void (await shared.admin.send(new DisableKeyCommand({ KeyId }))),
+        enable: async (KeyId) => void (await shared.admin.send(new EnableKeyCommand({ KeyId }))),
+        scheduleDeletion: async (KeyId) =>
+          void (await shared.admin.send(new ScheduleKeyDeletionCommand({ KeyId, PendingWindowInDays: 7 }))),
+        [Symbol.asyncDispose]: () => denying.stop(),
+      };
+    },
+    says: {
+      throttled: { status: 400, body: { __type: 'ThrottlingException' } },
+      broken: { status: 500, body: { __type: 'KMSInternalException' } },
+      clockSkewed: {
+        status: 400,
+        headers: { date: new Date(Date.now() - 3_600_000).toUTCString() },
+        body: { __type: 'InvalidSignatureException' },
+      },
+      keyMissing: { status: 400, body: { __type: 'NotFoundException' } },
+    },
+    keysCanBe: ['disabled', 'pending deletion'],
   });
 
   it('names the key ARN in its wraps, also when it was given a key id', async () => {

@@ -13,9 +13,11 @@ import {
   parseRootFingerprint,
   rootFingerprint,
 } from '../../crypto/root-fingerprint.ts';
-import { ed25519, keyIdOf, type PublicKey, SigningKey, verifySignature } from '../../crypto/signing.ts';
+import { ecdsaP256, ecdsaP384, ed25519 as ed25519Algorithm } from '../../crypto/signature-algorithms.ts';
+import { keyIdOf, type PublicKey, SigningKey, verifySignature } from '../../crypto/signing.ts';
 import { createSigningKeyFile, loadSigningKeyFile } from '../../crypto/signing-key-file.ts';
 
+const ed25519 = ed25519Algorithm.id;
 const domain = 'failkit/v1/chain-entry';
 const message = Buffer.from('entry 12');
 const key = SigningKey.generate();
@@ -97,6 +99,57 @@ describe('signatures', () => {
   });
 });
 
+describe.each([ecdsaP256, ecdsaP384])('signatures of $name', (algorithm) => {
+  const ownKey = SigningKey.generate(algorithm);
+  const { publicKey } = ownKey;
+  const half = algorithm.signatureBytes / 2;
+  const refuses = (given: Uint8Array, by: PublicKey = publicKey, bytes: Uint8Array = message) =>
+    expect(() => verifySignature(by, domain, bytes, given)).toThrow(SignatureInvalid);
+
+  it('verify for the bytes, the domain and the key they were made with, and for no others', () => {
+    for (let i = 0; i < 50; i++) verifySignature(publicKey, domain, message, ownKey.sign(domain, message));
+    const made = ownKey.sign(domain, message);
+    refuses(made, publicKey, Buffer.from('entry 13'));
+    refuses(made, SigningKey.generate(algorithm).publicKey);
+    refuses(made, key.publicKey);
+    expect(() => verifySignature(publicKey, 'failkit/v1/key-record', message, made)).toThrow(SignatureInvalid);
+  });
+
+  it('fail with any single bit flipped, cut or lengthened', () => {
+    const made = ownKey.sign(domain, message);
+    for (let bit = 0; bit < made.length * 8; bit++)
+      refuses(made.map((byte, index) => (index === bit >> 3 ? byte ^ (1 << (bit & 7)) : byte)));
+    refuses(made.slice(1));
+    refuses(Uint8Array.from([...made, 0]));
+    refuses(new Uint8Array(algorithm.signatureBytes));
+  });
+
+  it('are not malleable: the other s fails', () => {
+    const order =
+      algorithm === ecdsaP256
+        ? 0xffffffff00000000ffffffffffffffffbce6faada7179e84f3b9cac2fc632551n
+        : 0xffffffffffffffffffffffffffffffffffffffffffffffffc7634d81f4372ddf581a0db248b0a77aecec196accc52973n;
+    const made = Buffer.from(ownKey.sign(domain, message));
+    const other = (order - BigInt(`0x${made.subarray(half).toString('hex')}`)).toString(16).padStart(2 * half, '0');
+    refuses(Buffer.concat([made.subarray(0, half), Buffer.from(other, 'hex')]));
+  });
+
+  it('are refused under bytes that are no point of the curve', () => {
+    const { bytes } = publicKey;
+    const made = ownKey.sign(domain, message);
+    refuses(made, { algorithm: algorithm.id, bytes: bytes.map((byte, index) => (index === 9 ? byte ^ 1 : byte)) });
+    refuses(made, { algorithm: algorithm.id, bytes: new Uint8Array(bytes.length) });
+    refuses(made, { algorithm: algorithm.id, bytes: bytes.slice(1) });
+    refuses(made, { algorithm: 4, bytes });
+  });
+
+  it('are made by the same key after it was in a file', () => {
+    const again = SigningKey.fromPem(ownKey.exportPem(), 'a file');
+    expect(again.publicKey).toEqual(publicKey);
+    verifySignature(publicKey, domain, message, again.sign(domain, message));
+  });
+});
+
 describe('key ids and root fingerprints', () => {
   const fixed: PublicKey = {
     algorithm: ed25519,
@@ -159,9 +212,12 @@ describe('signing key files', () => {
   });
 
   it('are refused with another kind of key, or none', async () => {
-    const [wrongKind, garbage] = [join(folder, 'p256.pem'), join(folder, 'garbage.pem')];
-    const p256 = generateKeyPairSync('ec', { namedCurve: 'P-256' }).privateKey.export({ type: 'pkcs8', format: 'pem' });
-    await writeFile(wrongKind, p256, { mode: 0o600 });
+    const [wrongKind, garbage] = [join(folder, 'secp256k1.pem'), join(folder, 'garbage.pem')];
+    const other = generateKeyPairSync('ec', { namedCurve: 'secp256k1' }).privateKey.export({
+      type: 'pkcs8',
+      format: 'pem',
+    });
+    await writeFile(wrongKind, other, { mode: 0o600 });
     await writeFile(garbage, 'hello', { mode: 0o600 });
     await expect(loadSigningKeyFile(wrongKind)).rejects.toThrow(/holds a key of type ec/);
     await expect(loadSigningKeyFile(garbage)).rejects.toThrow(KeyFileUnusable);

@@ -40,7 +40,9 @@ function commandsIn(document: string, text: string): readonly Shown[] {
 function commandWords(words: readonly string[]): readonly string[] {
   const start = words[0] === '--config' ? 2 : 0;
   const [first = '', second = ''] = words.slice(start);
-  return ['root', 'config', 'cache', 'pin'].includes(first) && !second.startsWith('-') ? [first, second] : [first];
+  return ['root', 'config', 'cache', 'pin', 'keys'].includes(first) && !second.startsWith('-')
+    ? [first, second]
+    : [first];
 }
 
 async function helpOf(command: readonly string[]): Promise<string> {

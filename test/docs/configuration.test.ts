@@ -22,7 +22,7 @@ describe('every configuration in the documents', () => {
   let folder: string;
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), 'failkit-docs-'));
-    for (const name of ['s3-secret', 'gcs-key', 'vcenter-password', 'hyperv-key'])
+    for (const name of ['s3-secret', 'gcs-key', 'vcenter-password', 'vault-secret-id', 'hsm-pin', 'hyperv-key'])
       await writeFile(join(folder, name), 'not-a-secret\n', { mode: 0o600 });
   });
   afterAll(async () => {
@@ -36,7 +36,10 @@ describe('every configuration in the documents', () => {
         const file = join(folder, `${++count}.yaml`);
         await writeFile(
           file,
-          block.replaceAll(/\/etc\/failkit\/(s3-secret|gcs-key|vcenter-password|hyperv-key)/g, join(folder, '$1')),
+          block.replaceAll(
+            /\/etc\/failkit\/(s3-secret|gcs-key|vcenter-password|vault-secret-id|hsm-pin|hyperv-key)/g,
+            join(folder, '$1'),
+          ),
         );
         expect(() => loadConfig(file, { S3_ACCESS_KEY: 'a-key-id' }), `${document}\n${block}`).not.toThrow();
       }

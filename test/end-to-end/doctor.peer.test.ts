@@ -45,7 +45,7 @@ describe.skipIf(needs !== null)(needs ?? 'doctor and status, with a bucket and a
       what: expect.stringContaining('may not unwrap'),
     });
     await site.configure();
-    expect(await find('unwrapping', may)).toMatchObject({ outcome: 'failed', code: 'KEY_REFUSED', exitCode: 5 });
+    expect(await find('unwrapping', may)).toMatchObject({ outcome: 'failed', code: 'KEY_DENIED', exitCode: 5 });
     expect(await find('data keys', await userWith(['kms:Decrypt']))).toMatchObject({ outcome: 'failed', exitCode: 5 });
   });
 

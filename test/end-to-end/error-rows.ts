@@ -61,11 +61,11 @@ export const errorRows = {
   clockTenMinutes: row('The clock is ten minutes ahead', 'sync', 4, 'CLOCK_SKEWED', '10 minutes ahead of'),
   notAtomic: row('The store lets two puts of a name win', 'init', 4, 'STORE_NOT_ATOMIC', 'does not put atomically'),
 
-  kmsDenies: row('The KMS denies the agent the key', 'sync', 5, 'KEY_REFUSED', 'AccessDenied'),
-  kmsKeyDisabled: row('The KMS key is disabled', 'sync', 5, 'KEY_REFUSED', 'the key is disabled'),
-  kmsKeyMissing: row('The KMS key does not exist', 'sync', 5, 'KEY_REFUSED', 'no such key'),
-  kmsUnknownUser: row("The KMS does not know the agent's credentials", 'sync', 5, 'KEY_REFUSED', 'KMS refused'),
-  kmsAway: row('The KMS is away', 'sync', 5, 'KEY_SERVICE_UNAVAILABLE', "can't be reached"),
+  kmsDenies: row('The KMS denies the agent the key', 'sync', 5, 'KEY_DENIED', 'AccessDenied'),
+  kmsKeyDisabled: row('The KMS key is disabled', 'sync', 5, 'KEY_DISABLED', 'the key is disabled'),
+  kmsKeyMissing: row('The KMS key does not exist', 'sync', 5, 'KEY_NOT_FOUND', 'no such key'),
+  kmsUnknownUser: row("The KMS does not know the agent's credentials", 'sync', 5, 'KEY_DENIED', 'KMS refused'),
+  kmsAway: row('The KMS is away', 'restore', 5, 'KEY_SERVICE_UNAVAILABLE', "can't be reached"),
   keyFileOpen: row('The root key file is readable by others', 'root certify', 5, 'KEY_FILE_UNUSABLE', 'root.key'),
 
   wrongRoot: row("The root fingerprint is another repository's", 'sync', 6, 'ROOT_MISMATCH', 'root'),

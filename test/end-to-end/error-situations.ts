@@ -220,7 +220,7 @@ export const situations: Readonly<Record<ErrorRowName, Arrangement>> = {
   kmsUnknownUser: when(async () => ({ args: sync, environment: { KMS_ACCESS_KEY: 'AKIAQQQQQQQQQQQQQQQQ' } })),
   kmsAway: when(async (laboratory) => {
     const endpoint = `http://127.0.0.1:${await freePort()}`;
-    return { args: sync, settings: exchanged(laboratory, 'keys', { endpoint }) };
+    return { args: ['restore', machineName, '--to', 'never'], settings: exchanged(laboratory, 'keys', { endpoint }) };
   }),
   keyFileOpen: when(async ({ site }) => {
     const copy = join(site.folder, 'open-root.key');

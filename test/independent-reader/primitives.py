@@ -14,7 +14,9 @@ from typing import NoReturn, Protocol
 import zstandard
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -113,17 +115,29 @@ class Cursor:
 
     def public_key(self) -> PublicKey:
         algorithm = self.u8()
-        self.check(algorithm == 1, f"unknown signature algorithm {algorithm}")
+        self.check(algorithm in KEY_BYTES, f"unknown signature algorithm {algorithm}")
         key = self.bytes_()
-        self.check(len(key) == 32, "an Ed25519 public key has 32 bytes")
+        self.check(len(key) == KEY_BYTES[algorithm], f"a public key of algorithm {algorithm} has {KEY_BYTES[algorithm]} bytes")
         return PublicKey(algorithm, key)
 
     def signature(self) -> Signature:
         """`u8 algorithm ‖ signature bytes`, together with what precedes it."""
         message, offset = self.before(), self.base + self.at
         algorithm = self.u8()
-        self.check(algorithm == 1, f"unknown signature algorithm {algorithm}")
-        return Signature(algorithm, self.take(64), message, self.name, offset)
+        self.check(algorithm in SIGNATURE_BYTES, f"unknown signature algorithm {algorithm}")
+        return Signature(algorithm, self.take(SIGNATURE_BYTES[algorithm]), message, self.name, offset)
+
+
+KEY_BYTES = {1: 32, 2: 65, 3: 97}
+SIGNATURE_BYTES = {1: 64, 2: 64, 3: 96}
+CURVES = {
+    2: (ec.SECP256R1(), hashes.SHA256(), 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551),
+    3: (
+        ec.SECP384R1(),
+        hashes.SHA384(),
+        0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFC7634D81F4372DDF581A0DB248B0A77AECEC196ACCC52973,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -155,9 +169,24 @@ class Signature:
     def verify(self, key: PublicKey, domain: str, message: bytes | None = None) -> None:
         signed = domain.encode() + b"\0" + bytes([self.algorithm]) + (self.message if message is None else message)
         try:
-            Ed25519PublicKey.from_public_bytes(key.key).verify(self.value, signed)
-        except InvalidSignature:
+            if self.algorithm != key.algorithm:
+                raise InvalidSignature
+            if self.algorithm == 1:
+                Ed25519PublicKey.from_public_bytes(key.key).verify(self.value, signed)
+            else:
+                verify_ecdsa(self.algorithm, key.key, self.value, signed)
+        except (InvalidSignature, ValueError):
             raise FormatError(self.name, self.offset, f"the signature ({domain}) by {key.key_id.hex()} is wrong") from None
+
+
+def verify_ecdsa(algorithm: int, point: bytes, value: bytes, signed: bytes) -> None:
+    curve, digest, order = CURVES[algorithm]
+    half = len(value) // 2
+    r, s = int.from_bytes(value[:half], "big"), int.from_bytes(value[half:], "big")
+    if 2 * s > order:
+        raise InvalidSignature
+    key = ec.EllipticCurvePublicKey.from_encoded_point(curve, point)
+    key.verify(encode_dss_signature(r, s), signed, ec.ECDSA(digest))
 
 
 def fingerprint(key: PublicKey) -> str:

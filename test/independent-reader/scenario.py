@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 import reader
 from primitives import FormatError, fingerprint, inv
 from replica import Machine, open_repository
-from tiny_writer import DiskModel, MachineWriter, RepositoryWriter, Segment, Signer
+from tiny_writer import DiskModel, EcdsaSigner, MachineWriter, RepositoryWriter, Segment, Signer
 
 RECOVERY = rsa.generate_private_key(65537, 3072)
 PEM = RECOVERY.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
@@ -47,7 +47,7 @@ class Scenario:
 
     def __init__(self, alter: Alter = lambda what, data: data, many_segments: bool = False) -> None:
         self.repository = RepositoryWriter(alter, RECOVERY)
-        self.first_agent, self.second_agent = Signer(), Signer()
+        self.first_agent, self.second_agent = Signer(), EcdsaSigner(2)
         self.repository.certify(self.first_agent)
         self.repository.publish_trust()
         self.alpha = DiskModel(os.urandom(16), "alpha", 4096, 5000 * 4096 + 1000)

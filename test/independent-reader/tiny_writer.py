@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 import zstandard
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from primitives import DataKey, PublicKey, dec, hmac_sha256, inv, sha256
+from primitives import CURVES, DataKey, PublicKey, dec, hmac_sha256, inv, sha256
 
 NOW = 1_800_000_000_000
 CHUNK = 262_144
@@ -48,10 +49,28 @@ class Signer:
         self.public = PublicKey(1, self.private.public_key().public_bytes_raw())
 
     def sign(self, domain: str, message: bytes) -> bytes:
-        return b"\1" + self.private.sign(domain.encode() + b"\0\1" + message)
+        return bytes([self.public.algorithm]) + self.value(domain.encode() + b"\0" + bytes([self.public.algorithm]) + message)
+
+    def value(self, signed: bytes) -> bytes:
+        return self.private.sign(signed)
 
     def signed(self, domain: str, message: bytes) -> bytes:
         return message + self.sign(domain, message)
+
+
+class EcdsaSigner(Signer):
+    """Algorithm 2 or 3."""
+
+    def __init__(self, algorithm: int) -> None:
+        self.curve, self.digest, self.order = CURVES[algorithm]
+        self.own = ec.generate_private_key(self.curve)
+        encoding, form = serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint
+        self.public = PublicKey(algorithm, self.own.public_key().public_bytes(encoding, form))
+
+    def value(self, signed: bytes) -> bytes:
+        r, s = decode_dss_signature(self.own.sign(signed, ec.ECDSA(self.digest)))
+        length = self.curve.key_size // 8
+        return r.to_bytes(length, "big") + min(s, self.order - s).to_bytes(length, "big")
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ export function repositories(): readonly VectorCase[] {
     magic: ['Another magic.', changed(bytes, 0, 0x47)],
     version: ['Version 2.', changed(bytes, 5, 2)],
     'large-time': ['A time above 2^53-1.', changed(bytes, 22, 0xff)],
-    algorithm: ['A signature algorithm that this version of the format does not know.', changed(bytes, 30, 2)],
+    algorithm: ['A signature algorithm that this version of the format does not know.', changed(bytes, 30, 4)],
     id: ['One bit of the repository id flipped.', flipped(bytes, 6)],
     signature: ['One bit of the signature flipped.', flipped(bytes, -1)],
     cut: ['The last byte is missing.', cut(bytes)],

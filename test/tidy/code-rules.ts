@@ -154,16 +154,28 @@ const namedExports = nodeRule(
 const noInheritance = nodeRule(
   {
     name: 'only errors inherit',
-    breaks: [{ 'crypto/a.ts': 'class A extends B {}' }, { 'crypto/a.ts': 'class A extends stream.Transform {}' }],
-    allows: [{ 'crypto/a.ts': 'class A extends Error {}; class B extends TypeError {}; class C implements D {}' }],
+    breaks: [
+      { 'crypto/a.ts': 'class A extends B {}' },
+      { 'crypto/a.ts': 'class A extends stream.Transform {}' },
+      { 'crypto/a.ts': 'class A extends B {}; class B implements C {}' },
+    ],
+    allows: [
+      { 'crypto/a.ts': 'class A extends Error {}; class B extends TypeError {}; class C implements D {}' },
+      { 'crypto/errors.ts': 'class Refused extends Error {}; class Denied extends Refused {}' },
+    ],
   },
   isProduct,
   (node, file) => {
     const parent = /^Class(Declaration|Expression)$/.test(node.type) ? child(node, 'superClass') : null;
-    if (parent === null || /Error$/.test(sliceOf(file, parent))) return null;
+    if (parent === null || isError(sliceOf(file, parent), file)) return null;
     return `functions and data first: no class inherits from ${sliceOf(file, parent)}`;
   },
 );
+
+/** Or a kind of error, which stands beside it. */
+function isError(parent: string, file: SourceFile): boolean {
+  return /Error$/.test(parent) || file.text.includes(`class ${parent} extends Error {`);
+}
 
 const emptyNames = /^(I[A-Z][a-z]|Base[A-Z]|Abstract[A-Z])|(Impl|Manager|Helper|Helpers|Util|Utils)$/;
 const declarations = /^(Class|TSInterface|TSTypeAlias|TSEnum)Declaration$/;
