@@ -6,6 +6,7 @@ const config: KnipConfig = {
     // Started by path: worker threads, the guard, and what a test loads into a process of its own.
     '{agent/protect/pipeline,restore/restore}-worker.ts!',
     'test/hypervisors/kvm/killed-agent.ts',
+    'test/hypervisors/hyperv/model-worker.ts',
     'test/end-to-end/clock-off.ts',
     'test/rig/fragmented/sync-process.ts',
     'test/faults/{inject,patch-sources}.ts',

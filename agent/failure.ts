@@ -28,7 +28,8 @@ interface FailureDocument {
  * and for those who ask (`options.stack`).
  */
 export function describeFailure(error: unknown, signal: AbortSignal, options: { readonly stack: boolean }): Failure {
-  const thrown = causeOfAbort(error, signal);
+  const { first, then } = inOrder(error);
+  const thrown = causeOfAbort(first, signal);
   const document = thrown instanceof CommanderError ? usageError(thrown) : namedError(thrown);
   const stack = options.stack || isBug(thrown) ? stackOf(thrown) : [];
   return {
@@ -37,10 +38,19 @@ export function describeFailure(error: unknown, signal: AbortSignal, options: { 
     document: { error: document },
     lines: ({ red, bold, dim }) => [
       `${red(bold('failkit:'))} ${document.message}`,
+      ...then.map((after) => `  ${bold('and then:')} ${after instanceof Error ? messageOf(after) : String(after)}`),
       ...(document.hint === null ? [] : [`  ${bold('what to do:')} ${document.hint}`]),
       ...stack.map((line) => dim(line)),
     ],
   };
+}
+
+/** What failed, and what failed while it was cleaned up after: the first is the news. */
+function inOrder(error: unknown): { readonly first: unknown; readonly then: readonly unknown[] } {
+  const then: unknown[] = [];
+  let first = error;
+  for (; first instanceof SuppressedError; first = first.suppressed) then.unshift(first.error);
+  return { first, then };
 }
 
 /** Node's own functions wrap the reason of an abort in an AbortError; the operator pressed Ctrl-C, and that is the news. */

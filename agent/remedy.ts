@@ -107,6 +107,21 @@ const remedies: Readonly<Record<string, Remedy>> = {
   ),
   DATASTORE_UNREADABLE: stop('source', 'read this machine through VDDK: set reads to vddk'),
 
+  HYPERV_UNREACHABLE: retry('source', 'run the agent on the Hyper-V host itself, with PowerShell 5.1; see its log'),
+  HYPERV_UNTRUSTED: stop(
+    'source',
+    'find out why before you trust it: when the host has a new key on purpose, correct hostKey',
+  ),
+  HYPERV_TIMED_OUT: retry('source', 'see what Hyper-V is at; the next run cleans up what this one left'),
+  HYPERV_ANSWER_INVALID: stop('source', 'report this with the version of Windows'),
+  HYPERV_REFUSED: stop('source', 'see what Hyper-V says; failkit doctor looks at the machine'),
+  HYPERV_BUSY: retry('source', 'wait for whoever else is at the machine, or end it'),
+  HYPERV_ELSEWHERE: stop('source', 'run it on the node that has the machine'),
+  HYPERV_MACHINE_UNUSABLE: stop('source', 'do what the message says, or protect the machine in another way'),
+  HYPERV_SNAPSHOT_STUCK: retry('source', 'see docs/operations/hyperv.md: stuck checkpoints'),
+  HYPERV_SNAPSHOT_GONE: retry('source', 'leave checkpoints that are called failkit-… to failkit; run again'),
+  HYPERV_JOURNAL_UNUSABLE: stop('source', 'make the folder writable for the agent, or bring the file back'),
+
   QEMU_TOOL_FAILED: stop('source', 'install qemu-utils (qemu-nbd, qemu-img), or see what it says of the image'),
   IMAGE_CORRUPT: stop('source', 'take the image from where it is whole; qemu-img check or Windows may say more of it'),
   IMAGE_UNSUPPORTED: stop('source', 'convert the image into one that is read here: the message says what is not'),

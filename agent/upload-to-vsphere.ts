@@ -116,10 +116,11 @@ function checkedName(options: VsphereOptions, point: OpenPoint): string {
 }
 
 function sourceOf({ sources }: Config, name: string): VsphereServerConfig {
-  const source = sources.find((each) => each.name === name);
+  const servers = sources.filter((each) => each.type === 'vsphere');
+  const source = servers.find((each) => each.name === name);
   if (source !== undefined) return source;
-  const names = sources.map((each) => each.name).join(', ') || 'none';
-  throw new DefinitionImpossible(`the configuration has no source ${name}: there is ${names}`);
+  const names = servers.map((each) => each.name).join(', ') || 'none';
+  throw new DefinitionImpossible(`the configuration has no source ${name} of vSphere: there is ${names}`);
 }
 
 async function capturedMachine({ point, machineId, reader }: From, name: string, signal: AbortSignal) {

@@ -5,6 +5,10 @@ import { join } from 'node:path';
 import { parseRootFingerprint } from '../crypto/root-fingerprint.ts';
 import type { SigningKey } from '../crypto/signing.ts';
 import { createSigningKeyFile, loadSigningKeyFile } from '../crypto/signing-key-file.ts';
+import { connectHyperv } from '../hypervisors/hyperv/hyperv-connection.ts';
+import type { HypervHost, HypervMachine } from '../hypervisors/hyperv/hyperv-machine.ts';
+import { localHost } from '../hypervisors/hyperv/local-host.ts';
+import { sshHost } from '../hypervisors/hyperv/ssh-host.ts';
 import type { HypervisorConnection } from '../hypervisors/hypervisor.ts';
 import { connectImages } from '../hypervisors/image/image-connection.ts';
 import { connectKvm } from '../hypervisors/kvm/kvm-connection.ts';
@@ -20,6 +24,8 @@ import { type WrappedTarget, wrapTarget } from '../storage-targets/wrap-target.t
 import { ConfigInvalid } from './config/config-invalid.ts';
 import type {
   Config,
+  HypervHostConfig,
+  HypervSourceConfig,
   KvmSourceConfig,
   MachineConfig,
   RepositoryConfig,
@@ -65,6 +71,8 @@ function connectHypervisor(config: Config, { name, source }: MachineConfig): Hyp
       return connectKvm([kvmMachine(config, name, source)]);
     case 'vsphere':
       return connectVsphere([vsphereMachine(config, name, source)]);
+    case 'hyperv':
+      return connectHyperv([hypervMachine(config, name, source)]);
   }
 }
 
@@ -87,8 +95,7 @@ export function kvmMachine(config: Config, name: string, source: KvmSourceConfig
 export function vsphereMachine(config: Config, name: string, source: VsphereSourceConfig): VsphereMachine {
   const { from, instanceUuid, path, exclude, tracking, reads, datastoreFreeBytesMin } = source;
   const server = config.sources.find((each) => each.name === from);
-  if (server === undefined)
-    throw new ConfigInvalid('configuration', [{ line: null, key: 'sources', what: `has no ${from}` }]);
+  if (server?.type !== 'vsphere') throw unknownSource(from);
   return {
     name,
     server: vsphereServer(server),
@@ -99,6 +106,25 @@ export function vsphereMachine(config: Config, name: string, source: VsphereSour
     datastoreFreeBytesMin,
     tag: trackingTag(config, name),
   };
+}
+
+export function hypervMachine(config: Config, name: string, source: HypervSourceConfig): HypervMachine {
+  const { from, vm, exclude, tracking } = source;
+  const host = config.sources.find((each) => each.name === from);
+  if (host?.type !== 'hyperv') throw unknownSource(from);
+  return {
+    ...{ name, vm, tracking, host: hypervHost(host), excludedDisks: exclude },
+    journalFolder: host.journal ?? join(config.state, 'hyperv'),
+    tag: trackingTag(config, name),
+  };
+}
+
+export function hypervHost({ name, powershell, ssh }: HypervHostConfig): HypervHost {
+  return ssh === null ? localHost(name, powershell) : sshHost(name, ssh);
+}
+
+function unknownSource(name: string): ConfigInvalid {
+  return new ConfigInvalid('configuration', [{ line: null, key: 'sources', what: `has no ${name}` }]);
 }
 
 export function vsphereServer({ thumbprint, caFile, ...server }: VsphereServerConfig): VsphereServer {

@@ -16,6 +16,7 @@ export function withDisks(
         attachments: taken.attachments,
         frozenMs: taken.frozenMs,
         settleConsistency: (settleSignal) => taken.settleConsistency(settleSignal),
+        ...(taken.notePublished !== undefined && { notePublished: taken.notePublished }),
         [Symbol.asyncDispose]: () => taken[Symbol.asyncDispose](),
       };
     },

@@ -48,6 +48,11 @@ export interface MachineSnapshot extends AsyncDisposable {
   readonly frozenMs: number | null;
   /** Call after the last read: throws SourceChanged, or says what was reached. Before that it is not known. */
   settleConsistency(signal: AbortSignal): Promise<Consistency>;
+  /**
+   * Call once the recovery point made from this snapshot is published, where the source wants to know: disposing then keeps what the
+   * point's reference points stand for, and gives up that of earlier ones. Without the call, disposing keeps the earlier ones.
+   */
+  readonly notePublished?: () => void;
 }
 
 export interface Attachment {

@@ -4,10 +4,12 @@ import { parseRootFingerprint } from '../../crypto/root-fingerprint.ts';
 import { formatByName, type ImageDisk, imageFormats, placeOf } from '../../hypervisors/image/image-machine.ts';
 import { parseNbdUri } from '../../hypervisors/nbd/nbd-uri.ts';
 import { path, text } from './fields.ts';
+import { hypervSource } from './hyperv-schema.ts';
 import { keys } from './keys-schema.ts';
 import type { References } from './references.ts';
 import { repository } from './repository-schema.ts';
-import { sources, vsphereSource } from './vsphere-schema.ts';
+import { refuseUnknownSources, sources } from './sources-schema.ts';
+import { vsphereSource } from './vsphere-schema.ts';
 
 const kibibyte = 1024;
 const mebibyte = kibibyte * kibibyte;
@@ -28,7 +30,10 @@ export type MachineConfig = Config['machines'][number];
 export type ImageSourceConfig = Extract<MachineConfig['source'], { type: 'image' }>;
 export type KvmSourceConfig = Extract<MachineConfig['source'], { type: 'kvm' }>;
 export type VsphereSourceConfig = Extract<MachineConfig['source'], { type: 'vsphere' }>;
-export type VsphereServerConfig = Config['sources'][number];
+export type HypervSourceConfig = Extract<MachineConfig['source'], { type: 'hyperv' }>;
+export type SourceConfig = Config['sources'][number];
+export type VsphereServerConfig = Extract<SourceConfig, { type: 'vsphere' }>;
+export type HypervHostConfig = Extract<SourceConfig, { type: 'hyperv' }>;
 export type LoggingConfig = Config['logging'];
 export type LogLevel = LoggingConfig['level'];
 
@@ -59,7 +64,7 @@ export function configSchema(references: References) {
       state: path(references)
         .prefault('/var/lib/failkit')
         .describe("The agent's own folder: run journal, sealed head map, agent key. Made with mode 0700."),
-      sources: sources(references).describe('Servers that machines are read from: vCenters and ESXi hosts.'),
+      sources: sources(references).describe('What machines are read from: vCenters, ESXi hosts, Hyper-V hosts.'),
       machines: machines(references).describe('The machines to protect.'),
       segmentMiB: z.int().min(4).max(32).default(8).describe('A stored object is closed at this size.'),
       compression: z
@@ -90,21 +95,6 @@ export function configSchema(references: References) {
         retention: one.retention ?? policy,
       })),
     }));
-}
-
-function refuseUnknownSources(
-  config: {
-    readonly sources: readonly { name: string }[];
-    readonly machines: readonly { source: { type: string; from?: string } }[];
-  },
-  context: z.RefinementCtx,
-): void {
-  for (const [index, { source }] of config.machines.entries()) {
-    if (source.type !== 'vsphere' || config.sources.some(({ name }) => name === source.from)) continue;
-    const known = config.sources.map(({ name }) => name).join(', ') || 'none';
-    const message = `names no source that there is under sources: there is ${known}`;
-    context.addIssue({ code: 'custom', path: ['machines', index, 'source', 'from'], message });
-  }
 }
 
 function spotCheck() {
@@ -180,7 +170,7 @@ function machine(references: References) {
     .strictObject({
       name: text(200).describe('Shown to people, and encrypted in the replica.'),
       source: z
-        .discriminatedUnion('type', [imageSource(references), kvmSource(references), vsphereSource()])
+        .discriminatedUnion('type', [imageSource(references), kvmSource(references), vsphereSource(), hypervSource()])
         .describe('Where its disks are read.'),
       whenChanging: z
         .enum(['refuse', 'mark-inconsistent'])

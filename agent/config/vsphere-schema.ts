@@ -2,29 +2,10 @@ import * as z from 'zod';
 import { path, proxyAddress, secret, text, textOrReference } from './fields.ts';
 import type { References } from './references.ts';
 
-/** vCenters and hosts are named once, under `sources`; machines refer to them. */
-
 const portDefault = 443;
 const mebibyte = 2 ** 20;
 
-export function sources(references: References) {
-  return z
-    .array(vsphereServer(references))
-    .max(100)
-    .superRefine((list, context) => {
-      const names = list.map(({ name }) => name);
-      for (const [index, name] of names.entries())
-        if (names.indexOf(name) < index)
-          context.addIssue({
-            code: 'custom',
-            path: [index, 'name'],
-            message: `is the name of another source: ${name}`,
-          });
-    })
-    .prefault([]);
-}
-
-function vsphereServer(references: References) {
+export function vsphereServer(references: References) {
   return z
     .strictObject({
       name: text(100).describe('What machines refer to by source.from.'),

@@ -8,7 +8,7 @@ import { keyPlaceOf } from '../key-place.ts';
 import { openKeyProvider } from '../open-keys.ts';
 import { examineLock } from '../open-store.ts';
 import { exitCodes } from '../remedy.ts';
-import { openTarget } from '../wire.ts';
+import { hypervHost, openTarget } from '../wire.ts';
 import { attempt, attemptOnly, type Finding, good, skipped } from './finding.ts';
 import {
   checkAgentKey,
@@ -18,6 +18,7 @@ import {
   checkStateFolder,
   hasAgentKey,
 } from './host-checks.ts';
+import { checkHypervHost } from './hyperv-checks.ts';
 import { checkGenerate, checkRecoveryKey, checkUnwrap } from './key-checks.ts';
 import { checkMachine } from './source-checks.ts';
 import {
@@ -28,7 +29,7 @@ import {
   checkRefusal,
   checkRepository,
 } from './store-checks.ts';
-import { examineSources } from './vsphere-checks.ts';
+import { examineVsphere } from './vsphere-checks.ts';
 
 /** Every dependency of the configuration, first on this host and then on the network. What fails keeps only those from being checked that need it. */
 export async function* examine(context: CommandContext): AsyncGenerator<Finding, void> {
@@ -65,6 +66,15 @@ async function* examineHost(config: Config, signal: AbortSignal): AsyncGenerator
   if (hasAgentKey(config)) return yield* attempt('agent key', signal, () => checkAgentKey(config));
   yield skipped('agent key', 'failkit init, or failkit root request where the repository is already: they make it');
   return null;
+}
+
+async function* examineSources(config: Config, signal: AbortSignal): AsyncGenerator<Finding, void> {
+  for (const source of config.sources)
+    if (source.type === 'vsphere') yield* examineVsphere(config, source, signal);
+    else {
+      const check = (either: AbortSignal) => checkHypervHost(hypervHost(source), either);
+      yield* attemptOnly(`source ${source.name}`, signal, check, exitCodes.source);
+    }
 }
 
 /** Opens the file of a local key; a KMS is not asked yet. */

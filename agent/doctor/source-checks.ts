@@ -3,8 +3,9 @@ import type { BlockSource } from '../../hypervisors/hypervisor.ts';
 import { Bandwidth } from '../../storage-targets/bandwidth.ts';
 import type { Config, ImageSourceConfig, MachineConfig } from '../config/config-schema.ts';
 import { formatBytes, formatDuration } from '../quantities.ts';
-import { connectSource, kvmMachine, vsphereMachine } from '../wire.ts';
+import { connectSource, hypervMachine, kvmMachine, vsphereMachine } from '../wire.ts';
 import { type Checked, doubtful, good } from './finding.ts';
+import { checkHypervMachine } from './hyperv-checks.ts';
 import { formatOf, isRaw } from './image-format.ts';
 import { checkKvmMachine } from './kvm-checks.ts';
 import { checkVsphereMachine } from './vsphere-checks.ts';
@@ -38,6 +39,8 @@ async function checkSource(config: Config, machine: MachineConfig, signal: Abort
       return await checkKvmMachine(kvmMachine(config, name, source), machine, signal);
     case 'vsphere':
       return await checkVsphereMachine(vsphereMachine(config, name, source), signal);
+    case 'hyperv':
+      return await checkHypervMachine(hypervMachine(config, name, source), signal);
   }
 }
 

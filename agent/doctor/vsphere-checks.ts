@@ -2,7 +2,7 @@ import { examineMachine } from '../../hypervisors/vsphere/examine-machine.ts';
 import { examineServer } from '../../hypervisors/vsphere/examine-server.ts';
 import { examineVddk } from '../../hypervisors/vsphere/vddk/vddk-host.ts';
 import { openVimSession, type VsphereMachine, type VsphereServer } from '../../hypervisors/vsphere/vsphere-machine.ts';
-import type { Config, MachineConfig } from '../config/config-schema.ts';
+import type { Config, MachineConfig, VsphereServerConfig } from '../config/config-schema.ts';
 import { formatBytes, formatDuration } from '../quantities.ts';
 import { exitCodes } from '../remedy.ts';
 import { vsphereServer } from '../wire.ts';
@@ -12,20 +12,22 @@ import { worstOf } from './machine-verdict.ts';
 const clockDoubtMs = 60_000;
 const certificateDoubtMs = 30 * 24 * 3600 * 1000;
 
-/** Each server of the configuration, and what reads its disks. */
-export async function* examineSources(config: Config, signal: AbortSignal): AsyncGenerator<Finding, void> {
-  for (const source of config.sources) {
-    const server = vsphereServer(source);
-    const reached = yield* attempt(
-      `source ${source.name}`,
-      signal,
-      async (either) => ({ verdict: await checkServer(server, either), value: true }),
-      exitCodes.source,
-    );
-    if (!config.machines.some((machine) => readsByVddk(machine, source.name))) continue;
-    if (reached === null) yield skipped(`vddk of ${source.name}`, `source ${source.name}`);
-    else yield* attemptOnly(`vddk of ${source.name}`, signal, (either) => checkVddk(server, either), exitCodes.source);
-  }
+/** The server, and what reads its disks. */
+export async function* examineVsphere(
+  config: Config,
+  source: VsphereServerConfig,
+  signal: AbortSignal,
+): AsyncGenerator<Finding, void> {
+  const server = vsphereServer(source);
+  const reached = yield* attempt(
+    `source ${source.name}`,
+    signal,
+    async (either) => ({ verdict: await checkServer(server, either), value: true }),
+    exitCodes.source,
+  );
+  if (!config.machines.some((machine) => readsByVddk(machine, source.name))) return;
+  if (reached === null) yield skipped(`vddk of ${source.name}`, `source ${source.name}`);
+  else yield* attemptOnly(`vddk of ${source.name}`, signal, (either) => checkVddk(server, either), exitCodes.source);
 }
 
 function readsByVddk({ source }: MachineConfig, name: string): boolean {

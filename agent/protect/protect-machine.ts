@@ -166,6 +166,7 @@ async function publishOnePoint(
   const { lockUntilMs } = tenure.state;
   Object.assign(staging, { manifest, track, droppedPages: replicated.units.droppedPages });
   const entry = await tenure.publish(publishFields(keys, manifest, replicated.units, lockUntilMs), signal);
+  snapshot.notePublished?.();
   if (lockFailure !== null) throw notExtended(entry.seq, lockUntilMs, lockFailure);
   const publishedMs = context.now();
   const rpoMs = previous === null ? null : publishedMs - previous.snapshotTimeMs;

@@ -1,6 +1,7 @@
 import { ChangeTrackingLost, SourceNotFound } from '../errors.ts';
-import type { BlockSource, Extent, FilePiece, ReferencePoint } from '../hypervisor.ts';
-import { capacityOf, diskExtents, diskRuns, readDisk } from '../vhdx/chain-reader.ts';
+import type { BlockSource, Extent, ReferencePoint } from '../hypervisor.ts';
+import { capacityOf, diskExtents } from '../vhdx/chain-reader.ts';
+import { readsOf } from '../vhdx/chain-source.ts';
 import { type ImageChain, openChain } from '../vhdx/image-chain.ts';
 import { openLocalFile } from '../vhdx/local-file.ts';
 import type { ImageFormat, PathDisk } from './image-machine.ts';
@@ -47,22 +48,11 @@ async function openLocalChain(machine: string, disk: PathDisk, signal: AbortSign
 }
 
 function blockSourceOf(machine: string, label: string, chain: ImageChain): BlockSource {
-  const capacityBytes = capacityOf(chain);
   return {
+    ...readsOf(chain),
     label,
-    capacityBytes,
     referencePoint: null,
     changedExtents: (since, signal) => allExtents(machine, label, chain, since, signal),
-    async read(offset, into, signal) {
-      signal.throwIfAborted();
-      if (offset < 0 || offset + into.length > capacityBytes)
-        throw new RangeError(`read of ${into.length} bytes at ${offset} leaves the disk of ${capacityBytes} bytes`);
-      await readDisk(chain, offset, into, signal);
-    },
-    direct: {
-      locate: (offset, length, signal) => locate(chain, offset, Math.min(length, capacityBytes - offset), signal),
-      noteRead: () => undefined,
-    },
   };
 }
 
@@ -76,23 +66,4 @@ async function* allExtents(
   if (since !== null)
     throw new ChangeTrackingLost(`disk ${label} of machine ${machine} is an image, which tracks no changes`);
   yield* diskExtents(chain, signal);
-}
-
-/** A thread that is handed more pieces than this would spend its time on taking them in. */
-const piecesMax = 4096;
-
-async function locate(
-  chain: ImageChain,
-  offset: number,
-  length: number,
-  signal: AbortSignal,
-): Promise<readonly FilePiece[] | null> {
-  const pieces: FilePiece[] = [];
-  for await (const run of diskRuns(chain, offset, offset + length, signal)) {
-    if (run.file === null) continue;
-    const fd = run.file.directFd(run.at, run.length);
-    if (fd === null || pieces.length === piecesMax) return null;
-    pieces.push({ at: run.offset, length: run.length, fd, offset: run.at });
-  }
-  return pieces;
 }

@@ -6,6 +6,8 @@ export interface ImageLayer {
   readonly file: RandomAccessFile;
   readonly capacityBytes: number;
   readonly sectorBytes: number;
+  /** Who the disk is, wherever it lies; null where the format does not say. */
+  readonly diskIdentity: string | null;
   /** What a child may know it by, and what it knows its own parent by; null: it stands for itself. */
   readonly identifiers: ReadonlySet<string>;
   readonly parent: ParentReference | null;

@@ -25,6 +25,8 @@ export interface Metadata {
   readonly blockBytes: number;
   readonly capacityBytes: number;
   readonly sectorBytes: 512 | 4096;
+  /** Who the disk is, whatever its files are called (page 83 data). */
+  readonly identity: string;
   /** Null: the image stands for itself. */
   readonly parent: ParentLocator | null;
 }
@@ -56,7 +58,8 @@ export async function readMetadata(file: RandomAccessFile, region: Region, signa
   if (parameterFlags > 3) throw new ImageCorrupt(`${file.path}: its file parameters have unknown flags`);
   const locator = (parameterFlags & 2) === 0 ? null : await read(metadataIds.parentLocator, null, 'parent locator');
   const parent = locator === null ? null : parseParentLocator(file.path, locator);
-  return { blockBytes, capacityBytes, sectorBytes, parent };
+  const identity = guidAt(await read(metadataIds.page83, 16, 'virtual disk id'), 0);
+  return { blockBytes, capacityBytes, sectorBytes, identity, parent };
 }
 
 function isSectorSize(bytes: number): bytes is 512 | 4096 {
@@ -65,7 +68,7 @@ function isSectorSize(bytes: number): bytes is 512 | 4096 {
 
 function checkSizes(
   { path }: RandomAccessFile,
-  { blockBytes, capacityBytes, sectorBytes }: Omit<Metadata, 'parent'>,
+  { blockBytes, capacityBytes, sectorBytes }: Omit<Metadata, 'parent' | 'identity'>,
 ): void {
   const isPower = blockBytes > 0 && (blockBytes & (blockBytes - 1)) === 0;
   if (!isPower || blockBytes < mebibyte || blockBytes > blockBytesMax)

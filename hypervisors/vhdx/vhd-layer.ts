@@ -31,6 +31,7 @@ export async function openVhdLayer(file: RandomAccessFile, cache: PageCache, sig
     file,
     capacityBytes,
     sectorBytes,
+    diskIdentity: null,
     identifiers: new Set([identifier]),
     parent: null,
   };

@@ -37,6 +37,7 @@ export async function openVhdxLayer(
     file,
     capacityBytes: metadata.capacityBytes,
     sectorBytes: metadata.sectorBytes,
+    diskIdentity: metadata.identity,
     identifiers: new Set([header.dataWriteGuid]),
     parent: metadata.parent === null ? null : referenceOf(metadata.parent),
     runAt: (offset, end, runSignal) => blocks.runAt(offset, end, runSignal),

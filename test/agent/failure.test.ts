@@ -51,6 +51,19 @@ it('several errors at once are all listed', () => {
   expect(linesOf(describeFailure(error, never, quiet))).toMatch(/two disks failed\n {2}disk one\n {2}disk two/);
 });
 
+it('what failed comes first, and then what failed while it was cleaned up after', () => {
+  const gone = new StoreUnavailable('the store went away');
+  const twice = new SuppressedError(
+    new Error('nor could that be removed'),
+    new SuppressedError(new Error('this could not be removed'), gone),
+  );
+  const failure = describeFailure(twice, never, quiet);
+  expect(linesOf(failure)).toMatch(
+    /^failkit: the store went away\n {2}and then: this could not be removed\n {2}and then: nor could that be removed\n {2}what to do: /,
+  );
+  expect(failure.document.error).toMatchObject({ code: 'STORE_UNAVAILABLE', exitCode: 4 });
+});
+
 it('a thrown text is reported as what it is', () => {
   expect(linesOf(describeFailure('boo', never, quiet))).toBe('failkit: something was thrown that is no error: boo');
 });

@@ -149,6 +149,7 @@ export function describeHypervisorContract(kind: string, openLab: () => Promise<
 
 async function referencePointsOf(snapshot: () => ReturnType<HypervisorConnection['snapshot']>) {
   await using taken = await snapshot();
+  taken.notePublished?.();
   return new Map(taken.disks.map((disk) => [disk.label, disk.referencePoint]));
 }
 

@@ -22,7 +22,7 @@ describe('every configuration in the documents', () => {
   let folder: string;
   beforeAll(async () => {
     folder = await mkdtemp(join(tmpdir(), 'failkit-docs-'));
-    for (const name of ['s3-secret', 'gcs-key', 'vcenter-password', 'vault-secret-id', 'hsm-pin'])
+    for (const name of ['s3-secret', 'gcs-key', 'vcenter-password', 'vault-secret-id', 'hsm-pin', 'hyperv-key'])
       await writeFile(join(folder, name), 'not-a-secret\n', { mode: 0o600 });
   });
   afterAll(async () => {
@@ -37,7 +37,7 @@ describe('every configuration in the documents', () => {
         await writeFile(
           file,
           block.replaceAll(
-            /\/etc\/failkit\/(s3-secret|gcs-key|vcenter-password|vault-secret-id|hsm-pin)/g,
+            /\/etc\/failkit\/(s3-secret|gcs-key|vcenter-password|vault-secret-id|hsm-pin|hyperv-key)/g,
             join(folder, '$1'),
           ),
         );

@@ -67,8 +67,8 @@ describe('a valid configuration', () => {
       thumbprint: `${'ab'.repeat(31)}cd`,
       caFile: null,
     });
-    expect((await read('10.0.0.7:8443'))?.address).toEqual({ host: '10.0.0.7', port: 8443 });
-    expect((await read('[fe80::1]:8443'))?.address).toEqual({ host: 'fe80::1', port: 8443 });
+    expect(await read('10.0.0.7:8443')).toMatchObject({ address: { host: '10.0.0.7', port: 8443 } });
+    expect(await read('[fe80::1]:8443')).toMatchObject({ address: { host: 'fe80::1', port: 8443 } });
   });
 
   it.each([

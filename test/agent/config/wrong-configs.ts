@@ -74,13 +74,13 @@ export const wrongConfigs: readonly WrongConfig[] = [
   appended('a number for a name', '  - { name: 7, source: *s }', ':7: machines[1].name: must be a text, not a number'),
   appended(
     'a source that is not there yet',
-    '  - { name: web-2, source: { type: hyperx } }',
-    ':7: machines[1].source.type: must be one of image, kvm, vsphere',
+    '  - { name: web-2, source: { type: xen } }',
+    ':7: machines[1].source.type: must be one of image, kvm, vsphere, hyperv',
   ),
   appended(
     'a machine of a vCenter that is not named',
     `  - { name: web-2, source: { type: vsphere, from: site-a, instanceUuid: ${'5029'.repeat(2)}-5029-5029-5029-${'5029'.repeat(3)} } }`,
-    ':7: machines[1].source.from: names no source that there is under sources: there is none',
+    ':7: machines[1].source.from: names no source of type vsphere that there is under sources: there is none',
   ),
   appended(
     'the password of a vCenter',

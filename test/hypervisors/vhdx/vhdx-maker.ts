@@ -24,6 +24,8 @@ export interface VhdxPlan {
   readonly dataWriteGuid: string;
   /** Of the log that is still to be replayed; null: none is. */
   readonly logGuid?: string;
+  /** Of the disk; the same for a child. */
+  readonly identity?: string;
 }
 
 export interface MadeFile {
@@ -123,7 +125,7 @@ function madeMetadata(plan: VhdxPlan): Buffer {
   const items: (readonly [string, Buffer, number])[] = [
     [guids.fileParameters, u32(plan.blockBytes, plan.parent === null ? 0 : 2), 4],
     [guids.size, u32(plan.capacityBytes % 2 ** 32, Math.floor(plan.capacityBytes / 2 ** 32)), 6],
-    [guids.identity, guidBytes('99999999-8888-7777-6666-555555555555'), 6],
+    [guids.identity, guidBytes(plan.identity ?? '99999999-8888-7777-6666-555555555555'), 6],
     [guids.logicalSector, u32(plan.sectorBytes), 6],
     [guids.physicalSector, u32(4096), 6],
   ];
