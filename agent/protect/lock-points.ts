@@ -2,6 +2,7 @@ import type { Birth } from '../../replica/control.ts';
 import { lockReplica } from '../../replica/lock-replica.ts';
 import type { Tenure } from '../../replica/tenure.ts';
 import type { Retention } from '../../storage-targets/with-retention.ts';
+import type { MachineState } from '../state/machine-state.ts';
 
 /** The point was published, but what it needs is not locked for as long as the configuration says. */
 export class ImmutabilityNotExtended extends Error {
@@ -17,27 +18,33 @@ export async function lockIfDue(
   retention: Retention | null,
   tenure: Tenure,
   births: readonly Birth[],
+  state: MachineState,
   signal: AbortSignal,
 ): Promise<unknown> {
   if (retention === null) return null;
-  const until = await lockUntil(retention, tenure, births, signal).catch((error: unknown) => {
+  const place = tenure.repo.target.description;
+  // Not what the chain says alone: whoever stole the agent's key may have said it, and locked nothing.
+  const locked = Math.min(tenure.state.lockUntilMs, state.lockedUntilMs(place));
+  const until = await lockUntil(retention, locked, tenure, births, signal).catch((error: unknown) => {
     signal.throwIfAborted();
     return { failure: error };
   });
   if (until === null) return null;
   if ('failure' in until) return until.failure;
   await tenure.lock(until.getTime(), signal);
+  state.keepLock(place, until.getTime());
   return null;
 }
 
 /** Null where what was locked last is enough. */
 async function lockUntil(
   retention: Retention,
+  lockedUntilMs: number,
   { repo: { target }, state, machineId }: Tenure,
   births: readonly Birth[],
   signal: AbortSignal,
 ): Promise<Date | null> {
-  if (await retention.covers(state.lockUntilMs, target, signal)) return null;
+  if (await retention.covers(lockedUntilMs, target, signal)) return null;
   if (!(await retention.covers((await retention.until(target, signal)).getTime(), target, signal))) retention.renew();
   const until = await retention.until(target, signal);
   await lockReplica(target, { machineId, state, births }, until, signal);

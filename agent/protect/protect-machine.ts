@@ -162,7 +162,7 @@ async function publishOnePoint(
 
   const described = describe(context, snapshot, replicated);
   const { manifest, track } = judgeRun(described, previous, replicated, state.trackRecord, options);
-  const lockFailure = await lockIfDue(context.retention ?? null, tenure, replicated.units.births(), signal);
+  const lockFailure = await lockIfDue(context.retention ?? null, tenure, replicated.units.births(), state, signal);
   const { lockUntilMs } = tenure.state;
   Object.assign(staging, { manifest, track, droppedPages: replicated.units.droppedPages });
   const entry = await tenure.publish(publishFields(keys, manifest, replicated.units, lockUntilMs), signal);

@@ -303,6 +303,20 @@ export class MachineState implements Disposable {
     return fact === null ? null : new ByteReader('local rotation mark', fact).u32();
   }
 
+  /** This host itself locked everything at that place until then. */
+  keepLock(place: string, untilMs: number): void {
+    this.#setSealedFact('lock', new ByteWriter().varint(untilMs).text(place).finish());
+  }
+
+  /** 0: it never did. What a chain says may be said by a thief of the agent's key, to keep this host from locking. */
+  lockedUntilMs(place: string): number {
+    const fact = this.#sealedFact('lock');
+    if (fact === null) return 0;
+    const reader = new ByteReader('local lock', fact);
+    const untilMs = reader.varint();
+    return reader.text() === place ? untilMs : 0;
+  }
+
   /**
    * A segment of the unfinished run is durable in the bucket; `leaves` say which blocks it holds, as encoded leaf pages. What a power
    * cut takes of this is sent again: waiting for the disk here would hold up every upload.
@@ -393,7 +407,7 @@ export class MachineState implements Disposable {
     this.#database.transaction(() => {
       this.#database.run('DELETE FROM damaged_segments');
       this.#database.run(
-        "DELETE FROM facts WHERE name IN ('machine-id', 'repository-id', 'head', 'pending-heads', 'trust', 'track-record')",
+        "DELETE FROM facts WHERE name IN ('machine-id', 'repository-id', 'head', 'pending-heads', 'trust', 'track-record', 'data-key', 'rotation-asked', 'lock')",
       );
     });
   }

@@ -1,10 +1,14 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { rootFingerprint } from '../../../crypto/root-fingerprint.ts';
+import { openChain } from '../../../replica/chain.ts';
+import { openRepository } from '../../../replica/open-repository.ts';
 import { isPinName } from '../../../replica/pins.ts';
 import { AccessDenied, Immutable } from '../../../storage-targets/errors.ts';
 import { Retention, withRetention } from '../../../storage-targets/with-retention.ts';
 import { type MemoryGate, MemoryStore, openMemoryTarget } from '../../fakes/memory-target.ts';
 import { ModelMachine } from '../../fakes/model-machine.ts';
 import { filled } from '../../law/guest.ts';
+import { appendEntry } from '../../protocol/append-entry.ts';
 import { ReplicaRig } from '../../rig/replica-rig.ts';
 import { RigWorkers } from '../../rig/rig-workers.ts';
 
@@ -70,6 +74,15 @@ class LockedSite implements AsyncDisposable {
     this.adopted = adopted;
     using reader = await this.#rig.open([this.#rig.provider], openMemoryTarget(this.store));
     this.known.set(point, { content, untilMs: reader.replica.chain.state.lockUntilMs });
+  }
+
+  /** An entry by the agent's key, which somebody stole. */
+  async claimLock(untilMs: number): Promise<void> {
+    const repo = await openRepository(openMemoryTarget(this.store), rootFingerprint(this.#rig.root.publicKey), never);
+    const chain = await openChain(repo, this.#rig.machineId, never);
+    if (chain === null) throw new Error('no chain');
+    const generation = chain.state.lockGeneration + 1;
+    expect(await appendEntry(repo, chain, { type: 'lock', generation, untilMs }, this.#rig.agent)).toBe(true);
   }
 
   /** What is left of the store when somebody with every right deletes all that can be deleted then, and which points are still whole. */
@@ -161,6 +174,16 @@ it('where they can not be locked for longer, the point is published all the same
   await site.liveOneDay();
   const [newest] = [...site.known.values()].slice(-1);
   expect(newest?.untilMs).toBe(site.nowMs + (periodDays + 10) * dayMs);
+}, 60_000);
+
+it('a thief of the key who writes that all is locked for ages, and locks nothing, keeps no run from locking', async () => {
+  await using site = await LockedSite.create();
+  await site.liveOneDay();
+  await site.claimLock(site.nowMs + 1000 * 365 * dayMs);
+  for (let day = 0; day < 25; day++) await site.liveOneDay();
+  // Until that day all of it is there, whatever the chain says beyond.
+  const points = [...site.known.keys()];
+  expect((await site.attackedAt(site.nowMs + periodDays * dayMs)).whole).toEqual(points);
 }, 60_000);
 
 it("dates are the store's: a host whose clock is ten years off locks nothing for ten years", async () => {
