@@ -164,7 +164,7 @@ describe.skipIf(needs !== null)(`a machine restored to vSphere${needs === null ?
     [['--pool', 'DC0_C9/Resources'], 2, /no resource pool DC0_C9\/Resources: there is .*DC0_C0\/Resources/],
     [['--vm-folder', 'DC0/host'], 2, /no folder of machines DC0\/host: there is DC0\/vm/],
     [['--network', 'VM Netwrk'], 2, /no network VM Netwrk: there is .*DC0\/network\/VM Network/],
-    [['--vsphere', 'elsewhere'], 2, /no source elsewhere: there is lab/],
+    [['--vsphere', 'elsewhere'], 2, /no source elsewhere of vSphere: there is lab/],
     [['--disk', 'scsi0:0'], 2, /leave out --disk/],
     [['--qemu', 'script'], 2, /made at one place/],
   ] as const)('is not begun with %s', async ([changed, exitCode, says]) => {
