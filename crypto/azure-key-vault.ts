@@ -1,8 +1,9 @@
 import { constants, createPublicKey, type KeyObject, publicEncrypt } from 'node:crypto';
 import { errorFromKeyVault } from './azure-key-vault-errors.ts';
 import { bindKey, openBoundKey } from './bound-key.ts';
-import { DataKey } from './data-key.ts';
+import type { DataKey } from './data-key.ts';
 import { KeyDenied, KeyFileUnusable, KeyRefused, KeyServiceUnavailable, KeyWrapMismatch, KeyWrong } from './errors.ts';
+import { generateWrapped } from './generate-wrapped.ts';
 import { askJson, type JsonConnection, saidBy, textMember } from './json-request.ts';
 import type { KeyContext, KeyProvider, WrappedKey } from './key-provider.ts';
 
@@ -58,14 +59,7 @@ export function azureKeyVault(options: KeyVaultOptions): KeyProvider {
     keyId,
     wrap,
     async generateDataKey(context, signal) {
-      signal.throwIfAborted();
-      const key = DataKey.generate();
-      try {
-        return { key, wrapped: await wrap(key, context, signal) };
-      } catch (error) {
-        key[Symbol.dispose]();
-        throw error;
-      }
+      return await generateWrapped((key) => wrap(key, context, signal), signal);
     },
     async unwrap(wrapped, context, signal) {
       signal.throwIfAborted();

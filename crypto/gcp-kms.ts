@@ -1,6 +1,7 @@
 import { DataKey, dataKeyBytes } from './data-key.ts';
 import { KeyDenied, KeyRefused, KeyServiceUnavailable, KeyWrapMismatch } from './errors.ts';
 import { errorFromGcpKms } from './gcp-kms-errors.ts';
+import { generateWrapped } from './generate-wrapped.ts';
 import { askJson, isUntrustedCertificate, type JsonConnection, member, saidBy, textMember } from './json-request.ts';
 import { encodeKeyContext } from './key-context.ts';
 import type { KeyContext, KeyProvider, WrappedKey } from './key-provider.ts';
@@ -45,14 +46,7 @@ export function gcpKms(options: GcpKmsOptions): KeyProvider {
     keyId,
     wrap,
     async generateDataKey(context, signal) {
-      signal.throwIfAborted();
-      const key = DataKey.generate();
-      try {
-        return { key, wrapped: await wrap(key, context, signal) };
-      } catch (error) {
-        key[Symbol.dispose]();
-        throw error;
-      }
+      return await generateWrapped((key) => wrap(key, context, signal), signal);
     },
     async unwrap(wrapped, context, signal) {
       signal.throwIfAborted();

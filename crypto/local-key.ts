@@ -1,6 +1,7 @@
 import { createCipheriv, createDecipheriv, createSecretKey, type KeyObject, randomBytes } from 'node:crypto';
 import { DataKey, dataKeyBytes } from './data-key.ts';
 import { KeyFileUnusable, KeyRefused } from './errors.ts';
+import { generateWrapped } from './generate-wrapped.ts';
 import { describeKeyContext, encodeKeyContext } from './key-context.ts';
 import { createKeyFile, readKeyFile } from './key-file.ts';
 import type { KeyContext, KeyProvider, WrappedKey } from './key-provider.ts';
@@ -52,9 +53,7 @@ function localKey(keyEncryptionKey: KeyObject, keyId: string): KeyProvider {
     provider,
     keyId,
     async generateDataKey(context, signal) {
-      signal.throwIfAborted();
-      const key = DataKey.generate();
-      return { key, wrapped: wrapped(wrap(keyEncryptionKey, key, context)) };
+      return await generateWrapped((key) => wrapped(wrap(keyEncryptionKey, key, context)), signal);
     },
     async wrap(key, context, signal) {
       signal.throwIfAborted();

@@ -1,7 +1,8 @@
 import { constants, createHash, createPublicKey, type KeyObject, publicEncrypt } from 'node:crypto';
 import { bindKey, openBoundKey } from './bound-key.ts';
-import { DataKey } from './data-key.ts';
+import type { DataKey } from './data-key.ts';
 import { KeyDenied, KeyFileUnusable, KeyRefused, KeyWrapMismatch, KeyWrong } from './errors.ts';
+import { generateWrapped } from './generate-wrapped.ts';
 import type { KeyContext, KeyProvider, WrappedKey } from './key-provider.ts';
 import { decryptOnToken, type OaepHash, type Pkcs11Token } from './pkcs11-tool.ts';
 
@@ -39,9 +40,7 @@ export function pkcs11(options: Pkcs11Options): KeyProvider {
     provider,
     keyId,
     async generateDataKey(context, signal) {
-      signal.throwIfAborted();
-      const key = DataKey.generate();
-      return { key, wrapped: wrapped(key, context) };
+      return await generateWrapped((key) => wrapped(key, context), signal);
     },
     async wrap(key, context, signal) {
       signal.throwIfAborted();

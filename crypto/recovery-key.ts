@@ -12,6 +12,7 @@ import {
 import { promisify } from 'node:util';
 import { DataKey, dataKeyBytes } from './data-key.ts';
 import { KeyFileUnusable, KeyRefused } from './errors.ts';
+import { generateWrapped } from './generate-wrapped.ts';
 import { describeKeyContext, encodeKeyContext } from './key-context.ts';
 import type { KeyContext, KeyProvider, WrappedKey } from './key-provider.ts';
 
@@ -80,9 +81,7 @@ function recoveryProvider(publicKey: KeyObject, privateKey: KeyObject | null): K
     provider,
     keyId,
     async generateDataKey(context, signal) {
-      signal.throwIfAborted();
-      const key = DataKey.generate();
-      return { key, wrapped: wrapped(key, context) };
+      return await generateWrapped((key) => wrapped(key, context), signal);
     },
     async wrap(key, context, signal) {
       signal.throwIfAborted();

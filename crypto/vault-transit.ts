@@ -1,6 +1,7 @@
 import { bindKey, openBoundKey } from './bound-key.ts';
-import { DataKey } from './data-key.ts';
+import type { DataKey } from './data-key.ts';
 import { KeyRefused, KeyServiceUnavailable, KeyWrapMismatch } from './errors.ts';
+import { generateWrapped } from './generate-wrapped.ts';
 import type { JsonConnection } from './json-request.ts';
 import { askJson, member, textMember } from './json-request.ts';
 import { encodeKeyContext } from './key-context.ts';
@@ -56,14 +57,7 @@ export function vaultTransit(options: VaultTransitOptions): KeyProvider {
     keyId,
     wrap,
     async generateDataKey(context, signal) {
-      signal.throwIfAborted();
-      const key = DataKey.generate();
-      try {
-        return { key, wrapped: await wrap(key, context, signal) };
-      } catch (error) {
-        key[Symbol.dispose]();
-        throw error;
-      }
+      return await generateWrapped((key) => wrap(key, context, signal), signal);
     },
     async unwrap(wrapped, context, signal) {
       signal.throwIfAborted();
