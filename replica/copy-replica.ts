@@ -16,6 +16,7 @@ import type { SegmentLife } from './control.ts';
 import { ObjectAltered } from './damage.ts';
 import { sameBytes, toHex } from './encoding.ts';
 import { eachInParallel } from './in-parallel.ts';
+import { lockReplica } from './lock-replica.ts';
 import {
   chainEntryName,
   chainPrefix,
@@ -58,12 +59,16 @@ export async function copyDescription(from: OpenRepository, to: StorageTarget, s
   for (let n = 0; n <= from.trust.n; n++) await copyObject(from.target, to, trustName(n), signal);
 }
 
-/** Whatever the retained points need, then the chain up to the head that was found first. */
+/**
+ * Whatever the retained points need, then the chain up to the head that was found first. `lockUntil`: how long the destination locks what is
+ * put; what was there before is locked as long whenever the source began another generation. Null where it has no object lock.
+ */
 export async function copyMachine(
   from: OpenRepository,
   to: StorageTarget,
   machineId: Uint8Array,
   progress: CopyProgress,
+  lockUntil: Date | null,
   signal: AbortSignal,
 ): Promise<CopiedMachine> {
   let chain = await openKnownChain(from, machineId, signal);
@@ -81,6 +86,9 @@ export async function copyMachine(
   }
   for await (const { name } of from.target.list(keyRecordsPrefix(machineId), {}, signal))
     await copyObject(from.target, to, name, signal);
+  // Before the entry that says so. Never for as long as it says: whoever stole an agent's key may have written it.
+  if (lockUntil !== null && (await isLockDue(chain, from, to, signal)))
+    await lockReplica(to, { machineId, state: chain.state, births: [] }, lockUntil, signal);
   await copyEntries(chain, from, to, signal);
   return { head: chain.head, points: chain.state.points.size };
 }
@@ -117,6 +125,7 @@ async function copySegments(
   const sizes = new Map<string, number>();
   for await (const { name, bytes } of to.list(segmentsPrefix(machineId), {}, signal)) sizes.set(name, bytes);
   const points = [...state.points.keys()].sort((a, b) => a - b).map((seq) => ({ seq }));
+  progress.presentSegments = 0;
   async function* missing(): AsyncGenerator<SegmentLife> {
     for (const life of state.segments.values()) {
       if (!isNeeded(life, points)) continue;
@@ -134,6 +143,17 @@ async function copySegments(
     progress.segments++;
     progress.bytes += bytes.length;
   });
+}
+
+/** Whether the source has locked a generation that the destination's entries do not know of. */
+async function isLockDue(
+  { machineId, state }: Chain,
+  from: OpenRepository,
+  to: StorageTarget,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const copied = await openChain({ ...from, target: to }, machineId, signal);
+  return state.lockGeneration > (copied?.state.lockGeneration ?? 0);
 }
 
 async function copyEntries(chain: Chain, from: OpenRepository, to: StorageTarget, signal: AbortSignal): Promise<void> {

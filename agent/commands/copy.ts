@@ -45,8 +45,9 @@ async function copyAll(
   const destination = context.otherConfig(options.to);
   await using session = await openKeylessSession(context);
   if (destination.repository.target === 'filesystem') makeDurableFolder(destination.repository.directory, 0o777);
-  const { target } = await openTarget(destination);
+  const { target, retention } = await openTarget(destination);
   await using to = target;
+  const lockUntil = retention === null ? null : await retention.until(to, signal);
   if ((await newestNumber(to, trustPrefix, signal)) === null) await probePutIfAbsent(to, signal);
   await copyDescription(session.repo, to, signal);
   const machines: Copied[] = [];
@@ -56,7 +57,7 @@ async function copyAll(
     using _watching = watchProgress(context.output, () => ({
       title: `${id}  ${formatBytes(progress.bytes)} in ${plural(progress.segments, 'segment')} copied`,
     }));
-    const { head, points } = await copyMachine(session.repo, to, machineId, progress, signal);
+    const { head, points } = await copyMachine(session.repo, to, machineId, progress, lockUntil, signal);
     machines.push({ machineId: id, head: `${head.seq}:${toHex(head.digest)}`, points, ...progress });
   }
   // What was copied has to be a repository under the same root key.

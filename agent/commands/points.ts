@@ -30,7 +30,7 @@ interface ListedMachine {
   readonly machineId: string;
   readonly head: string;
   readonly freshness: string;
-  /** Of every point; 0: nothing was ever locked. */
+  /** Of every point; 0: nothing was ever locked, or this repository is configured without object lock. */
   readonly immutableUntilMs: number;
   readonly points: readonly ListedPoint[];
 }
@@ -81,7 +81,8 @@ async function listMachine(
   const points: ListedPoint[] = [];
   for (const point of replica.points) points.push(await listPoint(replica, point, signal));
   const { seq, digest } = replica.chain.head;
-  const { lockUntilMs: immutableUntilMs } = replica.chain.state;
+  // A copy elsewhere has the same entries, and not the same locks.
+  const immutableUntilMs = session.store.retention === null ? 0 : replica.chain.state.lockUntilMs;
   const head = replica.damage.length > 0 ? 'unknown: the chain is damaged' : `${seq}:${toHex(digest)}`;
   return { machineId: toHex(machineId), head, freshness, immutableUntilMs, points };
 }

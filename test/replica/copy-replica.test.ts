@@ -36,12 +36,17 @@ async function publishOne(): Promise<number> {
   return (await publish(tenure, [birth], last === undefined ? [] : [{ ...last, units: 1 }])).seq;
 }
 
-async function copyTo(to: MemoryStore, gate?: MemoryGate, from?: MemoryGate): Promise<CopyProgress> {
+async function copyTo(
+  to: MemoryStore,
+  gate?: MemoryGate,
+  from?: MemoryGate,
+  lockUntil: Date | null = null,
+): Promise<CopyProgress> {
   const progress = { segments: 0, bytes: 0, presentSegments: 0 };
   const repo = await repository.open(openMemoryTarget(store, from));
   const target = openMemoryTarget(to, gate);
   await copyDescription(repo, target, never);
-  await copyMachine(repo, target, machineId, progress, never);
+  await copyMachine(repo, target, machineId, progress, lockUntil, never);
   return progress;
 }
 
@@ -97,6 +102,29 @@ it('what was pruned is not copied; what is pruned and swept while it is copied i
   await copyTo(to, undefined, from);
   expect(pruned).toBe(true);
   expect(await pointsOf(to)).toBe(10);
+});
+
+it('what a locked destination had before is locked again with each generation of the source, and not for as long as that claims', async () => {
+  const to = new MemoryStore({ objectLock: true });
+  let nowMs = 0;
+  to.now = () => nowMs;
+  await copyTo(to);
+  await repository.append({ type: 'lock', generation: 1, untilMs: Number.MAX_SAFE_INTEGER });
+  let extended = 0;
+  const counting: MemoryGate = async ({ kind }) => {
+    if (kind === 'extendRetention') extended++;
+    return { kind: 'done' };
+  };
+  const until = 40 * 24 * 3_600_000;
+  await copyTo(to, counting, undefined, new Date(until));
+  const once = extended;
+  expect(once).toBeGreaterThan(70);
+  await copyTo(to, counting, undefined, new Date(until));
+  expect(extended, 'not again within a generation').toBe(once);
+  nowMs = until - 1;
+  for (const name of to.names.filter((each) => each.includes('/segments/'))) expect(() => to.delete(name)).toThrow();
+  nowMs = until;
+  for (const name of to.names.filter((each) => each.includes('/segments/'))) to.delete(name);
 });
 
 it('a segment that was altered in the source does not spread', async () => {
