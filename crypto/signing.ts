@@ -109,10 +109,20 @@ function signedBytes(domain: string, algorithm: number, message: Uint8Array): Ui
   return Buffer.concat([Buffer.from(`${domain}\0`, 'ascii'), Uint8Array.of(algorithm), message]);
 }
 
+/** Of the few agents and roots that a process meets: to import a key takes as long as to check a signature with it. */
+const imported = new Map<string, KeyObject>();
+const importedMax = 64;
+
 /** Throws SignatureInvalid for bytes that are no point of the curve. */
-function importPublicKey(publicKey: PublicKey, { spkiPrefix, name }: SignatureAlgorithm): KeyObject {
+function importPublicKey(publicKey: PublicKey, { id, spkiPrefix, name }: SignatureAlgorithm): KeyObject {
+  const kept = `${id} ${Buffer.from(publicKey.bytes).toString('hex')}`;
+  const known = imported.get(kept);
+  if (known !== undefined) return known;
   try {
-    return createPublicKey({ key: Buffer.concat([spkiPrefix, publicKey.bytes]), format: 'der', type: 'spki' });
+    const key = createPublicKey({ key: Buffer.concat([spkiPrefix, publicKey.bytes]), format: 'der', type: 'spki' });
+    if (imported.size >= importedMax) imported.clear();
+    imported.set(kept, key);
+    return key;
   } catch (cause) {
     throw new SignatureInvalid(`these bytes are no ${name} public key`, { cause });
   }

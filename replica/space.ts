@@ -1,6 +1,7 @@
 import type { StorageTarget } from '../storage-targets/storage-target.ts';
 import type { Chain } from './chain.ts';
 import { isNeeded } from './chain-state.ts';
+import { isMostlyDead } from './compaction.ts';
 import { machinePrefix, segmentIdOf, segmentKey, segmentsPrefix } from './names.ts';
 
 /** Where the bytes of a replica are: from its chain and one listing, without any key. */
@@ -15,6 +16,8 @@ export interface SpaceUsed {
   /** Chain, control, keys, pins. */
   readonly overheadBytes: number;
   readonly objects: number;
+  /** Of mostly dead segments, what the newest point does not use: it goes with the older points once compaction has sent the rest again. */
+  readonly compactableBytes: number;
   /** What sweeping would free after a prune that keeps `kept`, beyond `unneededBytes`. */
   readonly freedByPruneBytes: number;
 }
@@ -34,6 +37,7 @@ export async function measureSpace(
     unneededBytes: 0,
     overheadBytes: 0,
     objects: 0,
+    compactableBytes: 0,
     freedByPruneBytes: 0,
   };
   for await (const { name, bytes } of target.list(machinePrefix(machineId), {}, signal)) {
@@ -46,6 +50,7 @@ export async function measureSpace(
       const liveBytes = Math.round((bytes * (life.units - life.dead)) / life.units);
       space.liveBytes += liveBytes;
       space.historyBytes += bytes - liveBytes;
+      if (isMostlyDead(life)) space.compactableBytes += bytes - liveBytes;
       if (!isNeeded(life, remaining)) space.freedByPruneBytes += bytes;
     }
   }

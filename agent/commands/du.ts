@@ -73,6 +73,7 @@ function linesOf(machines: readonly MeasuredMachine[], { output }: CommandContex
     number('not needed'),
     number('overhead', 1),
     number('a prune frees'),
+    number('in sparse segments', 3),
   ];
   const rows = machines.map(({ machine, points, space }) => [
     machine,
@@ -82,6 +83,7 @@ function linesOf(machines: readonly MeasuredMachine[], { output }: CommandContex
     formatBytes(space.unneededBytes),
     formatBytes(space.overheadBytes),
     formatBytes(space.freedByPruneBytes),
+    formatBytes(space.compactableBytes),
   ]);
   const objects = machines.reduce((sum, { space }) => sum + space.objects, 0);
   return [...formatTable(columns, rows, output.columns), output.colours.dim(`in ${plural(objects, 'object')}`)];

@@ -14,6 +14,7 @@ import type { Colours, Output } from '../output.ts';
 import { Coverage, withCoverage } from '../progress/coverage.ts';
 import { runProgress } from '../progress/run-progress.ts';
 import { watchProgress } from '../progress/watch-progress.ts';
+import type { CompactionLimits } from '../protect/compaction.ts';
 import { type PublishedPoint, protectMachine } from '../protect/protect-machine.ts';
 import { noProgress, type RunProgress } from '../protect/replicate-snapshot.ts';
 import { stretchBytes } from '../protect/stretch.ts';
@@ -209,10 +210,16 @@ async function publishFrom(
         segmentsInFlightMax: segmentsInFlightMax(config),
         spotCheck: machine.spotCheck,
         changeAlarm: machine.changeAlarm,
+        compaction: compactionOf(machine),
       },
     },
     context.signal,
   );
+}
+
+/** Where all points stay, nothing goes with the older ones. */
+function compactionOf({ retention, compaction }: MachineConfig): CompactionLimits {
+  return retention === null ? { ...compaction, share: 0 } : compaction;
 }
 
 /** The machine's replica in this repository: the one that the state names, one of the same name on a take-over, or a new one. */
@@ -296,13 +303,13 @@ function rowOf({ machine, published, progress, durationMs }: Outcome, { bold, gr
   return [green('ok'), bold(machine), String(published.point), ...sizes, took, rpo];
 }
 
-function notesOn({ published, failure }: Outcome, { colours }: Output): readonly string[] {
+function notesOn({ published, failure, progress }: Outcome, { colours }: Output): readonly string[] {
   const { bold, yellow } = colours;
   if (published === null) {
     const { message = '', hint = null } = failure?.document.error ?? {};
     return [message, ...(hint === null ? [] : [`${bold('what to do:')} ${hint}`])];
   }
-  const { manifest, frozenMs, adopted, repair, alarms, keyServiceAway } = published;
+  const { manifest, frozenMs, adopted, repair, alarms, keyServiceAway, compactedSegments } = published;
   return [
     ...alarms.map(({ kind, what }) => yellow(alarmNote(kind, what))),
     ...(frozenMs === null ? [] : [`${manifest.consistency}: the guest stood still for ${Math.ceil(frozenMs)} ms`]),
@@ -316,6 +323,7 @@ function notesOn({ published, failure }: Outcome, { colours }: Output): readonly
     ...(adopted ? ['went on with an interrupted run'] : []),
     ...(keyServiceAway === null ? [] : [yellow(`sealed under the data key that is kept here: ${keyServiceAway}`)]),
     ...repairNotes(repair),
+    ...compactionNotes(compactedSegments, progress.compactedBytes),
   ];
 }
 
@@ -333,9 +341,14 @@ function repairNotes(repair: PublishedPoint['repair']): readonly string[] {
   ];
 }
 
+function compactionNotes(segments: number, bytes: number): readonly string[] {
+  if (segments === 0) return [];
+  return [`compacted: ${formatBytes(bytes)} of ${plural(segments, 'mostly dead segment')} sent again`];
+}
+
 function documentOf({ machine, published, failure, progress, durationMs }: Outcome): object {
   if (published === null) return { machine, durationMs, error: failure?.document.error };
-  const { manifest, head, point, rpoMs, frozenMs, adopted, repair, alarms, keyServiceAway } = published;
+  const { manifest, head, point, rpoMs, frozenMs, adopted, repair, alarms, keyServiceAway, compactedSegments } = published;
   return {
     machine,
     point,
@@ -351,6 +364,7 @@ function documentOf({ machine, published, failure, progress, durationMs }: Outco
     flag: flagOf(manifest),
     alarms: alarms.map(({ kind, what }) => ({ kind, what })),
     repair: repair && { ...repair, segments: repair.segments.map(segmentKey) },
+    compactedSegments,
     durationMs,
     ...progress,
     disks: manifest.disks.map(({ label, capacityBytes, generation, fullReadReason }) => ({

@@ -241,6 +241,7 @@ function documentOf(examined: Examined, { ownKeyId: own }: ExpectationOfAll): ob
     unfinishedRun: local?.unfinished ?? null,
     damagedSegments: local?.damagedSegments ?? 0,
     tracking: trackingDocument(trackingOf(status, examined.spotCheckEveryMs)),
+    compaction: compactionDocument(status),
     alarms: status.track.alarms.map(({ timeMs, ...alarm }) => ({ ...alarm, time: timeText(timeMs) })),
     attention,
   };
@@ -256,6 +257,13 @@ function trackingDocument(disks: readonly DiskTracking[]): object | null {
     verifiedTo: time === null ? null : timeText(time),
   }));
   return { verifiedTo: oldest === null ? null : timeText(oldest), disks: timed };
+}
+
+/** Null where no run compacted anything yet. */
+function compactionDocument({ track: { compaction } }: MachineStatus): object | null {
+  if (compaction === null || compaction.sentBytes === 0) return null;
+  const { sentBytes, bytes, doneMs } = compaction;
+  return { sentBytes, mayStillSendBytes: Math.round(bytes), lastTime: doneMs && timeText(doneMs) };
 }
 
 function runDocument({ verb, startedMs, endedMs, end }: EndedRun): object {

@@ -78,6 +78,7 @@ export function configSchema(references: References) {
       limits: limits(),
       spotCheck: spotCheck().prefault({}).describe('Of machines that have none of their own.'),
       changeAlarm: changeAlarm().prefault({}).describe('Of machines that have none of their own.'),
+      compaction: compaction().prefault({}).describe('Of machines that have none of their own.'),
       retention: retention()
         .nullable()
         .default(null)
@@ -85,13 +86,14 @@ export function configSchema(references: References) {
       logging: logging(references),
     })
     .superRefine(refuseUnknownSources)
-    .transform(({ segmentMiB, machines: list, spotCheck: check, changeAlarm: alarm, retention: policy, ...rest }) => ({
+    .transform(({ segmentMiB, machines: list, spotCheck: check, changeAlarm: alarm, compaction: send, retention: policy, ...rest }) => ({
       ...rest,
       segmentBytes: segmentMiB * mebibyte,
       machines: list.map((one) => ({
         ...one,
         spotCheck: one.spotCheck ?? check,
         changeAlarm: one.changeAlarm ?? alarm,
+        compaction: one.compaction ?? send,
         retention: one.retention ?? policy,
       })),
     }));
@@ -124,6 +126,20 @@ function changeAlarm() {
       fromMiB: z.number().min(0).max(1_048_576).default(512).describe('Runs that change less are never flagged.'),
     })
     .transform(({ enabled, fromMiB }) => ({ enabled, fromBytes: fromMiB * mebibyte }));
+}
+
+function compaction() {
+  return z
+    .strictObject({
+      share: z
+        .number()
+        .min(0)
+        .max(10)
+        .default(0.25)
+        .describe('Of what changes, so much more may be sent so that mostly dead segments go; 0: nothing is.'),
+      maxMiBPerRun: z.number().positive().max(1_048_576).default(1024).describe('What one run may send for that.'),
+    })
+    .transform(({ share, maxMiBPerRun }) => ({ share, bytesPerRunMax: Math.ceil(maxMiBPerRun * mebibyte) }));
 }
 
 function retention() {
@@ -182,6 +198,7 @@ function machine(references: References) {
         .describe('Whether the guest is asked to flush and freeze; require fails the run when it can not.'),
       spotCheck: spotCheck().nullable().default(null).describe('Of this machine. Empty: as for all.'),
       changeAlarm: changeAlarm().nullable().default(null).describe('Of this machine. Empty: as for all.'),
+      compaction: compaction().nullable().default(null).describe('Of this machine. Empty: as for all.'),
       retention: retention().nullable().default(null).describe('Of this machine. Empty: as for all.'),
     })
     .refine((one) => !(one.source.type === 'image' && one.quiesce === 'require'), {

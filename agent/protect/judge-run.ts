@@ -18,11 +18,11 @@ interface JudgeOptions {
 export function judgeRun(
   manifest: Manifest,
   previous: Manifest | null,
-  { laps, found }: Pick<ReplicatedSnapshot, 'laps' | 'found'>,
+  { laps, found, credit }: Pick<ReplicatedSnapshot, 'laps' | 'found' | 'credit'>,
   known: TrackRecord,
   { compression, changeAlarm }: JudgeOptions,
 ): JudgedRun {
-  const track = { ...known, laps };
+  const track = { ...known, laps, compaction: credit };
   // A first copy has nothing to be compared with, and a repair sends what did not change.
   const compared = found.filter(({ mode }) => mode === 'sync' || mode === 'resync');
   if (previous === null || compared.length === 0) return { manifest, track };

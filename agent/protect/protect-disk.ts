@@ -1,7 +1,7 @@
 import { digestBytes } from '../../crypto/suite.ts';
 import type { BlockSource, Extent } from '../../hypervisors/hypervisor.ts';
 import { type BlockMap, blockCountOf, type MapGeometry } from '../../replica/block-map.ts';
-import { toHex } from '../../replica/encoding.ts';
+import { sameBytes, toHex } from '../../replica/encoding.ts';
 import { type BlockPlace, placesOf, runsOf } from '../../replica/leaf.ts';
 import { MapWriter } from '../../replica/map-writer.ts';
 import type { SegmentId } from '../../replica/names.ts';
@@ -11,6 +11,7 @@ import { SharedSlots } from '../../replica/shared-slots.ts';
 import type { UnitCount } from '../../replica/unit-count.ts';
 import type { MachineState } from '../state/machine-state.ts';
 import type { BlockRange } from '../vigilance/lap.ts';
+import type { DiskCompaction } from './compaction.ts';
 import type { CompressionLevel } from './compression-level.ts';
 import { inOrder } from './in-order.ts';
 import type { PipelineWorkers } from './pipeline-workers.ts';
@@ -18,7 +19,7 @@ import type { SegmentPacker } from './segment-packer.ts';
 import type { SharedKeys } from './shared-keys.ts';
 import { SpotCheckMismatch } from './spot-check.ts';
 import { outcome, type Squeezed, type SqueezedRecord, type SqueezeTask, type StretchFile, squeeze } from './squeeze.ts';
-import { blockKind, inBatches, isToRead, type Stretch, stretchBytes, stretches, withChecks } from './stretch.ts';
+import { blockKind, inBatches, isToRead, type Stretch, stretchBytes, stretches, withMarks } from './stretch.ts';
 
 /** changed extents → blocks → digest, compare → runs → compress → segments, and the disk's next map. */
 
@@ -44,6 +45,8 @@ export interface DiskChanges {
   changedBytes: number;
   /** As it is stored. */
   storedBytes: number;
+  /** Stored of what did not change and was sent again by compaction. */
+  compactedBytes: number;
 }
 
 /** Counters that the caller may watch while the run goes on. */
@@ -53,6 +56,8 @@ export interface DiskProgress {
   skippedBytes: number;
   /** Read by spot checks, and found as the newest point has it. */
   checkedBytes: number;
+  /** Of blocks that did not change, and were sent again by compaction. */
+  compactedBytes: number;
 }
 
 export interface DiskPlan {
@@ -64,9 +69,13 @@ export interface DiskPlan {
   readonly full: boolean;
   /** Blocks and pages in these segments are stored again, though nothing changed. True for none unless the listing is full. */
   readonly isDamaged: (id: SegmentId) => boolean;
+  /** So is what is met of these. */
+  readonly isSparse: (id: SegmentId) => boolean;
   readonly extents: AsyncIterable<Extent>;
   /** Blocks that are read and compared even where nothing wrote to them, says tracking. None where the listing is full. */
   readonly checks: readonly BlockRange[];
+  /** Nothing where the listing is full: every block and page is met then. */
+  readonly compaction: DiskCompaction;
 }
 
 /** Stretches on their way through a worker, each in a part of the slot that is its own. */
@@ -95,11 +104,14 @@ export async function protectDisk(
   signal: AbortSignal,
 ): Promise<MapWriter> {
   const writer = await MapWriter.start(plan.geometry, plan.old, units, tools.pages, signal, {
-    isDamaged: plan.isDamaged,
+    isDamaged: (id) => isLeftBehind(plan, id),
   });
   const { blockSize } = plan.geometry;
   const cutting = { blockSize, blockCount: blockCountOf(plan.geometry), full: plan.full };
-  const wanted = withChecks(stretches(plan.extents, cutting), plan.checks, cutting);
+  const { touch, resend } = plan.compaction;
+  const checked = withMarks(stretches(plan.extents, cutting), plan.checks, blockKind.verify, cutting);
+  const touched = withMarks(checked, touch, blockKind.verify, cutting);
+  const wanted = withMarks(touched, resend, blockKind.resend, cutting);
   const slots = new SharedSlots(Math.max(stretchBytes, blockSize));
   const batches = inOrder(inBatches(interesting(plan, wanted, signal), cutting), tools.stretchesAheadMax, (stretches) =>
     workOn(stretches, plan, tools, slots, signal),
@@ -118,6 +130,11 @@ export async function protectDisk(
   for (const done of open) await closeLeaf(writer, done, signal);
   await writer.clearBeyondCapacity(signal);
   return writer;
+}
+
+/** Whether the next map may have nothing there. */
+function isLeftBehind({ isDamaged, isSparse }: DiskPlan, id: SegmentId): boolean {
+  return isDamaged(id) || isSparse(id);
 }
 
 /** What the leaf holds now, without the blocks that a smaller disk no longer has. */
@@ -191,7 +208,7 @@ async function prepare(
   const leafFirst = leafIndex * leafBlocks;
   const before = placesOf(await plan.old.leafRuns(leafIndex, signal), leafFirst);
   const journaled = without(journaledPlaces(plan, tools.state, leafIndex), plan.isDamaged);
-  const known = digestsOf(without(before, plan.isDamaged), stretch, leafFirst);
+  const known = digestsOf(comparable(before, stretch, plan), stretch, leafFirst);
   const candidates = digestsOf(journaled, stretch, leafFirst);
   const task = {
     bytes,
@@ -217,6 +234,20 @@ function mismatchAt(block: number, { source, geometry }: DiskPlan): SpotCheckMis
     `spot check: block ${block} of disk ${source.label} (at byte ${block * geometry.blockSize}) is not what the newest point has, ` +
       'but changed block tracking did not say that it was written',
   );
+}
+
+/** What a block need not be sent again for, and what one that is sent again must be. */
+function comparable(
+  places: readonly (BlockPlace | null)[],
+  { firstBlock, kinds }: Stretch,
+  plan: DiskPlan,
+): readonly (BlockPlace | null)[] {
+  const first = firstBlock % leafBlocks;
+  return places.map((place, i) => {
+    const isCompared = kinds[i - first] === blockKind.resend || kinds[i - first] === blockKind.verify;
+    const leave = place !== null && (plan.isDamaged(place.at) || (!isCompared && plan.isSparse(place.at)));
+    return leave ? null : place;
+  });
 }
 
 function without(
@@ -299,7 +330,7 @@ async function squeezeAgain(
 function isTrifle({ kinds }: Stretch, { checks, geometry }: DiskPlan): boolean {
   const blocks = checks.reduce((sum, { first, end }) => sum + end - first, 0);
   const isSmall = blocks > 0 && blocks * geometry.blockSize <= stretchBytes;
-  return isSmall && kinds.every((kind) => kind !== blockKind.read);
+  return isSmall && kinds.every((kind) => kind !== blockKind.read && kind !== blockKind.resend);
 }
 
 function bytesToRead({ firstBlock, kinds }: Stretch, { blockSize, capacityBytes }: MapGeometry): number {
@@ -366,9 +397,7 @@ async function placeStretch(
   });
   for (const record of squeezed.records) {
     const at = await packRecord(record, result, plan, tools, signal);
-    tools.progress.changedBytes += record.count * plan.geometry.blockSize;
-    tools.changes.changedBytes += record.count * plan.geometry.blockSize;
-    tools.changes.storedBytes += record.body.length;
+    countRecord(record, result, plan, tools);
     for (let i = 0; i < record.count; i++) {
       const digest = digestAt(squeezed, record.first + i);
       leaf.places[inLeaf + record.first + i] = {
@@ -380,6 +409,26 @@ async function placeStretch(
       };
     }
   }
+}
+
+/** A record may hold both: blocks that changed, and blocks that leave a sparse segment behind. */
+function countRecord(
+  { first, count, body }: SqueezedRecord,
+  { stretch, squeezed, before }: Worked,
+  { geometry: { blockSize }, isSparse }: DiskPlan,
+  { progress, changes }: DiskTools,
+): void {
+  const inLeaf = stretch.firstBlock % leafBlocks;
+  let moved = 0;
+  for (let i = first; i < first + count; i++) {
+    const place = before[inLeaf + i] ?? null;
+    if (place !== null && isSparse(place.at) && sameBytes(place.digest, digestAt(squeezed, i))) moved++;
+  }
+  progress.changedBytes += (count - moved) * blockSize;
+  progress.compactedBytes += moved * blockSize;
+  changes.changedBytes += (count - moved) * blockSize;
+  changes.storedBytes += (body.length * (count - moved)) / count;
+  changes.compactedBytes += (body.length * moved) / count;
 }
 
 /** What an interrupted run had sent of a record is its share of that. */

@@ -21,6 +21,7 @@ import type { Retention } from '../../storage-targets/with-retention.ts';
 import type { MachineState } from '../state/machine-state.ts';
 import type { ChangeLimits } from '../vigilance/change-alarm.ts';
 import { type Alarm, type TrackRecord, withDoubt, withPoint } from '../vigilance/track-record.ts';
+import type { CompactionLimits } from './compaction.ts';
 import { judgeRun } from './judge-run.ts';
 import { lockIfDue, notExtended } from './lock-points.ts';
 import { newestManifest } from './newest-manifest.ts';
@@ -54,6 +55,7 @@ export interface ProtectOptions {
   readonly workers: number;
   readonly segmentsInFlightMax: number;
   readonly spotCheck: SpotCheckLimits;
+  readonly compaction: CompactionLimits;
   readonly changeAlarm: ChangeLimits;
 }
 
@@ -91,6 +93,8 @@ export interface PublishedPoint {
   readonly repair: Repair | null;
   /** What a person should look at: tracking that a spot check found wrong, changes that are not this machine's usual ones. */
   readonly alarms: readonly Alarm[];
+  /** Mostly dead segments that the point does without, because what was alive of them was sent again. */
+  readonly compactedSegments: number;
   /** What the key service's silence was; null where it answered or was not asked. */
   readonly keyServiceAway: string | null;
 }
@@ -174,7 +178,9 @@ async function publishOnePoint(
   const alarms = state.trackRecord.alarms.filter(({ point }) => point === entry.seq);
   const { frozenMs } = snapshot;
   const when = { publishedMs, rpoMs, frozenMs };
-  return { point: entry.seq, head: tenure.head, manifest, ...when, adopted: adopt, repair, alarms, keyServiceAway };
+  const { compactedSegments } = replicated;
+  const point = { point: entry.seq, head: tenure.head, manifest, adopted: adopt, compactedSegments };
+  return { ...point, ...when, repair, alarms, keyServiceAway };
 }
 
 function publishFields(keys: EpochKeys, manifest: Manifest, units: UnitCount, immutableUntilMs: number): PublishFields {

@@ -13,8 +13,17 @@ import type { RecordAddress } from '../../replica/segment.ts';
 import type { Tenure } from '../../replica/tenure.ts';
 import { UnitCount } from '../../replica/unit-count.ts';
 import type { MachineState } from '../state/machine-state.ts';
+import type { Credit } from '../vigilance/compaction-credit.ts';
 import type { Lap } from '../vigilance/lap.ts';
 import { protectAttachments } from './attachments.ts';
+import {
+  type Compaction,
+  type CompactionLimits,
+  type DiskCompaction,
+  isChosen,
+  nothingToCompact,
+  planCompaction,
+} from './compaction.ts';
 import { type CompressionLevel, compressionLevel } from './compression-level.ts';
 import { noDamage, type OldDamage, surveyDamage } from './old-damage.ts';
 import type { PipelineWorkers } from './pipeline-workers.ts';
@@ -44,7 +53,7 @@ export interface RunProgress extends DiskProgress {
 }
 
 export function noProgress(): RunProgress {
-  const read = { readBytes: 0, changedBytes: 0, skippedBytes: 0, checkedBytes: 0 };
+  const read = { readBytes: 0, changedBytes: 0, skippedBytes: 0, checkedBytes: 0, compactedBytes: 0 };
   return { ...read, capacityBytes: 0, uploadedBytes: 0, toCheckBytes: 0 };
 }
 
@@ -67,6 +76,7 @@ export interface ReplicateTools {
     readonly workers: number;
     readonly segmentsInFlightMax: number;
     readonly spotCheck: SpotCheckLimits;
+    readonly compaction: CompactionLimits;
   };
   readonly progress: RunProgress;
   /** What is known of the machine's disks, by id as hex. */
@@ -86,6 +96,9 @@ export interface ReplicatedSnapshot {
   readonly laps: readonly Lap[];
   /** Of each disk. */
   readonly found: readonly FoundChanges[];
+  /** Segments of which nothing is used any more, because what was alive of them was sent again. */
+  readonly compactedSegments: number;
+  readonly credit: Credit;
 }
 
 export interface FoundChanges extends DiskChanges {
@@ -170,6 +183,15 @@ async function replicateAgainst(
 ): Promise<ReplicatedSnapshot> {
   const { previous, lost, damage } = baseline;
   const isDamaged = (id: SegmentId): boolean => damage.segments.has(segmentKey(id));
+  const nowMs = snapshot.takenAt.getTime();
+  // A run that repairs has enough to do, and reads what a compaction would rely on.
+  const isWhole = lost === null && damage.segments.size === 0;
+  const compaction = await planCompaction(
+    isWhole ? (previous?.disks ?? []) : [],
+    { chain: tools.tenure.state, state: tools.state, limits: tools.options.compaction, nowMs, isWhole },
+    signal,
+  );
+  const isSparse = (id: SegmentId): boolean => isChosen(compaction, id);
   const resent = { blocks: 0 };
   const level = compressionLevel(tools.options.compression);
   const units = new UnitCount();
@@ -199,13 +221,13 @@ async function replicateAgainst(
     const attachments = await protectAttachments(
       snapshot.attachments,
       lost === null ? (previous?.attachments ?? []) : [],
-      isDamaged,
+      (id) => isDamaged(id) || isSparse(id),
       data,
       units,
       signal,
     );
     const results: DiskResult[] = [];
-    const parts = { level, data, pages, isDamaged, resent, nowMs: snapshot.takenAt.getTime() };
+    const parts = { level, data, pages, isDamaged, isSparse, compaction, resent, nowMs };
     for (const source of snapshot.disks) {
       const decision = decide(source, baseline, tools);
       generations.set(toHex(decision.geometry.diskId), decision.generation);
@@ -222,7 +244,8 @@ async function replicateAgainst(
     requireDurable(units);
     const repaired = describeRepair(baseline, attachments, results, resent.blocks);
     const { uploadedBytes } = uploader;
-    return { disks, attachments, consistency, units, uploadedBytes, repaired, ...learned(results) };
+    const told = { ...learned(results), ...compacted(compaction, results) };
+    return { disks, attachments, consistency, units, uploadedBytes, repaired, ...told };
   } finally {
     await uploader.settle();
   }
@@ -233,6 +256,8 @@ interface DiskParts {
   readonly data: SegmentPacker;
   readonly pages: SegmentPacker;
   readonly isDamaged: (id: SegmentId) => boolean;
+  readonly isSparse: (id: SegmentId) => boolean;
+  readonly compaction: Compaction;
   readonly resent: { blocks: number };
   /** Of the snapshot. */
   readonly nowMs: number;
@@ -247,6 +272,18 @@ function learned(results: readonly DiskResult[]): Pick<ReplicatedSnapshot, 'laps
       capacityBytes: geometry.capacityBytes,
     })),
   };
+}
+
+function compacted(
+  { segments, credit }: Compaction,
+  results: readonly DiskResult[],
+): Pick<ReplicatedSnapshot, 'compactedSegments' | 'credit'> {
+  // A first copy, or a repair, says nothing of how much changes.
+  const compared = results.filter(({ decision: { mode } }) => mode === 'sync' || mode === 'resync');
+  const sum = (of: (changes: DiskChanges) => number): number =>
+    Math.round(compared.reduce((total, { changes }) => total + of(changes), 0));
+  const sent = { changed: sum(({ storedBytes }) => storedBytes), compacted: sum(({ compactedBytes }) => compactedBytes) };
+  return { compactedSegments: segments.size, credit: credit(sent) };
 }
 
 function decide(source: BlockSource, baseline: Baseline, tools: ReplicateTools): DiskDecision {
@@ -332,11 +369,11 @@ async function protectOnce(
   const full = decision.fullReadReason !== '';
   const { workers, shared, state, progress, options } = tools;
   const changedBefore = progress.changedBytes;
-  const changes: DiskChanges = { changedBytes: 0, storedBytes: 0 };
+  const changes: DiskChanges = { changedBytes: 0, storedBytes: 0, compactedBytes: 0 };
   progress.toCheckBytes = progress.checkedBytes + check.blocks * geometry.blockSize;
   const extents = source.changedExtents(since, signal);
   const writer = await protectDisk(
-    { source, geometry, generation, old, full, extents, checks: check.ranges, isDamaged: parts.isDamaged },
+    { source, geometry, generation, old, full, extents, checks: check.ranges, ...parts, compaction: toCompact(decision, parts) },
     {
       workers,
       keys: shared,
@@ -351,6 +388,12 @@ async function protectOnce(
   );
   const sentBlocks = (progress.changedBytes - changedBefore) / geometry.blockSize;
   return { decision, writer, units, sentBlocks, lap: check.next, changes };
+}
+
+/** A full listing meets all there is, and a source that holds nothing but changes has no other blocks to read. */
+function toCompact({ source, since, geometry }: DiskDecision, { compaction }: DiskParts): DiskCompaction {
+  if (since === null || source.changesOnly === true) return nothingToCompact;
+  return compaction.disks.get(toHex(geometry.diskId)) ?? nothingToCompact;
 }
 
 /** Disks that the machine no longer has, maps of generations that ended, and all that no map tells of any more. */

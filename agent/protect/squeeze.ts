@@ -48,7 +48,10 @@ export interface StretchFile {
   readonly length: number;
 }
 
-/** What becomes of a block. A spot check finds it `verified`, or a `mismatch`: it is not what the newest point has. */
+/**
+ * What becomes of a block. A spot check finds it `verified`, or a `mismatch`: it is not what the newest point has. Nor may it be where
+ * compaction stores it again, which makes it `changed`.
+ */
 export const outcome = {
   untouched: 0,
   zero: 1,
@@ -143,10 +146,13 @@ function readFully({ pieces, offset }: StretchFile, at: number, into: Uint8Array
 function judgeBlock(task: SqueezeTask, key: KeyObject, i: number, block: Uint8Array, digests: Uint8Array): number {
   if (task.kinds[i] === blockKind.untouched) return outcome.untouched;
   if (task.kinds[i] === blockKind.verify) return verifyBlock(task, key, i, block);
-  if (task.kinds[i] === blockKind.zero || isZero(block)) return outcome.zero;
+  const mustMatch = task.kinds[i] === blockKind.resend;
+  if (task.kinds[i] === blockKind.zero || (!mustMatch && isZero(block))) return outcome.zero;
   const digest = blockDigest(key, block);
   digests.set(digest, i * digestBytes);
-  if (task.known[i] === 1 && equalsAt(task.knownDigests, i, digest)) return outcome.unchanged;
+  const isKnown = task.known[i] === 1 && equalsAt(task.knownDigests, i, digest);
+  if (mustMatch && !isKnown) return outcome.mismatch;
+  if (!mustMatch && isKnown) return outcome.unchanged;
   if (task.journaled[i] === 1 && equalsAt(task.journaledDigests, i, digest)) return outcome.journaled;
   return outcome.changed;
 }

@@ -6,11 +6,14 @@ import type { BlockRange } from '../vigilance/lap.ts';
 
 export const stretchBytes = 4 * 2 ** 20;
 
-/** What the source says of a block. `verify`: it says untouched, and a spot check reads it all the same. */
-export const blockKind = { untouched: 0, read: 1, zero: 2, verify: 3 } as const;
+/**
+ * What the source says of a block. `verify`: it says untouched, and a spot check reads it all the same. `resend`: so does compaction,
+ * which stores it again.
+ */
+export const blockKind = { untouched: 0, read: 1, zero: 2, verify: 3, resend: 4 } as const;
 
 export function isToRead(kind: number | undefined): boolean {
-  return kind === blockKind.read || kind === blockKind.verify;
+  return kind === blockKind.read || kind === blockKind.verify || kind === blockKind.resend;
 }
 
 /** Stretches of few blocks are worked on together, up to as many bytes: a message to a thread takes as long as a block or two. */
@@ -83,23 +86,25 @@ function markBlocks(stretch: Stretch, from: number, to: number, extent: Extent, 
 }
 
 /**
- * The same stretches, and between them those of the blocks that are to be verified although no extent touches them. `ranges` are ascending
+ * The same stretches, and between them those of the blocks that are to be read although no extent touches them. `ranges` are ascending
  * and disjoint.
  */
-export async function* withChecks(
+export async function* withMarks(
   wanted: AsyncIterable<Stretch>,
   ranges: readonly BlockRange[],
+  kind: typeof blockKind.verify | typeof blockKind.resend,
   options: StretchOptions,
 ): AsyncGenerator<Stretch> {
   const starts = startsOf(ranges, stretchBlocks(options.blockSize));
+  const mark = marker(ranges, kind);
   let next = starts.next();
   for await (const stretch of wanted) {
     for (; next.done !== true && next.value < stretch.firstBlock; next = starts.next())
-      yield markChecks(newStretch(next.value, options), ranges);
+      yield mark(newStretch(next.value, options));
     if (next.value === stretch.firstBlock) next = starts.next();
-    yield markChecks(stretch, ranges);
+    yield mark(stretch);
   }
-  for (; next.done !== true; next = starts.next()) yield markChecks(newStretch(next.value, options), ranges);
+  for (; next.done !== true; next = starts.next()) yield mark(newStretch(next.value, options));
 }
 
 /** First blocks of the stretches that the ranges touch, each once. */
@@ -110,13 +115,20 @@ function* startsOf(ranges: readonly BlockRange[], length: number): Generator<num
   }
 }
 
-function markChecks(stretch: Stretch, ranges: readonly BlockRange[]): Stretch {
-  for (const { first, end } of ranges) {
-    const to = Math.min(stretch.kinds.length, end - stretch.firstBlock);
-    for (let i = Math.max(0, first - stretch.firstBlock); i < to; i++)
-      if (stretch.kinds[i] === blockKind.untouched) stretch.kinds[i] = blockKind.verify;
-  }
-  return stretch;
+/** Marks one stretch after the other, ascending: what lies before a stretch is not looked at again. */
+function marker(ranges: readonly BlockRange[], kind: number): (stretch: Stretch) => Stretch {
+  let from = 0;
+  return (stretch) => {
+    const stretchEnd = stretch.firstBlock + stretch.kinds.length;
+    while ((ranges[from]?.end ?? Infinity) <= stretch.firstBlock) from++;
+    for (let at = from; (ranges[at]?.first ?? Infinity) < stretchEnd; at++) {
+      const { first = 0, end = 0 } = ranges[at] ?? {};
+      const to = Math.min(stretch.kinds.length, end - stretch.firstBlock);
+      for (let i = Math.max(0, first - stretch.firstBlock); i < to; i++)
+        if (stretch.kinds[i] === blockKind.untouched || stretch.kinds[i] === blockKind.verify) stretch.kinds[i] = kind;
+    }
+    return stretch;
+  };
 }
 
 /** The same stretches, without what is untouched at either end, and a few small ones at a time. */

@@ -1,5 +1,6 @@
 import { z } from 'zod';
 import { type ChangeSample, samplesMax } from './change-alarm.ts';
+import { type Credit, credit } from './compaction-credit.ts';
 import type { Lap } from './lap.ts';
 
 /** What earlier runs of a machine tell of the next one: how far its tracking was verified, how much it usually changes, and what was wrong. */
@@ -9,6 +10,8 @@ export interface TrackRecord {
   readonly samples: readonly ChangeSample[];
   /** Oldest first. */
   readonly alarms: readonly Alarm[];
+  /** Null: a release that compacted nothing wrote this. */
+  readonly compaction: Credit | null;
 }
 
 export interface Alarm {
@@ -23,7 +26,7 @@ export interface Alarm {
   readonly acknowledged: boolean;
 }
 
-export const emptyTrackRecord: TrackRecord = { laps: [], samples: [], alarms: [] };
+export const emptyTrackRecord: TrackRecord = { laps: [], samples: [], alarms: [], compaction: null };
 
 /** With more, those go first that a person has seen. */
 const alarmsMax = 1_000;
@@ -56,7 +59,12 @@ const alarm = z.object({
   what: z.string(),
   acknowledged: z.boolean(),
 });
-const trackRecord = z.object({ laps: z.array(lap), samples: z.array(sample), alarms: z.array(alarm) });
+const trackRecord = z.object({
+  laps: z.array(lap),
+  samples: z.array(sample),
+  alarms: z.array(alarm),
+  compaction: credit.nullable().default(null),
+});
 
 export function encodeTrackRecord(record: TrackRecord): Uint8Array {
   return Buffer.from(JSON.stringify(record));

@@ -178,6 +178,7 @@ const defaults: ProtectOptions = {
   segmentsInFlightMax: 4,
   spotCheck: { everyMs: 30 * 24 * 3_600_000, bytesPerRunMax: 2 ** 30 },
   changeAlarm: { enabled: true, fromBytes: 512 * 2 ** 20 },
+  compaction: { share: 0.25, bytesPerRunMax: 2 ** 30 },
 };
 
 let recoveryKey: Promise<RecoveryKeyPair> | null = null;

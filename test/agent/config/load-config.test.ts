@@ -40,6 +40,7 @@ describe('a valid configuration', () => {
           quiesce: 'prefer',
           spotCheck: { everyMs: 30 * 24 * 3_600_000, bytesPerRunMax: 64 * 2 ** 30 },
           changeAlarm: { enabled: true, fromBytes: 512 * 2 ** 20 },
+          compaction: { share: 0.25, bytesPerRunMax: 2 ** 30 },
           retention: null,
         },
       ],

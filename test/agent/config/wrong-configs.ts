@@ -25,7 +25,7 @@ export const wrongConfigs: readonly WrongConfig[] = [
   appended(
     'a key that resembles nothing',
     'colour: red',
-    ':7: colour: unknown key: known here are repository, rootFingerprint, keys, access, state, sources, machines, segmentMiB, compression, limits, spotCheck, changeAlarm, retention, logging',
+    ':7: colour: unknown key: known here are repository, rootFingerprint, keys, access, state, sources, machines, segmentMiB, compression, limits, spotCheck, changeAlarm, compaction, retention, logging',
   ),
   appended(
     'a misspelt key further in',

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import { blockKind, inBatches, type Stretch, stretches, withChecks } from '../../../agent/protect/stretch.ts';
+import { blockKind, inBatches, type Stretch, stretches, withMarks } from '../../../agent/protect/stretch.ts';
 import type { Extent } from '../../../hypervisors/hypervisor.ts';
 
 const blockSize = 65_536;
@@ -31,13 +31,13 @@ async function kindsOf(wanted: AsyncIterable<Stretch>, blockCount: number): Prom
   return kinds;
 }
 
-it('blocks that are to be verified come in the same order as what changed, each once, and change nothing else', async () => {
+it('blocks that are to be verified, and those to be sent again, come in the same order as what changed, each once, and change nothing else', async () => {
   const edge = fc.nat({ max: 299 });
   const cuts = fc.uniqueArray(edge, { maxLength: 8 }).map((edges) => edges.sort((a, b) => a - b));
   const pairs = (edges: readonly number[]): readonly (readonly [number, number])[] =>
     edges.flatMap((from, i) => (i % 2 === 0 && i + 1 < edges.length ? [[from, edges[i + 1] ?? 0] as const] : []));
   await fc.assert(
-    fc.asyncProperty(fc.integer({ min: 1, max: 300 }), cuts, cuts, async (blockCount, changed, checked) => {
+    fc.asyncProperty(fc.integer({ min: 1, max: 300 }), cuts, cuts, cuts, async (blockCount, changed, checked, sent) => {
       const inside = (all: readonly (readonly [number, number])[]) => all.filter(([, end]) => end <= blockCount);
       const extents = inside(pairs(changed)).map(([from, to], i) => ({
         offset: from * blockSize,
@@ -45,15 +45,17 @@ it('blocks that are to be verified come in the same order as what changed, each 
         zero: i % 2 === 1,
       }));
       const ranges = inside(pairs(checked)).map(([first, end]) => ({ first, end }));
+      const resend = inside(pairs(sent)).map(([first, end]) => ({ first, end }));
       const options = { blockSize, blockCount, full: false };
       const plain = await kindsOf(stretches(given(extents), options), blockCount);
-      const checks = () => withChecks(stretches(given(extents), options), ranges, options);
+      const verified = () => withMarks(stretches(given(extents), options), ranges, blockKind.verify, options);
+      const checks = () => withMarks(verified(), resend, blockKind.resend, options);
       const kinds = await kindsOf(checks(), blockCount);
       expect(await kindsOf(oneByOne(inBatches(checks(), options)), blockCount)).toEqual(kinds);
       for (let block = 0; block < blockCount; block++) {
-        const isChecked = ranges.some(({ first, end }) => first <= block && block < end);
-        const untouched = plain[block] === blockKind.untouched;
-        expect(kinds[block]).toBe(untouched && isChecked ? blockKind.verify : plain[block]);
+        const isIn = (all: typeof ranges) => all.some(({ first, end }) => first <= block && block < end);
+        const untouched = isIn(resend) ? blockKind.resend : isIn(ranges) ? blockKind.verify : blockKind.untouched;
+        expect(kinds[block]).toBe(plain[block] === blockKind.untouched ? untouched : plain[block]);
       }
     }),
   );

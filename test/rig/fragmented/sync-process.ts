@@ -60,6 +60,7 @@ const { point } = await protectMachine(
       segmentsInFlightMax: 2,
       // Of a scattered disk only what changed is there to be read.
       spotCheck: { everyMs: 0, bytesPerRunMax: 0 },
+      compaction: { share: 0, bytesPerRunMax: 0 },
       changeAlarm: { enabled: true, fromBytes: 512 * 2 ** 20 },
     },
   },
