@@ -16,7 +16,7 @@ export interface CompactionBudget {
 }
 
 /** Stored bytes of what the newest point uses of it, as far as the chain tells. */
-export function liveBytesOf({ size, units, dead }: SegmentLife): number {
+function liveBytesOf({ size, units, dead }: SegmentLife): number {
   return (size * (units - dead)) / units;
 }
 

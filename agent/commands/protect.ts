@@ -348,7 +348,8 @@ function compactionNotes(segments: number, bytes: number): readonly string[] {
 
 function documentOf({ machine, published, failure, progress, durationMs }: Outcome): object {
   if (published === null) return { machine, durationMs, error: failure?.document.error };
-  const { manifest, head, point, rpoMs, frozenMs, adopted, repair, alarms, keyServiceAway, compactedSegments } = published;
+  const { manifest, head, point, rpoMs, frozenMs, adopted, repair, alarms, keyServiceAway, compactedSegments } =
+    published;
   return {
     machine,
     point,

@@ -86,17 +86,27 @@ export function configSchema(references: References) {
       logging: logging(references),
     })
     .superRefine(refuseUnknownSources)
-    .transform(({ segmentMiB, machines: list, spotCheck: check, changeAlarm: alarm, compaction: send, retention: policy, ...rest }) => ({
-      ...rest,
-      segmentBytes: segmentMiB * mebibyte,
-      machines: list.map((one) => ({
-        ...one,
-        spotCheck: one.spotCheck ?? check,
-        changeAlarm: one.changeAlarm ?? alarm,
-        compaction: one.compaction ?? send,
-        retention: one.retention ?? policy,
-      })),
-    }));
+    .transform(
+      ({
+        segmentMiB,
+        machines: list,
+        spotCheck: check,
+        changeAlarm: alarm,
+        compaction: send,
+        retention: policy,
+        ...rest
+      }) => ({
+        ...rest,
+        segmentBytes: segmentMiB * mebibyte,
+        machines: list.map((one) => ({
+          ...one,
+          spotCheck: one.spotCheck ?? check,
+          changeAlarm: one.changeAlarm ?? alarm,
+          compaction: one.compaction ?? send,
+          retention: one.retention ?? policy,
+        })),
+      }),
+    );
 }
 
 function spotCheck() {

@@ -69,7 +69,8 @@ export async function planCompaction(
   const segments = new Set(chosen.map(segmentKey));
   const found = new Map<string, DiskCompaction>();
   if (segments.size > 0)
-    for (const disk of disks) found.set(toHex(disk.diskId), await findBlocks(disk, segments, localPages(state), signal));
+    for (const disk of disks)
+      found.set(toHex(disk.diskId), await findBlocks(disk, segments, localPages(state), signal));
   return {
     segments,
     disks: found,
@@ -135,7 +136,8 @@ function localPages(state: MachineState): LocalPages {
     has: ({ digest }) => state.hasPage(digest),
     readPage: async (_geometry, { digest, tenure, number }) => {
       const page = state.page(digest);
-      if (page === null) throw new FormatInvalid(`segment ${tenure}.${number}`, 0, 'a page that is not kept here any more');
+      if (page === null)
+        throw new FormatInvalid(`segment ${tenure}.${number}`, 0, 'a page that is not kept here any more');
       return page;
     },
     prefetch: () => Promise.resolve(),

@@ -184,13 +184,7 @@ async function replicateAgainst(
   const { previous, lost, damage } = baseline;
   const isDamaged = (id: SegmentId): boolean => damage.segments.has(segmentKey(id));
   const nowMs = snapshot.takenAt.getTime();
-  // A run that repairs has enough to do, and reads what a compaction would rely on.
-  const isWhole = lost === null && damage.segments.size === 0;
-  const compaction = await planCompaction(
-    isWhole ? (previous?.disks ?? []) : [],
-    { chain: tools.tenure.state, state: tools.state, limits: tools.options.compaction, nowMs, isWhole },
-    signal,
-  );
+  const compaction = await planFor(baseline, nowMs, tools, signal);
   const isSparse = (id: SegmentId): boolean => isChosen(compaction, id);
   const resent = { blocks: 0 };
   const level = compressionLevel(tools.options.compression);
@@ -251,6 +245,18 @@ async function replicateAgainst(
   }
 }
 
+/** A run that repairs has enough to do: nothing is compacted by it. */
+async function planFor(
+  { previous, lost, damage }: Baseline,
+  nowMs: number,
+  { tenure, state, options }: ReplicateTools,
+  signal: AbortSignal,
+): Promise<Compaction> {
+  const isWhole = lost === null && damage.segments.size === 0;
+  const how = { chain: tenure.state, state, limits: options.compaction, nowMs, isWhole };
+  return await planCompaction(isWhole ? (previous?.disks ?? []) : [], how, signal);
+}
+
 interface DiskParts {
   readonly level: CompressionLevel;
   readonly data: SegmentPacker;
@@ -282,7 +288,10 @@ function compacted(
   const compared = results.filter(({ decision: { mode } }) => mode === 'sync' || mode === 'resync');
   const sum = (of: (changes: DiskChanges) => number): number =>
     Math.round(compared.reduce((total, { changes }) => total + of(changes), 0));
-  const sent = { changed: sum(({ storedBytes }) => storedBytes), compacted: sum(({ compactedBytes }) => compactedBytes) };
+  const sent = {
+    changed: sum(({ storedBytes }) => storedBytes),
+    compacted: sum(({ compactedBytes }) => compactedBytes),
+  };
   return { compactedSegments: segments.size, credit: credit(sent) };
 }
 
@@ -373,7 +382,17 @@ async function protectOnce(
   progress.toCheckBytes = progress.checkedBytes + check.blocks * geometry.blockSize;
   const extents = source.changedExtents(since, signal);
   const writer = await protectDisk(
-    { source, geometry, generation, old, full, extents, checks: check.ranges, ...parts, compaction: toCompact(decision, parts) },
+    {
+      source,
+      geometry,
+      generation,
+      old,
+      full,
+      extents,
+      checks: check.ranges,
+      ...parts,
+      compaction: toCompact(decision, parts),
+    },
     {
       workers,
       keys: shared,

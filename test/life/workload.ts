@@ -4,7 +4,7 @@ import { Random } from '../random.ts';
 
 /** What the guests of the simulated fleet write: fixed by the seed, hour by hour, in whole blocks. */
 
-export const blockBytes = 64 * 1024;
+const blockBytes = 64 * 1024;
 /** Of a block, what does not compress: a ratio of four. */
 const randomBytes = 16 * 1024;
 /** Cut at another place for each block and version. */
@@ -25,7 +25,15 @@ export interface Habits {
 }
 
 export const habits = {
-  database: { kind: 'database', blocks: 160, busyWrites: 8, idleWrites: 4, runBlocksMax: 2, hotShare: 0.8, nightlyBlocks: 0 },
+  database: {
+    kind: 'database',
+    blocks: 160,
+    busyWrites: 8,
+    idleWrites: 4,
+    runBlocksMax: 2,
+    hotShare: 0.8,
+    nightlyBlocks: 0,
+  },
   files: { kind: 'files', blocks: 192, busyWrites: 3, idleWrites: 0, runBlocksMax: 4, hotShare: 0.1, nightlyBlocks: 4 },
   web: { kind: 'web', blocks: 96, busyWrites: 3, idleWrites: 2, runBlocksMax: 1, hotShare: 0.9, nightlyBlocks: 8 },
   busy: { kind: 'busy', blocks: 320, busyWrites: 24, idleWrites: 8, runBlocksMax: 3, hotShare: 0.6, nightlyBlocks: 32 },

@@ -83,7 +83,9 @@ it('du says where the bytes are, and what pruning would free', async () => {
   expect(machines[0].liveBytes).toBeGreaterThan(0);
   expect(machines[0].historyBytes).toBeGreaterThan(machines[0].liveBytes);
   expect(machines[0].freedByPruneBytes).toBeGreaterThan(0);
-  expect(await run('du')).toMatch(/machine +points +newest +history +not needed +overhead +a prune frees +in sparse segments\nweb +6 /);
+  expect(await run('du')).toMatch(
+    /machine +points +newest +history +not needed +overhead +a prune frees +in sparse segments\nweb +6 /,
+  );
 });
 
 it('points are pruned, the rest is swept, and what stays restores byte for byte', async () => {
