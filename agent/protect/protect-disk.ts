@@ -2,10 +2,10 @@ import { digestBytes } from '../../crypto/suite.ts';
 import type { BlockSource, Extent } from '../../hypervisors/hypervisor.ts';
 import { type BlockMap, blockCountOf, type MapGeometry } from '../../replica/block-map.ts';
 import { sameBytes, toHex } from '../../replica/encoding.ts';
-import { type BlockPlace, placesOf, runsOf } from '../../replica/leaf.ts';
+import { digestOf, type LeafPlaces, placesOf, runsOf } from '../../replica/leaf.ts';
 import { MapWriter } from '../../replica/map-writer.ts';
 import type { SegmentId } from '../../replica/names.ts';
-import { leafBlocks, parsePage } from '../../replica/page.ts';
+import { leafBlocks, parsePage, type Run } from '../../replica/page.ts';
 import { type RecordAddress, recordType } from '../../replica/segment.ts';
 import { SharedSlots } from '../../replica/shared-slots.ts';
 import type { UnitCount } from '../../replica/unit-count.ts';
@@ -13,6 +13,7 @@ import type { MachineState } from '../state/machine-state.ts';
 import type { BlockRange } from '../vigilance/lap.ts';
 import type { DiskCompaction } from './compaction.ts';
 import type { CompressionLevel } from './compression-level.ts';
+import { NamedBlocks, requireSameEnd } from './end-check.ts';
 import { inOrder } from './in-order.ts';
 import type { PipelineWorkers } from './pipeline-workers.ts';
 import type { SegmentPacker } from './segment-packer.ts';
@@ -92,8 +93,8 @@ interface Worked extends Known {
 
 /** What is known of the blocks of a stretch's leaf. */
 interface Known {
-  readonly before: readonly (BlockPlace | null)[];
-  readonly journaled: readonly (BlockPlace | null)[];
+  readonly before: Readonly<LeafPlaces>;
+  readonly journaled: Readonly<LeafPlaces>;
 }
 
 /** Reads, squeezes and packs the disk's data. The map's last pages are placed by `MapWriter.finish`, after all disks. */
@@ -104,17 +105,20 @@ export async function protectDisk(
   signal: AbortSignal,
 ): Promise<MapWriter> {
   const writer = await MapWriter.start(plan.geometry, plan.old, units, tools.pages, signal, {
-    isDamaged: (id) => isLeftBehind(plan, id),
+    isDamaged: (id) => plan.isDamaged(id) || plan.isSparse(id),
   });
   const { blockSize } = plan.geometry;
   const cutting = { blockSize, blockCount: blockCountOf(plan.geometry), full: plan.full };
+  const named = plan.full || plan.source.changesOnly === true ? null : new NamedBlocks(plan.geometry);
+  const listed = stretches(plan.extents, cutting);
   const { touch, resend } = plan.compaction;
-  const checked = withMarks(stretches(plan.extents, cutting), plan.checks, blockKind.verify, cutting);
+  const checked = withMarks(named?.noting(listed) ?? listed, plan.checks, blockKind.verify, cutting);
   const touched = withMarks(checked, touch, blockKind.verify, cutting);
   const wanted = withMarks(touched, resend, blockKind.resend, cutting);
   const slots = new SharedSlots(Math.max(stretchBytes, blockSize));
+  const bench = { ...tools, slots, journaled: journalOf(plan, tools.state) };
   const batches = inOrder(inBatches(interesting(plan, wanted, signal), cutting), tools.stretchesAheadMax, (stretches) =>
-    workOn(stretches, plan, tools, slots, signal),
+    workOn(stretches, plan, bench, signal),
   );
   const open: OpenLeaf[] = [];
   for await (const { worked, slot } of batches) {
@@ -128,28 +132,20 @@ export async function protectDisk(
     slots.give(slot);
   }
   for (const done of open) await closeLeaf(writer, done, signal);
+  if (named !== null) await requireSameEnd(plan, named, tools.keys.digestKey, signal);
   await writer.clearBeyondCapacity(signal);
   return writer;
 }
 
-/** Whether the next map may have nothing there. */
-function isLeftBehind({ isDamaged, isSparse }: DiskPlan, id: SegmentId): boolean {
-  return isDamaged(id) || isSparse(id);
-}
-
 /** What the leaf holds now, without the blocks that a smaller disk no longer has. */
-function keepInside(
-  places: readonly (BlockPlace | null)[],
-  leafIndex: number,
-  geometry: MapGeometry,
-): (BlockPlace | null)[] {
+function keepInside(places: Readonly<LeafPlaces>, leafIndex: number, geometry: MapGeometry): LeafPlaces {
   const end = blockCountOf(geometry) - leafIndex * leafBlocks;
   return places.map((place, i) => (i < end ? place : null));
 }
 
 interface OpenLeaf {
   readonly index: number;
-  readonly places: (BlockPlace | null)[];
+  readonly places: LeafPlaces;
 }
 
 async function closeLeaf(writer: MapWriter, leaf: OpenLeaf, signal: AbortSignal): Promise<void> {
@@ -171,15 +167,19 @@ async function* interesting(
   }
 }
 
+interface WorkTools extends DiskTools {
+  readonly slots: SharedSlots;
+  readonly journaled: (leafIndex: number) => Readonly<LeafPlaces>;
+}
+
 async function workOn(
   stretches: readonly Stretch[],
   plan: DiskPlan,
-  tools: DiskTools,
-  slots: SharedSlots,
+  tools: WorkTools,
   signal: AbortSignal,
 ): Promise<Batch> {
   // One that meets an error is not given back: the run ends with it.
-  const slot = slots.take();
+  const slot = tools.slots.take();
   const prepared: Prepared[] = [];
   let end = 0;
   for (const stretch of stretches) {
@@ -201,15 +201,15 @@ async function prepare(
   stretch: Stretch,
   bytes: Uint8Array,
   plan: DiskPlan,
-  tools: DiskTools,
+  tools: WorkTools,
   signal: AbortSignal,
 ): Promise<Prepared> {
   const leafIndex = Math.floor(stretch.firstBlock / leafBlocks);
   const leafFirst = leafIndex * leafBlocks;
   const before = placesOf(await plan.old.leafRuns(leafIndex, signal), leafFirst);
-  const journaled = without(journaledPlaces(plan, tools.state, leafIndex), plan.isDamaged);
-  const known = digestsOf(comparable(before, stretch, plan), stretch, leafFirst);
-  const candidates = digestsOf(journaled, stretch, leafFirst);
+  const journaled = tools.journaled(leafIndex);
+  const known = digestsOf(before, stretch, leafFirst, (id, kind) => mustGo(plan, id, kind));
+  const candidates = digestsOf(journaled, stretch, leafFirst, plan.isDamaged);
   const task = {
     bytes,
     blockSize: plan.geometry.blockSize,
@@ -236,36 +236,26 @@ function mismatchAt(block: number, { source, geometry }: DiskPlan): SpotCheckMis
   );
 }
 
-/** What a block need not be sent again for, and what one that is sent again must be. */
-function comparable(
-  places: readonly (BlockPlace | null)[],
-  { firstBlock, kinds }: Stretch,
-  plan: DiskPlan,
-): readonly (BlockPlace | null)[] {
-  const first = firstBlock % leafBlocks;
-  return places.map((place, i) => {
-    const isCompared = kinds[i - first] === blockKind.resend || kinds[i - first] === blockKind.verify;
-    const leave = place !== null && (plan.isDamaged(place.at) || (!isCompared && plan.isSparse(place.at)));
-    return leave ? null : place;
-  });
+/** A block that was written is sent anew if its old place is sparse; what has to match its old content is compared with it. */
+function mustGo({ isDamaged, isSparse }: DiskPlan, id: SegmentId, kind: number | undefined): boolean {
+  const isCompared = kind === blockKind.resend || kind === blockKind.verify;
+  return isDamaged(id) || (!isCompared && isSparse(id));
 }
 
-function without(
-  places: readonly (BlockPlace | null)[],
-  isDamaged: (id: SegmentId) => boolean,
-): readonly (BlockPlace | null)[] {
-  return places.map((place) => (place === null || isDamaged(place.at) ? null : place));
+/** What an interrupted run has sent of a leaf. That this one sends is of no use to it. */
+function journalOf(plan: DiskPlan, state: MachineState): WorkTools['journaled'] {
+  const nothing: Readonly<LeafPlaces> = [];
+  const isEmpty = !state.hasJournalOf(toHex(plan.geometry.diskId), plan.generation);
+  return (leafIndex) => (isEmpty ? nothing : journaledPlaces(plan, state, leafIndex));
 }
 
-function journaledPlaces(plan: DiskPlan, state: MachineState, leafIndex: number): readonly (BlockPlace | null)[] {
+function journaledPlaces(plan: DiskPlan, state: MachineState, leafIndex: number): Readonly<LeafPlaces> {
   const first = leafIndex * leafBlocks;
-  const merged: (BlockPlace | null)[] = new Array(leafBlocks).fill(null);
+  const merged: LeafPlaces = new Array(leafBlocks).fill(null);
   for (const bytes of state.journalLeaves(toHex(plan.geometry.diskId), plan.generation, leafIndex)) {
     const page = parsePage(bytes, 0, first, 'run journal');
     if (!('runs' in page)) continue;
-    placesOf(page.runs, first).forEach((place, i) => {
-      if (place !== null) merged[i] = place;
-    });
+    for (const run of page.runs) merged.fill(run, run.first - first, run.first + run.count - first);
   }
   return merged;
 }
@@ -279,12 +269,14 @@ async function squeezeAll(
   { workers, progress }: DiskTools,
   signal: AbortSignal,
 ): Promise<readonly Worked[]> {
-  const tasks: SqueezeTask[] = [];
-  for (const { stretch, task } of prepared) {
-    const file = await locate(stretch, task, plan, signal);
-    if (file === null) await readBlocks(stretch, plan, task.bytes, signal);
-    tasks.push({ ...task, file });
-  }
+  // At most 16 stretches: one after the other, each would wait for its answer alone.
+  const tasks: readonly SqueezeTask[] = await Promise.all(
+    prepared.map(async ({ stretch, task }) => {
+      const file = await locate(stretch, task, plan, signal);
+      if (file === null) await readBlocks(stretch, plan, task.bytes, signal);
+      return { ...task, file };
+    }),
+  );
   const isTrifling = prepared.every(({ stretch }, i) => tasks[i]?.file === null && isTrifle(stretch, plan));
   const squeezed = isTrifling ? tasks.map(squeeze) : await workers.squeeze(tasks, signal);
   const worked: Worked[] = [];
@@ -358,17 +350,20 @@ async function readBlocks(stretch: Stretch, plan: DiskPlan, bytes: Uint8Array, s
   }
 }
 
+/** What is not to be used counts as not there. */
 function digestsOf(
-  places: readonly (BlockPlace | null)[],
+  places: Readonly<LeafPlaces>,
   stretch: Stretch,
   leafFirst: number,
+  isUnusable: (id: SegmentId, kind: number | undefined) => boolean,
 ): { digests: Uint8Array; present: Uint8Array } {
   const digests = new Uint8Array(stretch.kinds.length * digestBytes);
   const present = new Uint8Array(stretch.kinds.length);
   present.forEach((_, i) => {
-    const place = places[stretch.firstBlock - leafFirst + i];
-    if (place === undefined || place === null) return;
-    digests.set(place.digest, i * digestBytes);
+    const block = stretch.firstBlock + i;
+    const place = places[block - leafFirst] ?? null;
+    if (place === null || isUnusable(place.at, stretch.kinds[i])) return;
+    digests.set(digestOf(place, block), i * digestBytes);
     present[i] = 1;
   });
   return { digests, present };
@@ -398,31 +393,29 @@ async function placeStretch(
   for (const record of squeezed.records) {
     const at = await packRecord(record, result, plan, tools, signal);
     countRecord(record, result, plan, tools);
-    for (let i = 0; i < record.count; i++) {
-      const digest = digestAt(squeezed, record.first + i);
-      leaf.places[inLeaf + record.first + i] = {
-        at,
-        codec: record.codec,
-        inside: i,
-        recordBlocks: record.count,
-        digest,
-      };
-    }
+    const first = stretch.firstBlock + record.first;
+    const digests = digestsOfRecord(record, squeezed);
+    const { codec, count } = record;
+    const run: Run = { first, count, at, codec, inside: 0, recordBlocks: count, digests };
+    leaf.places.fill(run, inLeaf + record.first, inLeaf + record.first + count);
   }
 }
 
 /** A record may hold both: blocks that changed, and blocks that leave a sparse segment behind. */
 function countRecord(
-  { first, count, body }: SqueezedRecord,
+  record: SqueezedRecord,
   { stretch, squeezed, before }: Worked,
   { geometry: { blockSize }, isSparse }: DiskPlan,
   { progress, changes }: DiskTools,
 ): void {
-  const inLeaf = stretch.firstBlock % leafBlocks;
+  const { first, count, body } = record;
+  const digests = digestsOfRecord(record, squeezed);
   let moved = 0;
-  for (let i = first; i < first + count; i++) {
-    const place = before[inLeaf + i] ?? null;
-    if (place !== null && isSparse(place.at) && sameBytes(place.digest, digestAt(squeezed, i))) moved++;
+  for (let i = 0; i < count; i++) {
+    const block = stretch.firstBlock + first + i;
+    const old = before[block % leafBlocks] ?? null;
+    const digest = digests.subarray(i * digestBytes, (i + 1) * digestBytes);
+    if (old !== null && isSparse(old.at) && sameBytes(digestOf(old, block), digest)) moved++;
   }
   progress.changedBytes += (count - moved) * blockSize;
   progress.compactedBytes += moved * blockSize;
@@ -432,7 +425,7 @@ function countRecord(
 }
 
 /** What an interrupted run had sent of a record is its share of that. */
-function countJournaled(place: BlockPlace | null, { geometry }: DiskPlan, changes: DiskChanges): void {
+function countJournaled(place: Run | null, { geometry }: DiskPlan, changes: DiskChanges): void {
   changes.changedBytes += geometry.blockSize;
   changes.storedBytes += place === null ? 0 : place.at.length / place.recordBlocks;
 }
@@ -455,11 +448,11 @@ async function packRecord(
     blockSize,
     plaintextLength: record.count * blockSize,
     body: record.body,
-    digests: result.squeezed.digests.subarray(record.first * digestBytes, (record.first + record.count) * digestBytes),
+    digests: digestsOfRecord(record, result.squeezed),
     childDigests: [],
   });
 }
 
-function digestAt(squeezed: Squeezed, i: number): Uint8Array {
-  return squeezed.digests.subarray(i * digestBytes, (i + 1) * digestBytes);
+function digestsOfRecord({ first, count }: SqueezedRecord, { digests }: Squeezed): Uint8Array {
+  return digests.subarray(first * digestBytes, (first + count) * digestBytes);
 }
