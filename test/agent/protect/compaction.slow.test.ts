@@ -128,6 +128,22 @@ describe('the last run of a day', () => {
     await expectRestores();
   });
 
+  it('moves a page that is alone in its segment, too, by looking at a block below it', async () => {
+    await sync();
+    write(0, 10);
+    // Its leaf is written anew, and holds no block of this segment.
+    disk.discard(130 * block, block);
+    await sync();
+    write(0, 10);
+    await sync();
+    write(0);
+    const { dead } = await chainNow();
+    expect((await sync()).compactedSegments).toBe(dead.length);
+    const left = await segmentsAfterPrune();
+    expect(left.filter((key) => dead.includes(key))).toEqual([]);
+    await expectRestores();
+  });
+
   it('does nothing of it where compaction is off, and they stay', async () => {
     await liveUntilNight({ compaction: off });
     const { dead } = await chainNow();
