@@ -26,7 +26,10 @@ export function isMostlyDead({ units, dead, death }: SegmentLife): boolean {
 
 /** Those with the least share alive first, while the budget lasts: they give the most for a byte. */
 export function chooseMostlyDead(lives: Iterable<SegmentLife>, budget: CompactionBudget): readonly SegmentLife[] {
-  const candidates = [...lives].filter(isMostlyDead).sort((a, b) => liveShare(a) - liveShare(b));
+  const candidates: SegmentLife[] = [];
+  // A large disk has hundreds of thousands: only these become objects for longer.
+  for (const life of lives) if (isMostlyDead(life)) candidates.push(life);
+  candidates.sort((a, b) => liveShare(a) - liveShare(b));
   const chosen: SegmentLife[] = [];
   let [bytes, units] = [0, 0];
   for (const life of candidates) {

@@ -2,8 +2,6 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node';
 
 /** Files that take more than about half a minute, the longest first: one that began last would run alone at the end. */
 const longest = [
-  'life/thirty-days.slow',
-  'life/thirty-days-locked.slow',
   'faults/kill-sweep.slow',
   'tamper/tamper-sweep.slow',
   'end-to-end/qmp-machine.peer',
