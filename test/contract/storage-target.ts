@@ -437,6 +437,11 @@ function pacing(target: () => StorageTarget): void {
   });
 }
 
+/** What the whole contract says of object lock, for a store that is known but for that. */
+export function retentionContract(subject: StorageTargetSubject): void {
+  describe(subject.name, () => retaining(subject));
+}
+
 function retaining(subject: StorageTargetSubject): void {
   const soon = () => new Date(Math.ceil(Date.now() / 1000) * 1000 + 60 * 60 * 1000);
   const later = () => new Date(soon().getTime() + 60 * 60 * 1000);

@@ -1,19 +1,24 @@
 import { afterAll, beforeAll, describe } from 'vitest';
 import { openAzureTarget } from '../../storage-targets/azure-blob.ts';
 import { wrapTarget } from '../../storage-targets/wrap-target.ts';
-import { storageTargetContract } from '../contract/storage-target.ts';
+import { retentionContract, storageTargetContract } from '../contract/storage-target.ts';
+import { type AzureImmutability, startAzureImmutability } from '../fakes/azure-immutability.ts';
 import { type AzurePeer, azureOptions, azuriteNeeds, startAzurite } from '../peers/azure.ts';
 
 const needs = await azuriteNeeds();
 
 describe.skipIf(needs !== null)(needs ?? 'Azure Blob storage at azurite, over TLS', () => {
   let peer: AzurePeer;
+  let stub: AzureImmutability;
   beforeAll(async () => {
     peer = await startAzurite();
+    stub = await startAzureImmutability(peer);
   });
-  afterAll(() => peer?.stop());
+  afterAll(async () => {
+    await stub?.[Symbol.asyncDispose]();
+    await peer?.stop();
+  });
 
-  // No package offers immutability policies of Azure, so there is nothing that could be tested against them.
   storageTargetContract({
     name: 'a container',
     lacks: { objectLock: true },
@@ -29,5 +34,12 @@ describe.skipIf(needs !== null)(needs ?? 'Azure Blob storage at azurite, over TL
         uploadBytesPerSecond: 1e9,
         downloadBytesPerSecond: 1e9,
       }).target,
+  });
+
+  // No package offers immutability policies of Azure.
+  retentionContract({
+    name: 'immutability (stub of the documented answers)',
+    open: async ({ objectLock }) =>
+      openAzureTarget(azureOptions(stub.peer, await stub.createContainer({ immutability: objectLock }))),
   });
 });

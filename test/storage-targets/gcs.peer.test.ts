@@ -1,17 +1,23 @@
 import { afterAll, beforeAll, describe } from 'vitest';
 import { openGcsTarget } from '../../storage-targets/gcs.ts';
 import { wrapTarget } from '../../storage-targets/wrap-target.ts';
-import { storageTargetContract } from '../contract/storage-target.ts';
+import { retentionContract, storageTargetContract } from '../contract/storage-target.ts';
+import { type GcsRetention, startGcsRetention } from '../fakes/gcs-retention.ts';
 import { fakeGcsNeeds, type GcsPeer, gcsOptions, startFakeGcs } from '../peers/gcs.ts';
 
 const needs = await fakeGcsNeeds();
 
 describe.skipIf(needs !== null)(needs ?? 'Google Cloud Storage at fake-gcs-server, over TLS', () => {
   let peer: GcsPeer;
+  let stub: GcsRetention;
   beforeAll(async () => {
     peer = await startFakeGcs();
+    stub = await startGcsRetention(peer);
   });
-  afterAll(() => peer?.stop());
+  afterAll(async () => {
+    await stub?.[Symbol.asyncDispose]();
+    await peer?.stop();
+  });
 
   storageTargetContract({
     name: 'a bucket',
@@ -29,4 +35,12 @@ describe.skipIf(needs !== null)(needs ?? 'Google Cloud Storage at fake-gcs-serve
         downloadBytesPerSecond: 1e9,
       }).target,
   });
+
+  // fake-gcs-server keeps what is said of retention, and deletes all the same.
+  for (const versioning of [false, true])
+    retentionContract({
+      name: `object retention, ${versioning ? 'with' : 'without'} versioning (stub of the documented answers)`,
+      open: async ({ objectLock }) =>
+        openGcsTarget(gcsOptions(stub.peer, await stub.createBucket({ retention: objectLock, versioning }))),
+    });
 });
