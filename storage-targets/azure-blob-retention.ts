@@ -78,15 +78,16 @@ export async function requireLocked(
   container: AzureContainer,
   name: string,
   until: Date,
+  wanted: PolicyMode,
   signal: AbortSignal,
 ): Promise<void> {
   if (container.lockSeen) return;
   const { retainUntil, policyMode } = await lookAt(container, name, signal);
   if (retainUntil === null || retainUntil < until)
     throw new Unsupported(`${container.subject(name)} was put, and the store did not lock it: ${enablingImmutability}`);
-  if (container.policyMode === 'Locked' && policyMode !== 'Locked')
+  if (wanted === 'Locked' && policyMode !== 'Locked')
     throw new Unsupported(`${container.subject(name)} was put, and the store locked it in mode ${policyMode} only`);
-  container.lockSeen = true;
+  if (wanted === container.policyMode) container.lockSeen = true;
 }
 
 export async function extendRetention(
@@ -99,10 +100,10 @@ export async function extendRetention(
   if (retainUntil !== null && retainUntil >= until) return;
   await requireImmutability(container, signal);
   // A blob keeps the mode it has: a locked policy cannot be relaxed, and an unlocked one is not tightened behind anyone's back.
-  const policy = policyUntil(until, policyMode ?? container.policyMode);
+  const mode = policyMode ?? container.policyMode;
   try {
     await container.request('extending retention', name, signal, (abortSignal) =>
-      container.blob(name).setImmutabilityPolicy(policy, { abortSignal }),
+      container.blob(name).setImmutabilityPolicy(policyUntil(until, mode), { abortSignal }),
     );
   } catch (error) {
     if (!(error instanceof Immutable)) throw lockRefused(error);
@@ -110,7 +111,7 @@ export async function extendRetention(
     const now = await lookAt(container, name, signal);
     if (now.retainUntil === null || now.retainUntil < until) throw error;
   }
-  await requireLocked(container, name, until, signal);
+  await requireLocked(container, name, until, mode, signal);
 }
 
 /** The permission to lock is another one than to put, and the store's answer does not name it. */

@@ -73,7 +73,7 @@ async function putIfAbsent(
     const named = await takenOrDenied(error, container.subject(name), () => lookAt(container, name, signal));
     throw retainUntil ? lockRefused(named) : named;
   }
-  if (retainUntil) await requireLocked(container, name, retainUntil, signal);
+  if (retainUntil) await requireLocked(container, name, retainUntil, container.policyMode, signal);
 }
 
 /** The checksum that Azure verifies on arrival. MD5, which it takes, too, is not there on hosts in FIPS mode. */

@@ -188,7 +188,7 @@ function headersOf(policy: Policy | null): Record<string, string> {
 function contentOf({ id, bytes, metadata }: Version): Record<string, string> {
   const headers: Record<string, string> = { 'x-ms-version-id': id, 'content-length': String(bytes.length) };
   for (const [key, value] of Object.entries(metadata)) headers[`x-ms-meta-${key}`] = value;
-  return { ...headers, 'last-modified': new Date().toUTCString() };
+  return { ...headers, etag: '"0x1"', 'last-modified': new Date().toUTCString() };
 }
 
 function withHeaders(answer: Given, more: Readonly<Record<string, string>>): Given {

@@ -19,6 +19,10 @@ interface BucketOptions {
   readonly versioning?: boolean;
   /** More of its metadata: `lifecycle`, `retentionPolicy`. */
   readonly settings?: Readonly<Record<string, unknown>>;
+  /** Nobody may read its settings. */
+  readonly secret?: boolean;
+  /** It takes what is said of retention, and keeps none of it. */
+  readonly forgetful?: boolean;
 }
 
 type Json = Readonly<Record<string, unknown>>;
@@ -57,7 +61,7 @@ export async function startGcsRetention(fakeGcs: GcsPeer): Promise<GcsRetention>
     const [, bucketName = '', rest = ''] = /\/storage\/v1\/b\/([^/]+)(.*)$/.exec(asked.path) ?? [];
     const bucket = buckets.get(bucketName);
     if (bucket === undefined) return await passOn();
-    if (rest === '') return withJson(await passOn(), settingsOf(bucket));
+    if (rest === '') return bucket.secret ? refused(403, 'forbidden') : withJson(await passOn(), settingsOf(bucket));
     if (asked.path.startsWith('/upload/')) return await upload(bucket, asked, passOn);
     if (rest === '/o') return await list(bucket, asked, passOn);
     return await answerObject({ ...asked, bucket, name: rest.slice('/o/'.length), passOn });
@@ -96,19 +100,21 @@ function settingsOf({ retention, versioning, settings = {} }: Bucket): Json {
 }
 
 async function upload(bucket: Bucket, asked: Asked, passOn: () => Promise<Given>): Promise<Given> {
-  const { name, retention } = metadataOf(asked.body);
+  const { name, retention } = metadataOf(asked);
   if (retention !== undefined && !bucket.retention) return refused(400, 'invalid');
   const mayReplace = !asked.query.has('ifGenerationMatch');
   if (mayReplace && bucket.versioning) await keepLive(bucket, name);
   else if (mayReplace && isRetained(bucket.retained.get(name))) return refused(403, 'retentionPolicyNotMet');
   const given = await passOn();
   if (given.status !== 200) return given;
+  if (bucket.forgetful) return withJson(given, { retention: undefined });
   if (retention !== undefined) bucket.retained.set(name, retention);
   return withJson(given, { retention });
 }
 
-/** The first part of the two. */
-function metadataOf(body: Buffer): { readonly name: string; readonly retention?: Retention } {
+/** The first part of the two, or of the bytes alone their name. */
+function metadataOf({ query, body }: Asked): { readonly name: string; readonly retention?: Retention } {
+  if (query.get('uploadType') === 'media') return { name: query.get('name') ?? '' };
   const [, json = '{}'] = /\r\n\r\n(\{.*?\})\r\n--/s.exec(body.toString('latin1')) ?? [];
   return JSON.parse(json);
 }
