@@ -1,7 +1,7 @@
 import type { BlobImmutabilityPolicy } from '@azure/storage-blob';
 import { type AzureContainer, incompleteAnswer } from './azure-blob-container.ts';
 import { recordedSha256 } from './checked-bytes.ts';
-import { AccessDenied, Immutable, RequestRefused, Unsupported } from './errors.ts';
+import { AccessDenied, Immutable, RequestRefused, StoreUnavailable, Throttled, Unsupported } from './errors.ts';
 import type { ObjectInfo } from './storage-target.ts';
 
 /** Version-level immutability: learn.microsoft.com/azure/storage/blobs/immutable-version-level-worm-policies */
@@ -82,12 +82,17 @@ export async function requireLocked(
   signal: AbortSignal,
 ): Promise<void> {
   if (container.lockSeen) return;
-  const { retainUntil, policyMode } = await lookAt(container, name, signal);
+  const { retainUntil, policyMode } = await lookAt(container, name, signal).catch(mayBeThere);
   if (retainUntil === null || retainUntil < until)
     throw new Unsupported(`${container.subject(name)} was put, and the store did not lock it: ${enablingImmutability}`);
   if (wanted === 'Locked' && policyMode !== 'Locked')
     throw new Unsupported(`${container.subject(name)} was put, and the store locked it in mode ${policyMode} only`);
   if (wanted === container.policyMode) container.lockSeen = true;
+}
+
+/** The put was done: who tries it again because of a throttled look has to know that the name may be taken by its own bytes. */
+function mayBeThere(error: unknown): never {
+  throw error instanceof Throttled ? new StoreUnavailable(error.message, { cause: error }) : error;
 }
 
 export async function extendRetention(

@@ -11,6 +11,8 @@ import { type Asked, type Given, startStubProxy } from './stub-proxy.ts';
 export interface AzureImmutability extends AsyncDisposable {
   /** As azurite's own, but reached through the stub. */
   readonly peer: AzurePeer;
+  /** So many of the next requests that look at a blob are throttled. */
+  busyLooks: number;
   createContainer(options?: { readonly immutability?: boolean; readonly defaultPolicy?: boolean }): Promise<string>;
 }
 
@@ -50,11 +52,16 @@ export async function startAzureImmutability(azurite: AzurePeer): Promise<AzureI
     const container = containers.get(containerName);
     if (container === undefined) return await passOn();
     if (lacksPermission(asked)) return refused(403, 'AuthorizationPermissionMismatch');
+    if (asked.method === 'HEAD' && stub.busyLooks > 0) {
+      stub.busyLooks--;
+      return refused(503, 'ServerBusy');
+    }
     const name = parts.join('/');
     if (name === '') return await answerContainer(container, asked, passOn);
     return await answerBlob({ ...asked, container, name, passOn });
   });
-  return {
+  const stub: AzureImmutability = {
+    busyLooks: 0,
     peer: { ...azurite, endpoint: `${proxy.endpoint}/${azurite.account}`, caFile: null },
     createContainer: async ({ immutability = true, defaultPolicy = false } = {}) => {
       const name = await azurite.createContainer();
@@ -64,6 +71,7 @@ export async function startAzureImmutability(azurite: AzurePeer): Promise<AzureI
     },
     [Symbol.asyncDispose]: () => proxy[Symbol.asyncDispose](),
   };
+  return stub;
 }
 
 /** A shared access signature locks only with the permission to. */

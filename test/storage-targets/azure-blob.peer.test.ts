@@ -4,6 +4,7 @@ import { openAzureTarget } from '../../storage-targets/azure-blob.ts';
 import { connectAzure } from '../../storage-targets/azure-blob-connection.ts';
 import { examineContainerLock } from '../../storage-targets/azure-blob-examine.ts';
 import type { StorageTarget } from '../../storage-targets/storage-target.ts';
+import { withRetry } from '../../storage-targets/with-retry.ts';
 import { wrapTarget } from '../../storage-targets/wrap-target.ts';
 import { retentionContract, storageTargetContract } from '../contract/storage-target.ts';
 import { type AzureImmutability, startAzureImmutability } from '../fakes/azure-immutability.ts';
@@ -117,6 +118,16 @@ describe.skipIf(needs !== null)(needs ?? 'Azure Blob storage at azurite, over TL
       expect(await examineContainerLock(options, never)).toMatchObject({ archives: ['Archive'] });
       const none = azureOptions(stub.peer, await stub.createContainer({ immutability: false }));
       expect(await examineContainerLock(none, never)).toMatchObject({ enabled: false, hasDefaultRetention: false });
+    });
+
+    it('a put whose lock could not be looked at is tried again, and taken for its own', async () => {
+      const { owner, target } = await opened('rlci', true);
+      await using _ = owner;
+      await using retried = withRetry(target);
+      stub.busyLooks = 1;
+      await put(retried, 'looked-at-late');
+      expect(stub.busyLooks).toBe(0);
+      expect((await caught(owner.delete(['looked-at-late'], never))).code).toBe('IMMUTABLE');
     });
 
     it('of a name that is taken and locked, a put is told that it exists', async () => {
