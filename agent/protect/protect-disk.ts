@@ -12,6 +12,7 @@ import type { UnitCount } from '../../replica/unit-count.ts';
 import type { MachineState } from '../state/machine-state.ts';
 import type { BlockRange } from '../vigilance/lap.ts';
 import type { CompressionLevel } from './compression-level.ts';
+import { NamedBlocks, requireSameEnd } from './end-check.ts';
 import { inOrder } from './in-order.ts';
 import type { PipelineWorkers } from './pipeline-workers.ts';
 import type { SegmentPacker } from './segment-packer.ts';
@@ -99,7 +100,9 @@ export async function protectDisk(
   });
   const { blockSize } = plan.geometry;
   const cutting = { blockSize, blockCount: blockCountOf(plan.geometry), full: plan.full };
-  const wanted = withChecks(stretches(plan.extents, cutting), plan.checks, cutting);
+  const named = plan.full || plan.source.changesOnly === true ? null : new NamedBlocks(plan.geometry);
+  const listed = stretches(plan.extents, cutting);
+  const wanted = withChecks(named?.noting(listed) ?? listed, plan.checks, cutting);
   const slots = new SharedSlots(Math.max(stretchBytes, blockSize));
   const batches = inOrder(inBatches(interesting(plan, wanted, signal), cutting), tools.stretchesAheadMax, (stretches) =>
     workOn(stretches, plan, tools, slots, signal),
@@ -116,6 +119,7 @@ export async function protectDisk(
     slots.give(slot);
   }
   for (const done of open) await closeLeaf(writer, done, signal);
+  if (named !== null) await requireSameEnd(plan, named, tools.keys.digestKey, signal);
   await writer.clearBeyondCapacity(signal);
   return writer;
 }

@@ -83,7 +83,7 @@ const places: Readonly<Record<string, number>> = {
 
 describe('a source whose tracking lies', () => {
   it.each(Object.keys(lies))(
-    'about %s is found out when the cursor comes by, resynced, and restored whole',
+    'about %s is found out when it is checked, resynced, and restored whole',
     async (what) => {
       const at = places[what] ?? 42;
       await sync();
@@ -94,7 +94,8 @@ describe('a source whose tracking lies', () => {
       for (let day = 0; found === null; day++) {
         expect(day, 'not found within one lap').toBeLessThan(30);
         nowMs += dayMs;
-        const isNext = nextChecked().includes(at);
+        // The last block of a disk is compared in each run.
+        const isNext = at === blocks - 1 || nextChecked().includes(at);
         const published = await sync();
         if (reasonOf(published) !== '') found = published;
         expect(found !== null, `day ${day}`).toBe(isNext);
