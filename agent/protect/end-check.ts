@@ -2,7 +2,7 @@ import { blockDigest, prepareDigestKey } from '../../crypto/suite.ts';
 import type { BlockSource } from '../../hypervisors/hypervisor.ts';
 import { type BlockMap, blockCountOf, type MapGeometry } from '../../replica/block-map.ts';
 import { sameBytes } from '../../replica/encoding.ts';
-import { type BlockPlace, placesOf } from '../../replica/leaf.ts';
+import { digestOf, placesOf } from '../../replica/leaf.ts';
 import { SpotCheckMismatch } from './spot-check.ts';
 import { blockKind, type Stretch } from './stretch.ts';
 
@@ -61,7 +61,7 @@ export async function requireSameEnd(
   const at = last.block * blockSize;
   const bytes = new Uint8Array(blockSize);
   await disk.source.read(at, bytes.subarray(0, Math.min(blockSize, capacityBytes - at)), signal);
-  if (sameBytes(blockDigest(prepareDigestKey(digestKey), bytes), last.place.digest)) return;
+  if (sameBytes(blockDigest(prepareDigestKey(digestKey), bytes), last.digest)) return;
   throw new SpotCheckMismatch(
     `spot check: block ${last.block} of disk ${label} (at byte ${at}) is not what the newest point has, but changed block tracking did not say ` +
       'that it was written: was the disk made smaller, and larger again?',
@@ -72,12 +72,13 @@ async function lastUnnamed(
   map: BlockMap,
   named: NamedBlocks,
   signal: AbortSignal,
-): Promise<{ readonly block: number; readonly place: BlockPlace } | null> {
+): Promise<{ readonly block: number; readonly digest: Uint8Array } | null> {
   for await (const { firstBlock, runs } of map.leavesFromTheEnd(signal)) {
     const places = placesOf(runs, firstBlock);
     for (let i = places.length - 1; i >= 0; i--) {
       const place = places[i] ?? null;
-      if (place !== null && !named.has(firstBlock + i)) return { block: firstBlock + i, place };
+      if (place !== null && !named.has(firstBlock + i))
+        return { block: firstBlock + i, digest: digestOf(place, firstBlock + i) };
     }
   }
   return null;
