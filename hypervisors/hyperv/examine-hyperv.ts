@@ -5,7 +5,7 @@ import {
   chooseDisks,
   type HypervSite,
   isRunning,
-  readState,
+  readWherever,
   tracksChanges,
   whyBusy,
 } from './hyperv-site.ts';
@@ -21,7 +21,7 @@ const lossesDoubtful = 2;
 const freeBytesDoubtful = 20 * 2 ** 30;
 
 export async function examineMachine(site: HypervSite, signal: AbortSignal): Promise<ExaminedMachine> {
-  const state = await readState(site, signal, true);
+  const state = await readWherever(site, signal, true);
   const { chosen } = chooseDisks(site.machine, state.disks);
   const findings = [
     ...examinePlace(site, state),

@@ -98,7 +98,7 @@ async function run(
       never,
     );
     const held = new Map(lab.model.disks.map(({ label, frozen }) => [label, frozen.at(-1)?.content]));
-    const taken = await readAll(lab, random, snapshot, resync ? new Map() : replica, held, tally);
+    const taken = await readAll(lab, random, snapshot, resync ? new Map() : replica, held, tally, isHealed);
     if (taken !== null && (isHealed || random.chance(0.9))) {
       published = taken;
       tally.published++;
@@ -145,10 +145,13 @@ async function readAll(
   replica: Replica,
   held: ReadonlyMap<string, Buffer | undefined>,
   tally: Tally,
+  isHealed: boolean,
 ): Promise<Replica | null> {
   const taken = new Map<string, Replicated>();
   for (const disk of snapshot.disks) {
     writeSomewhere(lab, random, random.below(3));
+    // It moves while it is read, and takes everything along.
+    if (!isHealed && random.chance(0.02)) lab.model.manners.owner = 'HV-NODE-2';
     const bytes = await replicate(disk, replica.get(disk.label) ?? null, tally);
     if (Buffer.compare(bytes, held.get(disk.label) ?? Buffer.alloc(0)) !== 0)
       throw new Error(`disk ${disk.label} is not what it was at the checkpoint`);

@@ -326,6 +326,31 @@ describe('afterwards', () => {
     expectTidy(lab);
   });
 
+  it.for([true, false])(
+    'what a machine took along when it moved is not taken for gone (published: %s)',
+    async (publishes) => {
+      using lab = openLab();
+      // The name would give it away.
+      lab.model.manners.keepsNames = false;
+      const first = await run(lab);
+      lab.model.write('scsi0:0', 0, new Uint8Array(512));
+      let second: Since = first;
+      const moved = await run(lab, first, async (snapshot) => {
+        await changedBytes(snapshot.disks[0], first);
+        if (publishes) second = new Map(snapshot.disks.map(({ label, referencePoint }) => [label, referencePoint]));
+        lab.model.manners.owner = 'HV-NODE-2';
+        if (!publishes) throw new Error('enough');
+      }).catch((error: unknown) => error);
+      expect(moved instanceof SuppressedError ? moved.error : moved).toMatchObject({ code: 'HYPERV_ELSEWHERE' });
+      expect([lab.model.checkpoints.length, oursOf(lab).length]).toEqual([1, 1]);
+      lab.model.manners.owner = null;
+      const found: unknown[] = [];
+      await run(lab, second, asking('scsi0:0', second, found));
+      expect(found).toEqual([publishes ? 0 : 512]);
+      expectTidy(lab);
+    },
+  );
+
   it('a journal that is broken lets nothing be asked of the host', async () => {
     using lab = openLab();
     await run(lab);
