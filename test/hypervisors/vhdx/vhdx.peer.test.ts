@@ -1,6 +1,16 @@
-import { execFile } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { copyFileSync, existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  copyFileSync,
+  existsSync,
+  ftruncateSync,
+  mkdtempSync,
+  openSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { copyFile, readFile, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -13,10 +23,11 @@ import { openVhdxSink } from '../../../restore/sinks/vhdx-sink.ts';
 import { nbdNeeds, runNbdTool } from '../../peers/nbd.ts';
 import { peerFolder, peerNeeds } from '../../peers/server-process.ts';
 import { Random } from '../../random.ts';
-import { madeChain } from './made-chain.ts';
+import { linksTo, madeChain } from './made-chain.ts';
 import { madeVhdChain } from './made-vhd.ts';
+import { bytesOf } from './memory-file.ts';
 import { contentOf } from './read-all.ts';
-import { mebibyte } from './vhdx-maker.ts';
+import { blockTableAt, logAt, type MadeBlock, makeLogEntry, makeVhdx, mebibyte, type VhdxPlan } from './vhdx-maker.ts';
 
 const never = new AbortController().signal;
 const sevenZip = await peerNeeds('seven-zip');
@@ -72,6 +83,78 @@ describe.skipIf(sevenZip !== null)(`differencing chains (${sevenZip ?? 'real 7-Z
       expect(Buffer.compare(ours, await bySevenZip(path)), what).toBe(0);
     }
   });
+});
+
+/** A sector bitmap covers so much, whatever the size of blocks. */
+const chunkBytes = (sectorBytes: number): number => 2 ** 23 * sectorBytes;
+
+describe.skipIf(sevenZip !== null)(`chains over several chunks (${sevenZip ?? 'real 7-Zip'})`, () => {
+  it.for([512, 4096] as const)(
+    'with sectors of %i bytes read as 7-Zip reads them',
+    {
+      timeout: 600_000,
+    },
+    async (sectorBytes) => {
+      const random = new Random(sectorBytes);
+      const blockBytes = mebibyte * (sectorBytes / 512);
+      const capacityBytes = chunkBytes(sectorBytes) + 3 * blockBytes + 6 * sectorBytes;
+      const last = chunkBytes(sectorBytes) / blockBytes;
+      const layers = [0, 1, 2].map((depth) => {
+        const blocks = new Map<number, MadeBlock>();
+        for (const block of [0, 5, last - 2, last - 1, last, last + 1, last + 3])
+          blocks.set(block, randomBlock(random, depth > 0, blockBytes, sectorBytes));
+        return writeLayer(depth, { capacityBytes, sectorBytes, blockBytes, blocks });
+      });
+      await using chain = await open(join(folder, layers.at(-1) ?? ''));
+      const states = await compareWithSevenZip(chain, join(folder, layers.at(-1) ?? ''));
+      expect(states.dataBytes).toBeGreaterThan(2 * blockBytes);
+      expect(states.bytes).toBe(capacityBytes);
+    },
+  );
+
+  function randomBlock(random: Random, isChild: boolean, blockBytes: number, sectorBytes: number): MadeBlock {
+    const bytes = Buffer.alloc(blockBytes, 1 + random.below(255));
+    for (let at = 0; at < blockBytes; at += sectorBytes) bytes.writeUInt32LE(random.below(2 ** 32), at);
+    if (!isChild) return { state: 'full', bytes };
+    if (random.chance(0.2)) return { state: 'zero' };
+    return { state: 'partial', bytes, has: Array.from({ length: blockBytes / sectorBytes }, () => random.chance(0.5)) };
+  }
+
+  function writeLayer(depth: number, plan: Pick<VhdxPlan, 'capacityBytes' | 'sectorBytes' | 'blockBytes' | 'blocks'>) {
+    const guid = (i: number): string => `0a0b0c0d-0000-4000-8000-00000000000${i}`;
+    const name = (i: number): string => `layer-${i}.${i === 0 ? '' : 'a'}vhdx`;
+    const parent =
+      depth === 0 ? null : { dataWriteGuid: guid(depth - 1), entries: linksTo(name(depth - 1), guid(depth - 1)) };
+    const { sizeBytes, parts } = makeVhdx({ ...plan, parent, dataWriteGuid: guid(depth) });
+    const fd = openSync(join(folder, name(depth)), 'w');
+    ftruncateSync(fd, sizeBytes);
+    for (const { at, bytes } of parts) writeSync(fd, bytes, 0, bytes.length, at);
+    closeSync(fd);
+    return name(depth);
+  }
+
+  /** As it comes: neither is held whole. */
+  async function compareWithSevenZip(chain: ImageChain, path: string) {
+    const child = spawn(join(peerFolder('seven-zip'), '7zz'), ['x', '-so', '-tVHDX', path], {
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
+    const extents = diskExtents(chain, never);
+    const zeros = Buffer.alloc(mebibyte);
+    let [at, dataBytes] = [0, 0];
+    let extent = (await extents.next()).value;
+    for await (const chunk of child.stdout as AsyncIterable<Buffer>)
+      for (let done = 0; done < chunk.length; ) {
+        if (extent && at >= extent.offset + extent.length) extent = (await extents.next()).value;
+        if (!extent) throw new Error(`7-Zip has more than ${at} bytes`);
+        const length = Math.min(chunk.length - done, extent.offset + extent.length - at, mebibyte);
+        const ours = extent.zero ? zeros.subarray(0, length) : Buffer.alloc(length);
+        if (!extent.zero) await readDisk(chain, at, ours, never);
+        if (chunk.compare(ours, 0, length, done, done + length) !== 0)
+          throw new Error(`they differ between ${at} and ${at + length}`);
+        [at, done, dataBytes] = [at + length, done + length, dataBytes + (extent.zero ? 0 : length)];
+      }
+    return { bytes: at, dataBytes };
+  }
 });
 
 describe.skipIf(sevenZip !== null)(`chains of VHD files (${sevenZip ?? 'real 7-Zip'})`, () => {
@@ -143,6 +226,77 @@ describe.skipIf(samples !== null || qemu !== null)(
     });
   },
 );
+
+describe.skipIf(qemu !== null)(`logs that were not replayed (${qemu ?? 'real qemu-img'})`, () => {
+  it('read as they do after QEMU has replayed them', { timeout: 300_000 }, async () => {
+    for (let seed = 1; seed <= dirtyLogs; seed++) {
+      const path = join(folder, `dirty-${seed}.vhdx`);
+      await writeFile(path, dirtyImage(new Random(seed)));
+      const ours = await (async () => {
+        await using chain = await open(path);
+        return await contentOf(chain);
+      })();
+      await runNbdTool('qemu-img', ['check', '-q', '-r', 'all', '-f', 'vhdx', path]);
+      expect(Buffer.compare(ours, await byQemu(path)), `seed ${seed}`).toBe(0);
+    }
+  });
+});
+
+const dirtyLogs = 12;
+
+/**
+ * Entries of zeros and data, over blocks and over the table of blocks, and what an earlier log left. None goes round the end of the log:
+ * QEMU replays such a one in part, and says that all is well.
+ */
+function dirtyImage(random: Random): Buffer {
+  const guid = '0a0b0c0d-1111-2222-3333-444455556666';
+  const logGuid = '77777777-1111-2222-3333-444455556666';
+  const blocks = new Map<number, MadeBlock>(
+    [0, 2, 3].map((i) => [i, { state: 'full', bytes: Buffer.alloc(mebibyte, i + 1) }]),
+  );
+  const capacityBytes = 5 * mebibyte;
+  const plan = {
+    capacityBytes,
+    sectorBytes: 512,
+    blockBytes: mebibyte,
+    blocks,
+    parent: null,
+    dataWriteGuid: guid,
+    logGuid,
+  } as const;
+  const bytes = bytesOf(makeVhdx(plan));
+  const place = (entry: Buffer, at: number): void => {
+    for (let done = 0; done < entry.length; done += 4096)
+      entry.copy(bytes, logAt + ((at + done) % mebibyte), done, done + 4096);
+  };
+  const tail = 4096 * random.below(128);
+  for (let i = 0; i < 5; i++)
+    place(
+      makeLogEntry(guid, 3 + i, 0, bytes.length, [{ at: bytes.length - 4096, bytes: 4096 }]),
+      tail + mebibyte / 2 - 65_536 + 8192 * i,
+    );
+  let at = tail;
+  const dataAt = bytes.length - 3 * mebibyte;
+  for (let i = 0; i < 1 + random.below(8); i++) {
+    const writes = Array.from({ length: 1 + random.below(6) }, () => {
+      const to = dataAt + 4096 * random.below(700);
+      return {
+        at: to,
+        bytes: random.chance(0.3) ? 4096 * (1 + random.below(8)) : Buffer.alloc(4096, 1 + random.below(255)),
+      };
+    });
+    if (random.chance(0.3)) {
+      // A block that is gone with that: explicit zeros.
+      const table = Buffer.from(bytes.subarray(blockTableAt, blockTableAt + 4096));
+      table.writeBigUInt64LE(2n, 8 * 2);
+      writes.push({ at: blockTableAt, bytes: table });
+    }
+    const entry = makeLogEntry(logGuid, 20 + i, tail, bytes.length, writes);
+    place(entry, at);
+    at = (at + entry.length) % mebibyte;
+  }
+  return bytes;
+}
 
 /** Of all that is said to hold data: the rest reads as zero. */
 async function dataHash(chain: ImageChain): Promise<string> {
