@@ -11,6 +11,8 @@ export interface HypervHost {
 export interface OpenHypervHost extends AsyncDisposable {
   readonly startWorker: StartWorker;
   readonly openFile: OpenFile;
+  /** What it holds open is gone: it has to be opened anew. */
+  isLost(): boolean;
 }
 
 /** A virtual machine of Hyper-V, and what is to be taken of it. */

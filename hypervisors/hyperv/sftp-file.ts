@@ -3,6 +3,7 @@ import pLimit from 'p-limit';
 import type { SFTPWrapper } from 'ssh2';
 import { SourceNotFound, SourceUnreadable } from '../errors.ts';
 import type { FilePart, RandomAccessFile } from '../vhdx/random-access-file.ts';
+import { HypervUnreachable } from './hyperv-errors.ts';
 import { settled } from './settled.ts';
 
 /** A file of the host by SFTP: many small reads on their way at one time, for larger ones break on Windows. */
@@ -24,6 +25,7 @@ export async function openSftpFile(
   const at = sftpPath(path);
   const handle = await settled<Buffer>((done) => sftp.open(at, 'r', done)).catch((cause: unknown) => {
     if (statusOf(cause) === noSuchFile) return null;
+    if (statusOf(cause) === null) throw new HypervUnreachable(`${where}: the connection broke at ${path}`, { cause });
     const why = statusOf(cause) === permissionDenied ? ': the account may not read it' : '';
     throw new SourceNotFound(`${where}: ${path} can't be opened${why} (SFTP status ${statusOf(cause)})`, { cause });
   });

@@ -2,7 +2,7 @@ import type { MachineSnapshot, SnapshotOptions } from '../hypervisor.ts';
 import { capacityOf } from '../vhdx/chain-reader.ts';
 import { type ImageChain, openChain } from '../vhdx/image-chain.ts';
 import { captureConfiguration } from './capture-configuration.ts';
-import { type FileMarks, marksOf } from './frozen-files.ts';
+import { type FileMarks, marksOf, openingHeld } from './frozen-files.ts';
 import { checkpointDisks, checkpointDocuments, type HypervDisk, type HypervState } from './hyperv-calls.ts';
 import { type FrozenDisk, hypervBlockSource } from './hyperv-disk-source.ts';
 import { HypervMachineUnusable, HypervSnapshotGone } from './hyperv-errors.ts';
@@ -107,12 +107,10 @@ async function openFrozen(
   return { state, disks, marks, excluded };
 }
 
-async function openFiles(
-  { openFile, machine }: HypervSite,
-  disk: HypervDisk,
-  signal: AbortSignal,
-): Promise<ImageChain> {
-  const chain = await openChain(disk.path, { openFile, onWindows: isWindowsPath(disk.path) }, signal);
+async function openFiles(site: HypervSite, disk: HypervDisk, signal: AbortSignal): Promise<ImageChain> {
+  const { machine } = site;
+  const options = { openFile: openingHeld(site), onWindows: isWindowsPath(disk.path) };
+  const chain = await openChain(disk.path, options, signal);
   if (chain !== null) return chain;
   throw new HypervMachineUnusable(
     `machine ${machine.name}: disk ${disk.label}: ${disk.path} is not there for this agent: see who may read the folder`,

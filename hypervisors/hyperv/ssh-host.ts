@@ -33,9 +33,14 @@ async function openHost(name: string, address: SshAddress, signal: AbortSignal):
   try {
     const sftp = await settled<SFTPWrapper>((done) => client.sftp(done));
     const openFile: OpenFile = (path, either) => openSftpFile(sftp, where, path, either);
+    let lost = false;
+    client.on('close', () => {
+      lost = true;
+    });
     return {
-      startWorker: async () => startWorker(client, await layDown(sftp)),
+      startWorker: () => startLaidDown(where, client, sftp),
       openFile,
+      isLost: () => lost,
       async [Symbol.asyncDispose]() {
         client.end();
       },
@@ -85,6 +90,19 @@ async function connect(where: string, address: SshAddress, signal: AbortSignal):
     );
   } finally {
     signal.removeEventListener('abort', abort);
+  }
+}
+
+async function startLaidDown(where: string, client: Client, sftp: SFTPWrapper): Promise<WorkerStreams> {
+  try {
+    return await startWorker(client, await layDown(sftp));
+  } catch (cause) {
+    throw new HypervUnreachable(
+      `${where}: the worker can't be started: the account's home must be writable, and commands allowed`,
+      {
+        cause,
+      },
+    );
   }
 }
 

@@ -2,12 +2,11 @@
 import { randomBytes } from 'node:crypto';
 import { expect } from 'vitest';
 import { ChangeTrackingLost } from '../../../hypervisors/errors.ts';
-import { connectHyperv } from '../../../hypervisors/hyperv/hyperv-connection.ts';
 import type { BlockSource, MachineSnapshot, ReferencePoint } from '../../../hypervisors/hypervisor.ts';
 import { Random } from '../../random.ts';
 import { guidOf } from './model-disk.ts';
 import type { ModelFailure } from './model-host.ts';
-import { ModelLab, quickPace } from './model-lab.ts';
+import { ModelLab } from './model-lab.ts';
 
 const never = new AbortController().signal;
 const runsOfOne = 5;
@@ -90,7 +89,7 @@ async function run(
   let [ended, noted] = [false, false];
   const resync = random.chance(0.05);
   try {
-    await using connection = connectHyperv([lab.machine], quickPace);
+    await using connection = lab.connect();
     const since = new Map(resync ? [] : [...replica].map(([label, { since: point }]) => [label, point]));
     const snapshot = await connection.snapshot(
       { name: 'web' },

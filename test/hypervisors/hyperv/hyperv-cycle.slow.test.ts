@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest';
 import { ChangeTrackingLost, QuiesceUnavailable } from '../../../hypervisors/errors.ts';
 import { examineMachine } from '../../../hypervisors/hyperv/examine-hyperv.ts';
-import { connectHyperv, HypervHosts } from '../../../hypervisors/hyperv/hyperv-connection.ts';
+import { HypervHosts } from '../../../hypervisors/hyperv/hyperv-hosts.ts';
 import type { HypervMachine } from '../../../hypervisors/hyperv/hyperv-machine.ts';
 import type { BlockSource, MachineSnapshot, SnapshotOptions } from '../../../hypervisors/hypervisor.ts';
 import { describeHypervisorContract } from '../../contract/hypervisor.ts';
@@ -26,7 +26,7 @@ async function run(
   during: (snapshot: MachineSnapshot) => Promise<unknown> = async () => undefined,
   quiesce: SnapshotOptions['quiesce'] = 'prefer',
 ): Promise<Since> {
-  await using connection = connectHyperv([lab.machine], quickPace);
+  await using connection = lab.connect();
   const options = { quiesce, whenChanging: 'refuse', since } as const;
   await using snapshot = await connection.snapshot({ name: 'web' }, options, never);
   await during(snapshot);
@@ -204,7 +204,7 @@ describe('a checkpoint', () => {
         if (asked === op) gone.abort(reason);
         return null;
       };
-      await using connection = connectHyperv([lab.machine], quickPace);
+      await using connection = lab.connect();
       const options = { quiesce: 'prefer', whenChanging: 'refuse' } as const;
       await expect(connection.snapshot({ name: 'web' }, options, gone.signal)).rejects.toBe(reason);
       expect([lab.model.checkpoints, lab.model.merging]).toEqual([[], 0]);
@@ -253,6 +253,16 @@ describe('a checkpoint', () => {
     expect(lab.model.checkpoints.map(({ name }) => name)).toEqual(['before the upgrade']);
   });
 
+  it.for(['EBUSY', 4])('has files that somebody else may have for a moment (%s)', async (code) => {
+    using lab = openLab();
+    Object.assign(lab, { held: 3, heldAs: { code } });
+    await run(lab);
+    expectTidy(lab);
+    lab.held = 1000;
+    await expect(run(lab)).rejects.toThrow(/can't be opened/);
+    expect(lab.model.checkpoints).toEqual([]);
+  });
+
   it('leaves out disks that no checkpoint holds, and says why', async () => {
     using lab = openLab();
     lab.model.disk('scsi0:1').shared = true;
@@ -269,7 +279,7 @@ describe('afterwards', () => {
     using lab = openLab();
     const since = await run(lab);
     const [first] = oursOf(lab);
-    await using connection = connectHyperv([lab.machine], quickPace);
+    await using connection = lab.connect();
     const options = { quiesce: 'prefer', whenChanging: 'refuse', since } as const;
     await (await connection.snapshot({ name: 'web' }, options, never))[Symbol.asyncDispose]();
     expect(oursOf(lab)).toEqual([first]);
@@ -404,7 +414,7 @@ describe('a death at any step', () => {
 
 describeHypervisorContract('a machine of the model of Hyper-V', async () => {
   const lab = openLab();
-  const connection = connectHyperv([lab.machine], quickPace);
+  const connection = lab.connect();
   return {
     ...{ connection, machineName: 'web' },
     content: async () => new Map(lab.model.disks.map(({ label, content }) => [label, new Uint8Array(content)])),
