@@ -115,11 +115,11 @@ export function vsphereMachine(config: Config, name: string, source: VsphereSour
 }
 
 export function hypervMachine(config: Config, name: string, source: HypervSourceConfig): HypervMachine {
-  const { from, vm, exclude, tracking } = source;
+  const { from, vm, exclude, tracking, volumeFreeBytesMin } = source;
   const host = config.sources.find((each) => each.name === from);
   if (host?.type !== 'hyperv') throw unknownSource(from);
   return {
-    ...{ name, vm, tracking, host: hypervHost(host), excludedDisks: exclude },
+    ...{ name, vm, tracking, volumeFreeBytesMin, host: hypervHost(host), excludedDisks: exclude },
     journalFolder: host.journal ?? join(config.state, 'hyperv'),
     tag: trackingTag(config, name),
   };

@@ -55,6 +55,11 @@ export class HypervMachineUnusable extends Error {
   readonly code = 'HYPERV_MACHINE_UNUSABLE';
   override readonly name = 'HypervMachineUnusable';
 }
+/** Checkpoints grow where the disks lie, and a volume that fills up stops every machine on it. */
+export class HypervVolumeFull extends Error {
+  readonly code = 'HYPERV_VOLUME_FULL';
+  override readonly name = 'HypervVolumeFull';
+}
 /** A checkpoint of ours, or what it left in the disks, can't be removed now. No other one is taken before it is gone. */
 export class HypervSnapshotStuck extends Error {
   readonly code = 'HYPERV_SNAPSHOT_STUCK';

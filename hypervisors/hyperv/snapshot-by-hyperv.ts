@@ -9,6 +9,7 @@ import { HypervMachineUnusable, HypervSnapshotGone } from './hyperv-errors.ts';
 import { chooseDisks, type HypervSite, readState, refuseWithoutDisks, tracksChanges } from './hyperv-site.ts';
 import { endUnheard, giveUp, keepPoint, makeWay, standsFor } from './make-way.ts';
 import { decodeReferencePoint, type HypervReferencePoint } from './reference-point.ts';
+import { requireRoom } from './require-room.ts';
 import { type TakenCheckpoint, takeCheckpoint } from './take-checkpoint.ts';
 import { waitForMerge } from './wait-for-merge.ts';
 
@@ -30,6 +31,7 @@ export async function snapshotByHyperv(
   const published = publishedRuns(options);
   const before = await makeWay(site, published, signal);
   refuseWithoutDisks(machine, chooseDisks(machine, before.disks).chosen);
+  await requireRoom(site, before, signal);
   const [basis = null] = [...published].flatMap((run) => standsFor(site, run)?.id ?? []);
   const ending: Ending = { run: null, isPublished: false };
   await using opening = new AsyncDisposableStack();

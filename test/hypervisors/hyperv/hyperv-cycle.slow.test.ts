@@ -241,6 +241,16 @@ describe('a checkpoint', () => {
     expect(lab.model.checkpoints).toEqual([theirs]);
   });
 
+  it('is not taken where it might fill the volume, which doctor tells before', async () => {
+    using lab = openLab();
+    lab.model.manners.freeBytes = 2 ** 30;
+    await expect(run(lab)).rejects.toMatchObject({ code: 'HYPERV_VOLUME_FULL', message: /1073741824 bytes are left/ });
+    expect(lab.model.checkpoints).toEqual([]);
+    await using hosts = new HypervHosts();
+    const { findings } = await examineMachine(await hosts.site(lab.machine, quickPace, never), never);
+    expect(findings.map(({ what }) => what)).toContainEqual(expect.stringMatching(/no checkpoint is taken below/));
+  });
+
   it('stands on those that users made, and reads through them', async () => {
     using lab = openLab();
     lab.model.makeCheckpoint('before the upgrade', false);

@@ -194,6 +194,7 @@ describe('the hosts of a process', () => {
       host,
       vm: modelVm,
       excludedDisks: [],
+      volumeFreeBytesMin: 0,
       tracking: 'enable',
       journalFolder: '/nowhere',
       tag: 'a1b2c3d4',

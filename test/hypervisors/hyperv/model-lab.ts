@@ -43,6 +43,7 @@ export class ModelLab implements Disposable {
     this.model = new ModelHost('/machines');
     this.machine = {
       ...{ name: 'web', host: this.#host(), vm: modelVm, excludedDisks: [], tracking: 'enable' },
+      volumeFreeBytesMin: 2 ** 32,
       ...{ journalFolder: join(this.#folder, 'journal'), tag: 'a1b2c3d4' },
       ...changed,
     };

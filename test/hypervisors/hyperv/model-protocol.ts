@@ -57,7 +57,7 @@ function answer(host: ModelHost, { op, args }: Question): unknown {
     case 'changes':
       return changes(host, args);
     case 'free-space':
-      return { volumes: [{ path: host.folder, freeBytes: String(50 * 2 ** 30) }] };
+      return { volumes: [{ path: host.folder, freeBytes: String(host.manners.freeBytes) }] };
     default:
       throw new Error(`the model knows no ${op}`);
   }
