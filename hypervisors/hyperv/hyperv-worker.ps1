@@ -346,7 +346,7 @@ function Get-JobState($asked) {
   if ([int]$job.JobState -gt 7) { $hresult = Get-JobResult $job }
   if ([int]$job.JobState -eq 7) {
     foreach ($class in @('Msvm_VirtualSystemSettingData', 'Msvm_VirtualSystemReferencePoint')) {
-      $made += @(Get-Related $job 'Msvm_AffectedJobElement' $class | ForEach-Object { [string]$_.InstanceID })
+      $made += @(Get-Related $job '' $class | ForEach-Object { [string]$_.InstanceID })
     }
   }
   return @{

@@ -4,7 +4,7 @@ import { expect } from 'vitest';
 import { ChangeTrackingLost } from '../../../hypervisors/errors.ts';
 import type { BlockSource, MachineSnapshot, ReferencePoint } from '../../../hypervisors/hypervisor.ts';
 import { Random } from '../../random.ts';
-import { guidOf } from './model-disk.ts';
+import { freeSilently, guidOf } from './model-disk.ts';
 import type { ModelFailure } from './model-host.ts';
 import { ModelLab } from './model-lab.ts';
 
@@ -70,6 +70,7 @@ async function history(seed: number, tally: Tally): Promise<void> {
     if (random.chance(0.35)) lab.death = { after: 1 + random.below(45), happens: random.chance(0.5) };
     const last = i === runsOfOne - 1;
     if (last) heal(lab);
+    if (last && random.chance(0.5)) giveBack(lab, random);
     held = await run(lab, random, held, last, tally);
     lab.death = null;
     if (last) expectNothingLeft(lab);
@@ -249,6 +250,13 @@ function resize({ model }: ModelLab, label: string, random: Random): void {
   disk.content.copy(grown);
   disk.content = grown;
   disk.epoch++;
+}
+
+/** Only before a run that reads it: what is written there first is told by tracking alone, and the rest of its block by nobody. */
+function giveBack({ model }: ModelLab, random: Random): void {
+  const disk = random.pick(model.disks);
+  const from = mebibyte * random.below(Math.ceil(disk.content.length / mebibyte));
+  freeSilently(disk, from, random.pick([mebibyte, disk.content.length - from]));
 }
 
 /** Another disk in the same place. */

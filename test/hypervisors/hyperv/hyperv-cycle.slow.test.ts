@@ -6,6 +6,7 @@ import { HypervHosts } from '../../../hypervisors/hyperv/hyperv-hosts.ts';
 import type { HypervMachine } from '../../../hypervisors/hyperv/hyperv-machine.ts';
 import type { BlockSource, MachineSnapshot, SnapshotOptions } from '../../../hypervisors/hypervisor.ts';
 import { describeHypervisorContract } from '../../contract/hypervisor.ts';
+import { freeSilently } from './model-disk.ts';
 import { ModelLab, quickPace } from './model-lab.ts';
 
 const never = new AbortController().signal;
@@ -136,6 +137,25 @@ describe('what changed', () => {
     const found: unknown[] = [];
     await run(lab, since, asking('scsi0:1', since, found));
     expect(found.every(isLost)).toBe(true);
+  });
+
+  it('is also what no file holds any more, though tracking does not say so: cut off and added again, or given back', async () => {
+    using lab = new ModelLab();
+    const disk = lab.model.addDisk('scsi0:0', Buffer.alloc(5 * mebibyte + 1024, 7));
+    const since = await run(lab);
+    freeSilently(disk, mebibyte, mebibyte);
+    freeSilently(disk, 4 * mebibyte, mebibyte + 1024);
+    lab.model.write('scsi0:0', 3 * mebibyte, new Uint8Array(512).fill(1));
+    lab.model.write('scsi0:0', 3 * mebibyte - 512, new Uint8Array(512).fill(2));
+    const found: unknown[] = [];
+    await run(lab, since, async ({ disks: [source] }) => {
+      for await (const extent of source?.changedExtents(since.get('scsi0:0') ?? null, never) ?? []) found.push(extent);
+    });
+    expect(found).toEqual([
+      { offset: mebibyte, length: mebibyte, zero: true },
+      { offset: 3 * mebibyte - 512, length: 1024, zero: false },
+      { offset: 4 * mebibyte, length: mebibyte + 1024, zero: true },
+    ]);
   });
 
   it('is not asked for where the machine is of an older configuration version, or the operator wants none', async () => {
