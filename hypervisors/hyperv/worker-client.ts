@@ -115,7 +115,14 @@ function refusal(where: string, operation: string, error: Extract<Answer, { ok: 
   return new HypervRefused(`${where}: Hyper-V refused ${operation} ${told}`.trim(), { kind, returnValue, hresult });
 }
 
+/** The small ones are of methods that a standard defines. */
 const returnValues: Readonly<Record<number, string>> = {
+  1: 'not supported',
+  2: 'failed',
+  3: 'timed out',
+  4: 'invalid parameter',
+  5: 'not in this state',
+  6: 'wrong type',
   32769: 'access denied',
   32770: 'not supported',
   32772: 'timed out',

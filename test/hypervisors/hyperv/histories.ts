@@ -215,7 +215,7 @@ const operations = ['checkpoint', 'convert', 'convert', 'destroy-checkpoint', 'd
 function madeFailure(random: Random): ModelFailure {
   return {
     jobState: random.pick([null, 8, 9, 10] as const),
-    returnValue: random.pick([32_768, 32_769, 32_773, 32_774, 32_775, 32_779]),
+    returnValue: random.pick([5, 32_768, 32_769, 32_773, 32_774, 32_775, 32_779]),
     hresult: random.pick([null, '0x80070020', '0xC03A0020', '0xC03A0022']),
     happensAnyway: random.chance(0.3),
   };

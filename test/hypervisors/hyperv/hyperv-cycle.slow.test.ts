@@ -333,6 +333,18 @@ describe('afterwards', () => {
     expectTidy(lab);
   });
 
+  it.for([5, 32_774, 32_775])(
+    'an earlier reference point that is in use (%i) is removed once it is not',
+    async (returnValue) => {
+      using lab = openLab();
+      const since = await run(lab);
+      const failure = { jobState: null, returnValue, hresult: null } as const;
+      lab.model.manners.failures = [1, 2].map(() => ({ op: 'destroy-reference-point', failure }));
+      await run(lab, since);
+      expectTidy(lab);
+    },
+  );
+
   it('a merge that is switched off, or failed, is asked for again, and one that never ends is told', async () => {
     using lab = openLab();
     Object.assign(lab.model.manners, { mergesDisks: false, mergeRefusals: 3 });
