@@ -8,6 +8,7 @@ import {
   changeDisk,
   machineName,
   makeSite,
+  noPeers,
   type Settings,
   type Site,
   sha256OfDisks,
@@ -98,9 +99,7 @@ describe.each(clouds)('$name', ({ needs, lacks, start }) => {
       peer = await start();
       wire = await startFaultProxy(new URL(peer.endpoint).origin);
       place = 'account' in peer ? await azurePlace(peer, wire.endpoint) : await gcsPlace(peer, wire.endpoint);
-      const nothing = { region: 'none', accessKeyId: 'none', secretAccessKey: { reveal: () => 'none' }, caFile: null };
-      const kms = { region: 'none', credentials: nothing };
-      site = await makeSite({ s3: nothing, s3Endpoint: '', bucket: '', kms, kmsEndpoint: '', keyId: '' });
+      site = await makeSite(noPeers);
       Object.assign(site.environment, place.secrets);
       await site.configure({ repository: place.repository(), keys });
     });
