@@ -152,17 +152,17 @@ const scenarios: readonly Scenario[] = [
       await survives(await failkit('sync'));
     },
   ],
-  ...(['truncate', 'reset-download', 'half-close', 'slow-down', 'too-many'] as const).map(
-    (fault): Scenario => [
-      `a restore survives ${fault}`,
-      async ({ store: { wire }, wasHit, restores }) => {
-        wire.forget();
-        wire.hurt({ fault, when: isSegmentGet, times: 3 });
-        await restores();
-        expect(wasHit(fault)).toBe(3);
-      },
-    ],
-  ),
+  [
+    'a restore survives whatever becomes of an answer or its connection',
+    async ({ store: { wire }, wasHit, restores }) => {
+      const faults = ['truncate', 'reset-download', 'half-close', 'slow-down', 'too-many'] as const;
+      wire.forget();
+      // One after the other: by turns they hit each reading.
+      for (const fault of faults) wire.hurt({ fault, when: isSegmentGet, times: 2 });
+      await restores();
+      expect(faults.map(wasHit)).toEqual(faults.map(() => 2));
+    },
+  ],
   [
     'a restore gives up answers that only drip, and those that never come',
     async ({ store: { wire }, wasHit, restores }) => {
@@ -243,6 +243,7 @@ describe.concurrent.each(stores)('faults in front of $name', ({ needs, start }: 
     expect(made.exitCode, made.stderr).toBe(0);
     for (const [name, run] of scenarios) {
       store.wire.heal();
+      console.log(new Date().toISOString(), store.wire.endpoint, name);
       await run(scene).catch((error: Error) => {
         throw new Error(`${name}: ${error.message}`, { cause: error });
       });

@@ -26,6 +26,7 @@ describe('a valid configuration', () => {
       rootFingerprint: null,
       keys: { provider: 'local-key', file: join(folder, 'keys/wrap.key') },
       access: 'full',
+      groups: [],
       state: '/var/lib/failkit',
       sources: [],
       machines: [
@@ -41,6 +42,8 @@ describe('a valid configuration', () => {
           spotCheck: { everyMs: 30 * 24 * 3_600_000, bytesPerRunMax: 64 * 2 ** 30 },
           changeAlarm: { enabled: true, fromBytes: 512 * 2 ** 20 },
           retention: null,
+          group: null,
+          retentionFrom: 'all',
         },
       ],
       segmentBytes: 8_388_608,
