@@ -157,10 +157,10 @@ const scenarios: readonly Scenario[] = [
     async ({ store: { wire }, wasHit, restores }) => {
       const faults = ['truncate', 'reset-download', 'half-close', 'slow-down', 'too-many'] as const;
       wire.forget();
-      // One after the other: by turns they hit each reading.
-      for (const fault of faults) wire.hurt({ fault, when: isSegmentGet, times: 2 });
+      // At worst all of them hit one reading, which has eight tries.
+      for (const fault of faults) wire.hurt({ fault, when: isSegmentGet });
       await restores();
-      expect(faults.map(wasHit)).toEqual(faults.map(() => 2));
+      expect(faults.map(wasHit)).toEqual(faults.map(() => 1));
     },
   ],
   [
@@ -243,7 +243,6 @@ describe.concurrent.each(stores)('faults in front of $name', ({ needs, start }: 
     expect(made.exitCode, made.stderr).toBe(0);
     for (const [name, run] of scenarios) {
       store.wire.heal();
-      console.log(new Date().toISOString(), store.wire.endpoint, name);
       await run(scene).catch((error: Error) => {
         throw new Error(`${name}: ${error.message}`, { cause: error });
       });
