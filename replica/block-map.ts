@@ -58,6 +58,11 @@ interface VisitedPage {
   readonly firstBlock: number;
 }
 
+interface VisitedLeaf {
+  readonly firstBlock: number;
+  readonly runs: readonly Run[];
+}
+
 const wholeWalk: WalkGuide = {
   enter: () => true,
   unreadable(_ref, _level, error) {
@@ -141,6 +146,26 @@ export class BlockMap {
   /** Every page, parents before children, in block order. */
   async *pages(signal: AbortSignal, guide: WalkGuide = wholeWalk): AsyncGenerator<VisitedPage> {
     if (this.root !== null) yield* this.subtree(this.root, this.level, 0, signal, guide);
+  }
+
+  /** The last leaf first, page by page: for whoever looks for something near the end. */
+  async *leavesFromTheEnd(signal: AbortSignal): AsyncGenerator<VisitedLeaf> {
+    if (this.root !== null) yield* this.#leavesBackwards(this.root, this.level, 0, signal);
+  }
+
+  async *#leavesBackwards(
+    ref: PageRef,
+    level: number,
+    firstBlock: number,
+    signal: AbortSignal,
+  ): AsyncGenerator<VisitedLeaf> {
+    const page = await this.page(ref, level, firstBlock, signal);
+    if ('runs' in page) {
+      yield { firstBlock, runs: page.runs };
+      return;
+    }
+    for (const child of page.children.toReversed())
+      yield* this.#leavesBackwards(child, level - 1, firstBlock + child.child * pageSpan(level - 1), signal);
   }
 
   async *subtree(

@@ -172,7 +172,7 @@ export class MapWriter {
     let changed = false;
     before.forEach((old, i) => {
       const next = after[i] ?? null;
-      if (samePlace(old, next)) return;
+      if (samePlace(old, next, firstBlock + i)) return;
       changed = true;
       if (old !== null) this.#units.drop(old.at);
       if (next !== null) this.#units.use(next.at);

@@ -2,16 +2,17 @@ import { digestBytes } from '../../crypto/suite.ts';
 import type { BlockSource, Extent } from '../../hypervisors/hypervisor.ts';
 import { type BlockMap, blockCountOf, type MapGeometry } from '../../replica/block-map.ts';
 import { toHex } from '../../replica/encoding.ts';
-import { type BlockPlace, placesOf, runsOf } from '../../replica/leaf.ts';
+import { digestOf, type LeafPlaces, placesOf, runsOf } from '../../replica/leaf.ts';
 import { MapWriter } from '../../replica/map-writer.ts';
 import type { SegmentId } from '../../replica/names.ts';
-import { leafBlocks, parsePage } from '../../replica/page.ts';
+import { leafBlocks, parsePage, type Run } from '../../replica/page.ts';
 import { type RecordAddress, recordType } from '../../replica/segment.ts';
 import { SharedSlots } from '../../replica/shared-slots.ts';
 import type { UnitCount } from '../../replica/unit-count.ts';
 import type { MachineState } from '../state/machine-state.ts';
 import type { BlockRange } from '../vigilance/lap.ts';
 import type { CompressionLevel } from './compression-level.ts';
+import { NamedBlocks, requireSameEnd } from './end-check.ts';
 import { inOrder } from './in-order.ts';
 import type { PipelineWorkers } from './pipeline-workers.ts';
 import type { SegmentPacker } from './segment-packer.ts';
@@ -83,8 +84,8 @@ interface Worked extends Known {
 
 /** What is known of the blocks of a stretch's leaf. */
 interface Known {
-  readonly before: readonly (BlockPlace | null)[];
-  readonly journaled: readonly (BlockPlace | null)[];
+  readonly before: Readonly<LeafPlaces>;
+  readonly journaled: Readonly<LeafPlaces>;
 }
 
 /** Reads, squeezes and packs the disk's data. The map's last pages are placed by `MapWriter.finish`, after all disks. */
@@ -99,10 +100,13 @@ export async function protectDisk(
   });
   const { blockSize } = plan.geometry;
   const cutting = { blockSize, blockCount: blockCountOf(plan.geometry), full: plan.full };
-  const wanted = withChecks(stretches(plan.extents, cutting), plan.checks, cutting);
+  const named = plan.full || plan.source.changesOnly === true ? null : new NamedBlocks(plan.geometry);
+  const listed = stretches(plan.extents, cutting);
+  const wanted = withChecks(named?.noting(listed) ?? listed, plan.checks, cutting);
   const slots = new SharedSlots(Math.max(stretchBytes, blockSize));
+  const bench = { ...tools, slots, journaled: journalOf(plan, tools.state) };
   const batches = inOrder(inBatches(interesting(plan, wanted, signal), cutting), tools.stretchesAheadMax, (stretches) =>
-    workOn(stretches, plan, tools, slots, signal),
+    workOn(stretches, plan, bench, signal),
   );
   const open: OpenLeaf[] = [];
   for await (const { worked, slot } of batches) {
@@ -116,23 +120,20 @@ export async function protectDisk(
     slots.give(slot);
   }
   for (const done of open) await closeLeaf(writer, done, signal);
+  if (named !== null) await requireSameEnd(plan, named, tools.keys.digestKey, signal);
   await writer.clearBeyondCapacity(signal);
   return writer;
 }
 
 /** What the leaf holds now, without the blocks that a smaller disk no longer has. */
-function keepInside(
-  places: readonly (BlockPlace | null)[],
-  leafIndex: number,
-  geometry: MapGeometry,
-): (BlockPlace | null)[] {
+function keepInside(places: Readonly<LeafPlaces>, leafIndex: number, geometry: MapGeometry): LeafPlaces {
   const end = blockCountOf(geometry) - leafIndex * leafBlocks;
   return places.map((place, i) => (i < end ? place : null));
 }
 
 interface OpenLeaf {
   readonly index: number;
-  readonly places: (BlockPlace | null)[];
+  readonly places: LeafPlaces;
 }
 
 async function closeLeaf(writer: MapWriter, leaf: OpenLeaf, signal: AbortSignal): Promise<void> {
@@ -154,15 +155,19 @@ async function* interesting(
   }
 }
 
+interface WorkTools extends DiskTools {
+  readonly slots: SharedSlots;
+  readonly journaled: (leafIndex: number) => Readonly<LeafPlaces>;
+}
+
 async function workOn(
   stretches: readonly Stretch[],
   plan: DiskPlan,
-  tools: DiskTools,
-  slots: SharedSlots,
+  tools: WorkTools,
   signal: AbortSignal,
 ): Promise<Batch> {
   // One that meets an error is not given back: the run ends with it.
-  const slot = slots.take();
+  const slot = tools.slots.take();
   const prepared: Prepared[] = [];
   let end = 0;
   for (const stretch of stretches) {
@@ -184,15 +189,15 @@ async function prepare(
   stretch: Stretch,
   bytes: Uint8Array,
   plan: DiskPlan,
-  tools: DiskTools,
+  tools: WorkTools,
   signal: AbortSignal,
 ): Promise<Prepared> {
   const leafIndex = Math.floor(stretch.firstBlock / leafBlocks);
   const leafFirst = leafIndex * leafBlocks;
   const before = placesOf(await plan.old.leafRuns(leafIndex, signal), leafFirst);
-  const journaled = without(journaledPlaces(plan, tools.state, leafIndex), plan.isDamaged);
-  const known = digestsOf(without(before, plan.isDamaged), stretch, leafFirst);
-  const candidates = digestsOf(journaled, stretch, leafFirst);
+  const journaled = tools.journaled(leafIndex);
+  const known = digestsOf(before, stretch, leafFirst, plan.isDamaged);
+  const candidates = digestsOf(journaled, stretch, leafFirst, plan.isDamaged);
   const task = {
     bytes,
     blockSize: plan.geometry.blockSize,
@@ -219,22 +224,20 @@ function mismatchAt(block: number, { source, geometry }: DiskPlan): SpotCheckMis
   );
 }
 
-function without(
-  places: readonly (BlockPlace | null)[],
-  isDamaged: (id: SegmentId) => boolean,
-): readonly (BlockPlace | null)[] {
-  return places.map((place) => (place === null || isDamaged(place.at) ? null : place));
+/** What an interrupted run has sent of a leaf. That this one sends is of no use to it. */
+function journalOf(plan: DiskPlan, state: MachineState): WorkTools['journaled'] {
+  const nothing: Readonly<LeafPlaces> = [];
+  const isEmpty = !state.hasJournalOf(toHex(plan.geometry.diskId), plan.generation);
+  return (leafIndex) => (isEmpty ? nothing : journaledPlaces(plan, state, leafIndex));
 }
 
-function journaledPlaces(plan: DiskPlan, state: MachineState, leafIndex: number): readonly (BlockPlace | null)[] {
+function journaledPlaces(plan: DiskPlan, state: MachineState, leafIndex: number): Readonly<LeafPlaces> {
   const first = leafIndex * leafBlocks;
-  const merged: (BlockPlace | null)[] = new Array(leafBlocks).fill(null);
+  const merged: LeafPlaces = new Array(leafBlocks).fill(null);
   for (const bytes of state.journalLeaves(toHex(plan.geometry.diskId), plan.generation, leafIndex)) {
     const page = parsePage(bytes, 0, first, 'run journal');
     if (!('runs' in page)) continue;
-    placesOf(page.runs, first).forEach((place, i) => {
-      if (place !== null) merged[i] = place;
-    });
+    for (const run of page.runs) merged.fill(run, run.first - first, run.first + run.count - first);
   }
   return merged;
 }
@@ -248,12 +251,14 @@ async function squeezeAll(
   { workers, progress }: DiskTools,
   signal: AbortSignal,
 ): Promise<readonly Worked[]> {
-  const tasks: SqueezeTask[] = [];
-  for (const { stretch, task } of prepared) {
-    const file = await locate(stretch, task, plan, signal);
-    if (file === null) await readBlocks(stretch, plan, task.bytes, signal);
-    tasks.push({ ...task, file });
-  }
+  // At most 16 stretches: one after the other, each would wait for its answer alone.
+  const tasks: readonly SqueezeTask[] = await Promise.all(
+    prepared.map(async ({ stretch, task }) => {
+      const file = await locate(stretch, task, plan, signal);
+      if (file === null) await readBlocks(stretch, plan, task.bytes, signal);
+      return { ...task, file };
+    }),
+  );
   const isTrifling = prepared.every(({ stretch }, i) => tasks[i]?.file === null && isTrifle(stretch, plan));
   const squeezed = isTrifling ? tasks.map(squeeze) : await workers.squeeze(tasks, signal);
   const worked: Worked[] = [];
@@ -327,17 +332,20 @@ async function readBlocks(stretch: Stretch, plan: DiskPlan, bytes: Uint8Array, s
   }
 }
 
+/** What is damaged counts as not there. */
 function digestsOf(
-  places: readonly (BlockPlace | null)[],
+  places: Readonly<LeafPlaces>,
   stretch: Stretch,
   leafFirst: number,
+  isDamaged: (id: SegmentId) => boolean,
 ): { digests: Uint8Array; present: Uint8Array } {
   const digests = new Uint8Array(stretch.kinds.length * digestBytes);
   const present = new Uint8Array(stretch.kinds.length);
   present.forEach((_, i) => {
-    const place = places[stretch.firstBlock - leafFirst + i];
-    if (place === undefined || place === null) return;
-    digests.set(place.digest, i * digestBytes);
+    const block = stretch.firstBlock + i;
+    const place = places[block - leafFirst] ?? null;
+    if (place === null || isDamaged(place.at)) return;
+    digests.set(digestOf(place, block), i * digestBytes);
     present[i] = 1;
   });
   return { digests, present };
@@ -369,21 +377,16 @@ async function placeStretch(
     tools.progress.changedBytes += record.count * plan.geometry.blockSize;
     tools.changes.changedBytes += record.count * plan.geometry.blockSize;
     tools.changes.storedBytes += record.body.length;
-    for (let i = 0; i < record.count; i++) {
-      const digest = digestAt(squeezed, record.first + i);
-      leaf.places[inLeaf + record.first + i] = {
-        at,
-        codec: record.codec,
-        inside: i,
-        recordBlocks: record.count,
-        digest,
-      };
-    }
+    const first = stretch.firstBlock + record.first;
+    const digests = digestsOfRecord(record, squeezed);
+    const { codec, count } = record;
+    const run: Run = { first, count, at, codec, inside: 0, recordBlocks: count, digests };
+    leaf.places.fill(run, inLeaf + record.first, inLeaf + record.first + count);
   }
 }
 
 /** What an interrupted run had sent of a record is its share of that. */
-function countJournaled(place: BlockPlace | null, { geometry }: DiskPlan, changes: DiskChanges): void {
+function countJournaled(place: Run | null, { geometry }: DiskPlan, changes: DiskChanges): void {
   changes.changedBytes += geometry.blockSize;
   changes.storedBytes += place === null ? 0 : place.at.length / place.recordBlocks;
 }
@@ -406,11 +409,11 @@ async function packRecord(
     blockSize,
     plaintextLength: record.count * blockSize,
     body: record.body,
-    digests: result.squeezed.digests.subarray(record.first * digestBytes, (record.first + record.count) * digestBytes),
+    digests: digestsOfRecord(record, result.squeezed),
     childDigests: [],
   });
 }
 
-function digestAt(squeezed: Squeezed, i: number): Uint8Array {
-  return squeezed.digests.subarray(i * digestBytes, (i + 1) * digestBytes);
+function digestsOfRecord({ first, count }: SqueezedRecord, { digests }: Squeezed): Uint8Array {
+  return digests.subarray(first * digestBytes, (first + count) * digestBytes);
 }

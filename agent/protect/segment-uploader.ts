@@ -3,7 +3,7 @@ import { digestBytes, tagBytes } from '../../crypto/suite.ts';
 import type { Birth } from '../../replica/control.ts';
 import { toHex } from '../../replica/encoding.ts';
 import type { EpochKeys } from '../../replica/key-ring.ts';
-import { type BlockPlace, runsOf } from '../../replica/leaf.ts';
+import { type LeafPlaces, runsOf } from '../../replica/leaf.ts';
 import type { SegmentId } from '../../replica/names.ts';
 import { encodeLeaf, leafBlocks, type Run } from '../../replica/page.ts';
 import {
@@ -146,7 +146,7 @@ export class SegmentUploader implements SegmentStore {
   #journalLeaves(id: SegmentId, records: readonly UnsealedRecord[]): readonly JournalLeaf[] {
     const leaves = new Map<
       string,
-      { readonly disk: Uint8Array; readonly leafIndex: number; readonly places: (BlockPlace | null)[] }
+      { readonly disk: Uint8Array; readonly leafIndex: number; readonly places: LeafPlaces }
     >();
     let offset = segmentPreambleBytes;
     records.forEach((record, number) => {
@@ -157,11 +157,9 @@ export class SegmentUploader implements SegmentStore {
       const key = `${toHex(record.diskId)} ${leafIndex}`;
       const leaf = leaves.get(key) ?? { disk: record.diskId, leafIndex, places: new Array(leafBlocks).fill(null) };
       leaves.set(key, leaf);
-      for (let i = 0; i < record.blockCount; i++) {
-        const digest = record.digests.subarray(i * digestBytes, (i + 1) * digestBytes);
-        const place = { at, codec: record.codec, inside: i, recordBlocks: record.blockCount, digest };
-        leaf.places[record.firstBlock + i - leafIndex * leafBlocks] = place;
-      }
+      const { firstBlock: first, blockCount: count, codec, digests } = record;
+      const run: Run = { first, count, at, codec, inside: 0, recordBlocks: count, digests };
+      leaf.places.fill(run, first - leafIndex * leafBlocks, first + count - leafIndex * leafBlocks);
     });
     return [...leaves.values()].map(({ disk, leafIndex, places }) => {
       const runs: readonly Run[] = runsOf(places, leafIndex * leafBlocks);

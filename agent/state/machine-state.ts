@@ -355,6 +355,14 @@ export class MachineState implements Disposable {
     }));
   }
 
+  /** Whether an unfinished run has sent anything of the disk. */
+  hasJournalOf(disk: string, generation: number): boolean {
+    return (
+      this.#database.rows('SELECT 1 FROM journal_runs WHERE disk = ? AND generation = ? LIMIT 1', disk, generation)
+        .length > 0
+    );
+  }
+
   /** Leaf pages that the unfinished run sealed for this leaf. */
   journalLeaves(disk: string, generation: number, leafIndex: number): readonly Uint8Array[] {
     const rows = this.#database.rows(

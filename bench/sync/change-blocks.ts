@@ -10,7 +10,10 @@ const contentsMax = 64;
 const stride = 7_919;
 const commandsAtOnceMax = 1_000;
 
-/** Writes `share` of the blocks with what stands elsewhere on the disk, so that they compress as it does. Returns how many. */
+/**
+ * Writes `share` of the blocks with what stands elsewhere on the disk, so that they compress as it does. Returns how many. Another folder
+ * for the contents makes other ones.
+ */
 export async function changeBlocks(qcow2: string, raw: string, share: number, folder: string): Promise<number> {
   const contents = await contentsOf(raw, folder);
   await using file = await open(raw);
@@ -37,7 +40,7 @@ async function contentsOf(raw: string, folder: string): Promise<readonly string[
     const bytes = Buffer.alloc(blockBytes);
     await file.read(bytes, 0, blockBytes, ((i * stride) % blocks) * blockBytes);
     if (bytes.every((byte) => byte === 0)) continue;
-    bytes.write(`changed ${i}`);
+    bytes.write(`changed ${i} ${folder}`);
     paths.push(join(folder, `content-${i}`));
     await writeFile(paths.at(-1) ?? '', bytes);
   }

@@ -2,8 +2,9 @@ import { formatSpread, median, secondsOf } from '../spread.ts';
 import { lineOf } from '../table.ts';
 import type { SyncRow } from './measure-sync.ts';
 
-const titles = ['run', 'seconds', 'CPU seconds', 'of the server', 'without the empty sync, of a seed'];
-const order = ['seed', 'empty sync', 'sync of 1 %', 'restore'] as const;
+const titles = ['run', 'seconds', 'CPU seconds', 'of the server', 'more than the one before, of a seed'];
+const order = ['seed', 'empty sync', 'sync of 1 %', 'sync of 2 %', 'restore'] as const;
+const stepBefore = { 'sync of 1 %': 'empty sync', 'sync of 2 %': 'sync of 1 %' } as const;
 
 export function syncTable(rows: readonly SyncRow[]): readonly string[] {
   return [
@@ -16,16 +17,20 @@ export function syncTable(rows: readonly SyncRow[]): readonly string[] {
       const spreads = (['wallMs', 'cpuMs', 'serverCpuMs'] as const).map((time) =>
         formatSpread(secondsOf(own.map((row) => row[time])), 2),
       );
-      return lineOf([name, ...spreads, step === 'sync of 1 %' ? variableCost(rows) : '']);
+      return lineOf([
+        name,
+        ...spreads,
+        step === 'sync of 1 %' || step === 'sync of 2 %' ? variableCost(rows, step) : '',
+      ]);
     }),
   ];
 }
 
-/** What is left of the sync's time without what a sync of nothing takes, beside the time of a seed. */
-function variableCost(rows: readonly SyncRow[]): string {
+/** What the sync takes longer than the one with 1 % fewer blocks, beside the time of a seed. */
+function variableCost(rows: readonly SyncRow[], step: keyof typeof stepBefore): string {
   const cost = (time: 'wallMs' | 'cpuMs'): string => {
-    const of = (step: SyncRow['step']) => median(rows.filter((row) => row.step === step).map((row) => row[time]));
-    return `${(((of('sync of 1 %') - of('empty sync')) / of('seed')) * 100).toFixed(1)} %`;
+    const of = (name: SyncRow['step']) => median(rows.filter((row) => row.step === name).map((row) => row[time]));
+    return `${(((of(step) - of(stepBefore[step])) / of('seed')) * 100).toFixed(1)} %`;
   };
   return `${cost('wallMs')}; of CPU ${cost('cpuMs')}`;
 }

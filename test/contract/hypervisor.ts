@@ -3,6 +3,7 @@ import * as fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { QuiesceUnavailable, SourceNotFound } from '../../hypervisors/errors.ts';
 import type { BlockSource, Extent, HypervisorConnection, SnapshotOptions } from '../../hypervisors/hypervisor.ts';
+import { timesTried } from '../lanes/quick.ts';
 
 /** One machine on one hypervisor, made for one test; disposing removes it. */
 export interface HypervisorLab extends AsyncDisposable {
@@ -194,7 +195,7 @@ async function expectRandomReads(disk: BlockSource, content: Uint8Array): Promis
       });
       await Promise.all(reads);
     }),
-    { numRuns: 50 },
+    { numRuns: timesTried(50) },
   );
 }
 

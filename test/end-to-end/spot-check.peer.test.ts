@@ -57,6 +57,17 @@ describe.skipIf(needs !== null)(`spot checks of a qcow2 image (${needs ?? 'real 
     await expectFoundOut(10 * mebibyte);
   });
 
+  it('find out, also while they are off, that the disk was made smaller and as large as before: the bitmap has no word for it', async () => {
+    configure(0);
+    await runNbdTool('qemu-img', ['resize', '-q', '-f', 'qcow2', '--shrink', image, `${2 * mebibyte}`]);
+    await runNbdTool('qemu-img', ['resize', '-q', '-f', 'qcow2', image, `${16 * mebibyte}`]);
+    await qemuIo('write -P 9 3M 1M');
+    expect(reasonIn(await failkit('sync', '--json'))).toMatch(
+      /^resync: spot check: block 47 of disk root .* was the disk made smaller, and larger again\?$/,
+    );
+    await expectRestoredWhole();
+  });
+
   it('say that they are off where they are, and then find nothing', async () => {
     configure(0);
     const at = await hostOffset(3 * mebibyte);

@@ -53,6 +53,7 @@ export class ModelDisk {
     this.#log.push({ offset, length });
   }
 
+  /** Tracking says nothing of it, and does not name what is added: as QEMU's bitmaps. */
   resize(capacityBytes: number): void {
     this.content.resize(capacityBytes);
   }
@@ -67,13 +68,19 @@ export class ModelDisk {
     return since !== null && this.#loseAfterExtents === null && countSince(since, this.#trackingId, this.#log) !== null;
   }
 
+  /** What it will answer to the question about changes since then. */
+  namedSince(since: Uint8Array): readonly Touched[] {
+    return namedRanges({ ...this.#tracked(), content: this.content }, since);
+  }
+
+  #tracked(): Pick<FrozenDisk, 'label' | 'style' | 'log' | 'trackingId'> {
+    return { label: this.label, style: this.style, log: [...this.#log], trackingId: this.#trackingId };
+  }
+
   freeze(gate: SourceGate): BlockSource {
     const frozen: FrozenDisk = {
-      label: this.label,
-      style: this.style,
+      ...this.#tracked(),
       content: this.content.copy(),
-      log: [...this.#log],
-      trackingId: this.#trackingId,
       lose: () => {
         const after = this.#loseAfterExtents;
         if (after === null) return null;
@@ -131,18 +138,25 @@ function* allExtents({ content, style }: FrozenDisk): Generator<Extent> {
   else yield* pieces(content, 0, content.capacityBytes, style);
 }
 
-function* changedExtents(disk: FrozenDisk, since: Uint8Array): Generator<Extent> {
+type TrackedDisk = Pick<FrozenDisk, 'label' | 'style' | 'content' | 'log' | 'trackingId'>;
+
+function namedRanges(disk: TrackedDisk, since: Uint8Array): readonly Touched[] {
   const { log, style, content } = disk;
   const touched = [...log.slice(decodeSince(disk, since))];
   if (style.overReports) touched.push({ offset: Math.floor(content.capacityBytes / 3), length: style.grain });
-  for (const { offset, length } of merged(touched, content.capacityBytes)) {
+  return merged(touched, content.capacityBytes);
+}
+
+function* changedExtents(disk: FrozenDisk, since: Uint8Array): Generator<Extent> {
+  const { style, content } = disk;
+  for (const { offset, length } of namedRanges(disk, since)) {
     if (style.zeros === 'as-data') yield* cut({ offset, length, zero: false });
     // What was discarded has to be said: left out, it would pass for unchanged.
     else yield* pieces(content, offset, offset + length, { ...style, zeros: 'listed' });
   }
 }
 
-function decodeSince(disk: FrozenDisk, since: Uint8Array): number {
+function decodeSince(disk: Pick<FrozenDisk, 'label' | 'trackingId' | 'log'>, since: Uint8Array): number {
   const count = countSince(since, disk.trackingId, disk.log);
   if (count !== null) return count;
   throw new ChangeTrackingLost(`disk ${disk.label}: the reference point is of another tracking`);

@@ -4,6 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { ChangeTrackingLost } from '../../hypervisors/errors.ts';
 import type { Extent, ReferencePoint } from '../../hypervisors/hypervisor.ts';
 import { describeHypervisorContract } from '../contract/hypervisor.ts';
+import { timesTried } from '../lanes/quick.ts';
 import { ModelDisk, type ModelDiskStyle, plainStyle } from './model-disk.ts';
 import { ModelMachine } from './model-machine.ts';
 
@@ -74,7 +75,7 @@ describe('a model disk', () => {
           expect(Buffer.compare(full, disk.content.bytes())).toBe(0);
         },
       ),
-      { numRuns: 100 },
+      { numRuns: timesTried(100) },
     );
   });
 

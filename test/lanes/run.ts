@@ -30,14 +30,18 @@ async function installPeers(folder: string): Promise<void> {
   if (existsSync(command)) await runLane({ name: 'peers', command, args: [], show: 'live' }, folder);
 }
 
-async function runVitest(projects: readonly string[], folder: string): Promise<Tally> {
+async function runVitest(
+  projects: readonly string[],
+  folder: string,
+  env: Readonly<Record<string, string>> = {},
+): Promise<Tally> {
   const tallyFile = join(folder, 'vitest-tally.json');
   const run = await runLane(
     {
       name: 'tests',
       command: join(bin, 'vitest'),
       args: ['run', ...projects.flatMap((project) => ['--project', project])],
-      env: { FAILKIT_TALLY_FILE: tallyFile },
+      env: { FAILKIT_TALLY_FILE: tallyFile, ...env },
       show: 'live',
     },
     folder,
@@ -65,7 +69,11 @@ async function runEverything(folder: string): Promise<Tally> {
 }
 
 async function runQuickly(folder: string): Promise<Tally> {
-  return sum([await runChecks(folder), await runVitest(['unit'], folder), checkCanaries(folder)]);
+  return sum([
+    await runChecks(folder),
+    await runVitest(['unit'], folder, { FAILKIT_QUICK: '1' }),
+    checkCanaries(folder),
+  ]);
 }
 
 const what = process.argv[2];

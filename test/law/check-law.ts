@@ -1,4 +1,5 @@
 import fc from 'fast-check';
+import { timesTried } from '../lanes/quick.ts';
 import { RigWorkers } from '../rig/rig-workers.ts';
 import { anyHistory, type History } from './history.ts';
 import { LawWorld } from './law-world.ts';
@@ -12,7 +13,7 @@ const timeMaxMs = 420_000;
 
 /** How many histories: FAILKIT_LAW_RUNS says, where it is set. */
 export function runsWanted(usual: number): number {
-  return Number(process.env.FAILKIT_LAW_RUNS ?? usual);
+  return Number(process.env.FAILKIT_LAW_RUNS ?? timesTried(usual));
 }
 
 /**

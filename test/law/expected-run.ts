@@ -1,5 +1,6 @@
 import { expect } from 'vitest';
 import type { DiskState, Manifest } from '../../replica/manifest.ts';
+import type { ModelDisk } from '../fakes/model-disk.ts';
 import type { ModelMachine } from '../fakes/model-machine.ts';
 import type { SparseBytes } from '../fakes/sparse-bytes.ts';
 import { blocksMax, type RunStep } from './history.ts';
@@ -12,11 +13,15 @@ export interface NewestPoint {
   readonly known: KnownPoint;
 }
 
-/** A pattern for why each disk is read in full; empty where it is not. Asked before the run. */
+/**
+ * A pattern for why each disk is read in full; empty where it is not. Asked before the run. `doubted`: labels of disks that an earlier run
+ * found to have lost their end, which a run that published may have mended, or not; the new ones are added.
+ */
 export function expectedReasons(
   machine: ModelMachine,
   newest: NewestPoint | null,
   step: RunStep,
+  doubted: Set<string>,
 ): ReadonlyMap<string, RegExp> {
   const reasons = new Map<string, RegExp>();
   for (const [label, disk] of machine.disks) {
@@ -27,9 +32,27 @@ export function expectedReasons(
     else if (before.capacityBytes !== capacityBytes) reasons.set(label, /^resync: the disk's size changed/);
     else if (before.referencePoint === null) reasons.set(label, /^this source has no changed block tracking$/);
     else if (!disk.knows(before.referencePoint)) reasons.set(label, /^resync: disk/);
-    else reasons.set(label, /^$/);
+    else if (hasLostItsEnd(disk, before, newest?.known.disks.get(label))) {
+      reasons.set(label, /^resync: spot check/);
+      doubted.add(label);
+    } else reasons.set(label, doubted.has(label) ? /^$|^resync: spot check/ : /^$/);
   }
   return reasons;
+}
+
+/** Made smaller and larger again: the last block that tracking does not name is not what it was. */
+function hasLostItsEnd(disk: ModelDisk, before: DiskState, old: SparseBytes | undefined): boolean {
+  if (old === undefined || before.referencePoint === null) return false;
+  const named = disk.namedSince(before.referencePoint);
+  const zeros = new Uint8Array(before.blockSize);
+  for (let block = Math.ceil(before.capacityBytes / before.blockSize) - 1; block >= 0; block--) {
+    const at = block * before.blockSize;
+    const isNamed = named.some(({ offset, length }) => offset < at + before.blockSize && offset + length > at);
+    const was = blockAt(old, at, before.blockSize);
+    if (isNamed || Buffer.compare(was, zeros) === 0) continue;
+    return Buffer.compare(was, blockAt(disk.content, at, before.blockSize)) !== 0;
+  }
+  return false;
 }
 
 export function expectReasons(manifest: Manifest, expected: ReadonlyMap<string, RegExp>): void {

@@ -51,6 +51,7 @@ export class LawWorld implements AsyncDisposable {
   #isSettled = true;
   /** The host lost its state since it last sent everything: it may lack pages of the map, which only an agent that may decrypt can fetch. */
   #mayLackPages = false;
+  readonly #doubted = new Set<string>();
   #chainAtCopy: number | null = null;
   #nowMs = Date.now();
 
@@ -131,7 +132,7 @@ export class LawWorld implements AsyncDisposable {
   }
 
   async #run(step: RunStep): Promise<void> {
-    const expected = expectedReasons(this.#machine, this.#newest, step);
+    const expected = expectedReasons(this.#machine, this.#newest, step, this.#doubted);
     const first = await this.#attempt(step, false);
     const refused = this.#expectOwnership(first);
     const attempt = refused ? await this.#attempt({ ...step, fault: null }, true) : first;
@@ -228,7 +229,7 @@ export class LawWorld implements AsyncDisposable {
     expectReasons(manifest, reasons);
     expectGenerations(manifest, this.#before);
     const expected = changedBytesBetween(manifest, known, this.#before);
-    const lost = manifest.disks.some(({ fullReadReason }) => fullReadReason.startsWith('resync: disk'));
+    const lost = manifest.disks.some(({ fullReadReason }) => /^resync: (disk|spot check)/.test(fullReadReason));
     if (wasSettled && !lost) expect(manifest.changedBytes).toBe(expected);
     else if (!lost) expect(manifest.changedBytes).toBeLessThanOrEqual(expected);
     // A page that is missing here may lie in a segment of an older epoch.

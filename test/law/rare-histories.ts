@@ -96,10 +96,34 @@ const puts: History = {
   ),
 };
 
+/** Smaller, and as large as before, between two runs; then what stands at the end is new, and tracking names it. */
+const shrunkUnseen: History = {
+  disks: [{ bytes: 160 * block, style }],
+  steps: [
+    write(0, 300_000, 1),
+    write(9_000, 300_000, 2),
+    run,
+    { do: 'resize', disk: 0, bytes: 100_000 },
+    { do: 'resize', disk: 0, bytes: 160 * block },
+    run,
+    write(8_000, 500_000, 3),
+    run,
+    { do: 'resize', disk: 0, bytes: 20 * block },
+    { do: 'resize', disk: 0, bytes: 160 * block },
+    write(9_900, 100_000, 4),
+    write(8_050, 1_000, 5),
+    { ...run, fault: { call: 1, of: 'puts', how: 'kill' } },
+    write(8_000, 500_000, 6),
+    run,
+    run,
+  ],
+};
+
 export const rareHistories: readonly History[] = [
   shrinking,
   ...[4, 8, 12].map(changedMeanwhile),
   newHosts,
   trackingLost,
+  shrunkUnseen,
   puts,
 ];

@@ -1,4 +1,5 @@
 import { randomInt } from 'node:crypto';
+import { timesTried } from '../lanes/quick.ts';
 import type { simulate } from './simulate.ts';
 import type { Counters } from './world.ts';
 
@@ -7,7 +8,7 @@ const runsDefault = 100;
 const seedsOfQuickLane = 1_000_000;
 
 export function campaignRuns(): number {
-  const asked = Number(process.env.FAILKIT_PROTOCOL_RUNS ?? runsDefault);
+  const asked = Number(process.env.FAILKIT_PROTOCOL_RUNS ?? timesTried(runsDefault));
   if (!Number.isSafeInteger(asked) || asked < 1) throw new RangeError('FAILKIT_PROTOCOL_RUNS is not a number of runs');
   return asked;
 }

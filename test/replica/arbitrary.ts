@@ -1,6 +1,5 @@
 import fc from 'fast-check';
-import type { BlockPlace } from '../../replica/leaf.ts';
-import { runsOf } from '../../replica/leaf.ts';
+import { type LeafPlaces, runsOf } from '../../replica/leaf.ts';
 import {
   type AttachmentState,
   attachmentChunkBytes,
@@ -34,7 +33,7 @@ const anyAddress: fc.Arbitrary<RecordAddress> = fc.record({
 const anyPageRef: fc.Arbitrary<PageRef> = fc.tuple(anyAddress, bytesOf(16)).map(([at, digest]) => ({ ...at, digest }));
 
 /** Up to 8 records with up to 4 blocks each, from which the leaf's 64 blocks pick what they refer to. */
-export function anyLeafPlaces(firstBlock: number): fc.Arbitrary<readonly (BlockPlace | null)[]> {
+export function anyLeafPlaces(firstBlock: number): fc.Arbitrary<Readonly<LeafPlaces>> {
   const record = fc.record({
     start: fc.nat({ max: leafBlocks - 1 }),
     blocks: fc.integer({ min: 1, max: 4 }),
@@ -44,14 +43,15 @@ export function anyLeafPlaces(firstBlock: number): fc.Arbitrary<readonly (BlockP
     digests: fc.array(bytesOf(16), { minLength: 4, maxLength: 4 }),
   });
   return fc.array(record, { maxLength: 8 }).map((records) => {
-    const places: (BlockPlace | null)[] = new Array(leafBlocks).fill(null);
-    records.forEach(({ start, blocks, at, codec, kept, digests }, i) => {
+    const places: LeafPlaces = new Array(leafBlocks).fill(null);
+    records.forEach(({ start, blocks, at, codec, kept, digests: all }, i) => {
       const recordBlocks = Math.min(blocks, leafBlocks - start);
       for (let inside = 0; inside < recordBlocks; inside++) {
         if (kept[inside] !== true) continue;
-        const digest = digests[inside] ?? new Uint8Array(16);
+        const digests = all[inside] ?? new Uint8Array(16);
         // Records differ in their number, so that no two of them pass for one.
-        places[start + inside] = { at: { ...at, record: i }, codec, inside, recordBlocks, digest };
+        const first = firstBlock + start + inside;
+        places[start + inside] = { first, count: 1, at: { ...at, record: i }, codec, inside, recordBlocks, digests };
       }
     });
     return firstBlock >= 0 ? places : [];

@@ -6,6 +6,7 @@ import { MapWriter, type RecordPacker } from '../../replica/map-writer.ts';
 import { segmentKey } from '../../replica/names.ts';
 import { encodeInner, encodeLeaf, rootLevel } from '../../replica/page.ts';
 import { UnitCount } from '../../replica/unit-count.ts';
+import { timesTried } from '../lanes/quick.ts';
 import {
   blockSize,
   byKey,
@@ -113,7 +114,7 @@ describe('a block map', () => {
         const all = perSegment(await reachableUnits(history.newest, history.segments));
         expect(new Map([...byKey(await history.dropAll())].sort())).toEqual(new Map([...all].sort()));
       }),
-      { numRuns: 150 },
+      { numRuns: timesTried(150) },
     );
   }, 60_000);
 });

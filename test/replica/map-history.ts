@@ -1,10 +1,10 @@
 import { blockDigest } from '../../crypto/suite.ts';
 import { BlockMap, type MapGeometry } from '../../replica/block-map.ts';
 import type { Birth, Death } from '../../replica/control.ts';
-import { type BlockPlace, placesOf, runsOf } from '../../replica/leaf.ts';
+import { placesOf, runsOf } from '../../replica/leaf.ts';
 import { dropSubtree, MapWriter } from '../../replica/map-writer.ts';
 import { compareSegments, segmentKey } from '../../replica/names.ts';
-import { leafBlocks, type PageRef } from '../../replica/page.ts';
+import { leafBlocks, type PageRef, type Run } from '../../replica/page.ts';
 import type { RecordAddress } from '../../replica/segment.ts';
 import { UnitCount } from '../../replica/unit-count.ts';
 import { MemoryPacker, MemorySegments } from './memory-segments.ts';
@@ -133,10 +133,7 @@ export class MapHistory {
       )
         count++;
       if (count === 0) continue;
-      const written = await this.#record(firstBlock + i, count, changes, packer);
-      written.forEach((place, inside) => {
-        places[i + inside] = place;
-      });
+      places.fill(await this.#record(firstBlock + i, count, changes, packer), i, i + count);
       i += count - 1;
     }
     return runsOf(places, firstBlock);
@@ -147,18 +144,13 @@ export class MapHistory {
     count: number,
     changes: ReadonlyMap<number, number | null>,
     packer: MemoryPacker,
-  ): Promise<readonly BlockPlace[]> {
+  ): Promise<Run> {
     const contents = Array.from({ length: count }, (_, i) => contentOf(first + i, changes.get(first + i) ?? 0));
     const record = dataRecord(first, count, Buffer.concat(contents));
     await packer.room(record.body.length);
     const at = packer.add(record);
-    return contents.map((content, inside) => ({
-      at,
-      codec: 0,
-      inside,
-      recordBlocks: count,
-      digest: blockDigest(digestKey, content),
-    }));
+    const digests = Buffer.concat(contents.map((content) => blockDigest(digestKey, content)));
+    return { first, count, at, codec: 0, inside: 0, recordBlocks: count, digests };
   }
 
   #withDigest(placed: RecordAddress | PageRef): PageRef {

@@ -56,7 +56,7 @@ describe('a leaf', () => {
         const again = placesOf(runs, 128);
         expect(again.length).toBe(64);
         again.forEach((place, i) => {
-          expect(samePlace(place, places[i] ?? null)).toBe(true);
+          expect(samePlace(place, places[i] ?? null, 128 + i)).toBe(true);
         });
         expect(runsOf(again, 128)).toEqual(runs);
         const ends = runs.map((run) => run.first + run.count);
@@ -66,19 +66,22 @@ describe('a leaf', () => {
   });
 
   it('has two places of one block only where segment, record, position and digest are the same', () => {
-    const place = { at, codec: 0, inside: 1, recordBlocks: 2, digest: filled(16, 1) } as const;
-    expect(samePlace(place, { ...place, digest: Buffer.from(place.digest) })).toBe(true);
-    expect(samePlace(null, null)).toBe(true);
+    const place: Run = { first: 70, count: 1, at, codec: 0, inside: 1, recordBlocks: 2, digests: filled(16, 1) };
+    expect(samePlace(place, { ...place, digests: Buffer.from(place.digests) }, 70)).toBe(true);
+    const longer = { ...place, first: 69, count: 2, inside: 0, digests: Buffer.concat([filled(16, 9), filled(16, 1)]) };
+    expect(samePlace(place, longer, 70)).toBe(true);
+    expect(samePlace(null, null, 70)).toBe(true);
     const others = [
       null,
       { ...place, inside: 0 },
-      { ...place, digest: filled(16, 2) },
+      { ...place, digests: filled(16, 2) },
+      { ...longer, digests: Buffer.concat([filled(16, 1), filled(16, 9)]) },
       { ...place, at: { ...at, record: 1 } },
       { ...place, at: { ...at, number: 2 } },
       { ...place, at: { ...at, tenure: 2 } },
     ];
-    for (const other of others) expect(samePlace(place, other)).toBe(false);
-    expect(samePlace(null, place)).toBe(false);
+    for (const other of others) expect(samePlace(place, other, 70)).toBe(false);
+    expect(samePlace(null, place, 70)).toBe(false);
   });
 
   const at = { tenure: 1, number: 1, record: 0, offset: 128, length: 100 };

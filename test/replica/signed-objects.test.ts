@@ -21,6 +21,7 @@ import {
   replaceRoot,
   type TrustStatement,
 } from '../../replica/trust.ts';
+import { timesTried } from '../lanes/quick.ts';
 import { anyId, anyNumber, anyText, bytesOf } from './arbitrary.ts';
 import { everyDamage, everyLie, refusal } from './damage.ts';
 import {
@@ -62,7 +63,7 @@ describe('a repository descriptor', () => {
         expect(parseRepository(bytes)).toEqual(value);
         expect(toHex(encodeRepository(parseRepository(bytes), rootKey))).toBe(toHex(bytes));
       }),
-      { numRuns: 30 },
+      { numRuns: timesTried(30) },
     );
   });
 
@@ -131,7 +132,7 @@ describe('a trust statement', () => {
         expect({ ...parsed, agents: [] }).toEqual({ ...value, agents: [] });
         expect(new Set(ids)).toEqual(new Set(agents.map(({ key }) => toHex(keyIdOf(key)))));
       }),
-      { numRuns: 60 },
+      { numRuns: timesTried(60) },
     );
   });
 
@@ -263,7 +264,7 @@ describe('a key record', () => {
           expect(() => checkKeyRecordSigner(record, agentKey.publicKey)).not.toThrow();
         },
       ),
-      { numRuns: 40 },
+      { numRuns: timesTried(40) },
     );
   });
 

@@ -9,6 +9,7 @@ import { openFilesystemTarget } from '../../storage-targets/filesystem.ts';
 import type { ListOptions, StorageTarget } from '../../storage-targets/storage-target.ts';
 import { wrapTarget } from '../../storage-targets/wrap-target.ts';
 import { storageTargetContract } from '../contract/storage-target.ts';
+import { timesTried } from '../lanes/quick.ts';
 import { newDirectory } from './new-directory.ts';
 
 const never = new AbortController().signal;
@@ -81,7 +82,7 @@ describe('a directory', () => {
           await rm(fresh, { recursive: true });
         },
       ),
-      { numRuns: 60 },
+      { numRuns: timesTried(60) },
     );
   });
 

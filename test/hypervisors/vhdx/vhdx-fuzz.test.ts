@@ -1,5 +1,6 @@
 import { expect, it } from 'vitest';
 import { capacityOf, diskExtents, readDisk } from '../../../hypervisors/vhdx/chain-reader.ts';
+import { timesTried } from '../../lanes/quick.ts';
 import { Random } from '../../random.ts';
 import { linksTo } from './made-chain.ts';
 import { bytesOf } from './memory-file.ts';
@@ -21,7 +22,7 @@ import {
  * before; else what the file now means, as a second reader sees it that checks nothing.
  */
 
-const cases = Number(process.env.FAILKIT_FUZZ_CASES || 2000);
+const cases = Number(process.env.FAILKIT_FUZZ_CASES || timesTried(2000));
 const caseMsMax = 20_000;
 const sectorsCompared = 12;
 const never = new AbortController().signal;

@@ -82,37 +82,35 @@ const places: Readonly<Record<string, number>> = {
 };
 
 describe('a source whose tracking lies', () => {
-  it.each(Object.keys(lies))(
-    'about %s is found out when the cursor comes by, resynced, and restored whole',
-    async (what) => {
-      const at = places[what] ?? 42;
-      await sync();
+  it.each(Object.keys(lies))('about %s is found out when it is checked, resynced, and restored whole', async (what) => {
+    const at = places[what] ?? 42;
+    await sync();
+    nowMs += dayMs;
+    await sync();
+    lies[what]?.(at);
+    let found: PublishedPoint | null = null;
+    for (let day = 0; found === null; day++) {
+      expect(day, 'not found within one lap').toBeLessThan(30);
       nowMs += dayMs;
-      await sync();
-      lies[what]?.(at);
-      let found: PublishedPoint | null = null;
-      for (let day = 0; found === null; day++) {
-        expect(day, 'not found within one lap').toBeLessThan(30);
-        nowMs += dayMs;
-        const isNext = nextChecked().includes(at);
-        const published = await sync();
-        if (reasonOf(published) !== '') found = published;
-        expect(found !== null, `day ${day}`).toBe(isNext);
-      }
-      expect(reasonOf(found)).toMatch(
-        new RegExp(`^resync: spot check: block ${at} of disk system \\(at byte ${at * block}\\) is not`),
-      );
-      await expectRestores(found);
-      expect(found.alarms).toMatchObject([{ kind: 'tracking', point: found.point, acknowledged: false }]);
-      expect(known().alarms).toEqual(found.alarms);
-      expect(verifiedToMs(lap())).toBe(nowMs);
+      // The last block of a disk is compared in each run.
+      const isNext = at === blocks - 1 || nextChecked().includes(at);
+      const published = await sync();
+      if (reasonOf(published) !== '') found = published;
+      expect(found !== null, `day ${day}`).toBe(isNext);
+    }
+    expect(reasonOf(found)).toMatch(
+      new RegExp(`^resync: spot check: block ${at} of disk system \\(at byte ${at * block}\\) is not`),
+    );
+    await expectRestores(found);
+    expect(found.alarms).toMatchObject([{ kind: 'tracking', point: found.point, acknowledged: false }]);
+    expect(known().alarms).toEqual(found.alarms);
+    expect(verifiedToMs(lap())).toBe(nowMs);
 
-      nowMs += dayMs;
-      const next = await sync();
-      expect([reasonOf(next), next.alarms]).toEqual(['', []]);
-      await expectRestores(next);
-    },
-  );
+    nowMs += dayMs;
+    const next = await sync();
+    expect([reasonOf(next), next.alarms]).toEqual(['', []]);
+    await expectRestores(next);
+  });
 
   it('is found out in the run where the lie lies beside what changed', async () => {
     await sync();
