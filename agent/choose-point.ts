@@ -13,7 +13,7 @@ export class PointMalformed extends Error {
 }
 
 /** Throws PointMalformed, or ReplicaNotFound where no point is that old. That a number exists is not checked. */
-export function choosePoint(replica: OpenReplica, wanted: string | undefined): number {
+function choosePoint(replica: OpenReplica, wanted: string | undefined): number {
   const newest = replica.points.at(-1);
   if (newest === undefined) throw new ReplicaNotFound('this machine has no recovery point yet');
   if (wanted === undefined || wanted === 'latest') return newest;

@@ -4,12 +4,19 @@
  */
 import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
-import { createServer, type IncomingMessage, Agent as PlainAgent, request, type ServerResponse } from 'node:http';
+import {
+  createServer,
+  type IncomingMessage,
+  Agent as PlainAgent,
+  type RequestListener,
+  request,
+  type ServerResponse,
+} from 'node:http';
 import { createServer as createTlsServer, Agent as TlsAgent, request as tlsRequest } from 'node:https';
 import type { Socket } from 'node:net';
 import { buffer } from 'node:stream/consumers';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { makeCertificate } from './tls-certificate.ts';
+import { type LoopbackCertificate, makeCertificate } from './tls-certificate.ts';
 
 export type Fault =
   /** The connection is reset after the first bytes of the request's body; the server never sees the request. */
@@ -114,8 +121,6 @@ export async function startFaultProxy(endpoint: string, options: FaultProxyOptio
     found.left--;
     return found.rule.fault;
   };
-  const beneath = new Map<number | undefined, Socket>();
-  const reset: Reset = (socket) => beneath.get(socket?.remotePort)?.resetAndDestroy();
   const listener = async (incoming: IncomingMessage, answer: ServerResponse) => {
     try {
       const arrived = await arrivedOf(incoming, upstream);
@@ -148,24 +153,9 @@ export async function startFaultProxy(endpoint: string, options: FaultProxyOptio
       answer.destroy();
     }
   };
-  const server =
-    certificate === null
-      ? createServer(listener)
-      : createTlsServer(
-          { cert: await readFile(certificate.certFile), key: await readFile(certificate.keyFile) },
-          listener,
-        );
-  server.on('connection', (socket: Socket) => {
-    const { remotePort } = socket;
-    beneath.set(remotePort, socket);
-    socket.once('close', () => beneath.delete(remotePort));
-  });
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  if (address === null || typeof address === 'string') throw new Error('the fault proxy has no port');
+  const { server, port, reset } = await listen(listener, certificate);
   return {
-    endpoint: `${certificate === null ? 'http' : 'https'}://127.0.0.1:${address.port}`,
+    endpoint: `${certificate === null ? 'http' : 'https'}://127.0.0.1:${port}`,
     caFile: certificate?.caFile ?? null,
     seen,
     forget: () => void seen.splice(0),
@@ -184,6 +174,28 @@ export async function startFaultProxy(endpoint: string, options: FaultProxyOptio
       await certificate?.[Symbol.asyncDispose]();
     },
   };
+}
+
+async function listen(listener: RequestListener, certificate: LoopbackCertificate | null) {
+  const server =
+    certificate === null
+      ? createServer(listener)
+      : createTlsServer(
+          { cert: await readFile(certificate.certFile), key: await readFile(certificate.keyFile) },
+          listener,
+        );
+  const beneath = new Map<number | undefined, Socket>();
+  server.on('connection', (socket: Socket) => {
+    const { remotePort } = socket;
+    beneath.set(remotePort, socket);
+    socket.once('close', () => beneath.delete(remotePort));
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const address = server.address();
+  if (address === null || typeof address === 'string') throw new Error('the fault proxy has no port');
+  const reset: Reset = (socket) => beneath.get(socket?.remotePort)?.resetAndDestroy();
+  return { server, port: address.port, reset };
 }
 
 async function arrivedOf(incoming: IncomingMessage, { url }: Upstream): Promise<Arrived> {

@@ -311,7 +311,9 @@ export const mutants: readonly Mutant[] = [
   {
     rule: 'floor',
     name: 'a sweeper ignores the floor of the root key',
-    edits: [{ file: garbage, find: '    ...(await underTheFloor(repo, machineId, nowMs, signal)).keys(),\n', replace: '' }],
+    edits: [
+      { file: garbage, find: '    ...(await underTheFloor(repo, machineId, nowMs, signal)).keys(),\n', replace: '' },
+    ],
     shows: ['segment lost'],
   },
   {
