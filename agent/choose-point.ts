@@ -46,5 +46,5 @@ export async function findPoint(
 
 /** How long what this host publishes is locked at least. */
 export function lockedMsOf({ repository }: Config): number {
-  return repository.target === 's3' ? (repository.immutability?.days ?? 0) * dayMs : 0;
+  return repository.target === 'filesystem' ? 0 : (repository.immutability?.days ?? 0) * dayMs;
 }

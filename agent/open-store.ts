@@ -1,5 +1,5 @@
+import type { BucketLock } from '../storage-targets/bucket-lock.ts';
 import { openFilesystemTarget } from '../storage-targets/filesystem.ts';
-import type { BucketLock } from '../storage-targets/s3-examine.ts';
 import type { StorageTarget } from '../storage-targets/storage-target.ts';
 import type {
   AwsCredentialsConfig,
@@ -44,9 +44,24 @@ function reachOptions({ endpoint, caFile, proxy }: Pick<S3RepositoryConfig, 'end
 }
 
 /** What the bucket does to objects by itself. */
-export async function examineLock(repository: S3RepositoryConfig, signal: AbortSignal): Promise<BucketLock> {
-  const { examineBucketLock } = await import('../storage-targets/s3-examine.ts');
-  return await examineBucketLock(s3Options(repository), signal);
+export async function examineLock(
+  repository: S3RepositoryConfig | AzureRepositoryConfig | GcsRepositoryConfig,
+  signal: AbortSignal,
+): Promise<BucketLock> {
+  switch (repository.target) {
+    case 's3': {
+      const { examineBucketLock } = await import('../storage-targets/s3-examine.ts');
+      return await examineBucketLock(s3Options(repository), signal);
+    }
+    case 'azure-blob': {
+      const { examineContainerLock } = await import('../storage-targets/azure-blob-examine.ts');
+      return await examineContainerLock(azureOptions(repository), signal);
+    }
+    case 'gcs': {
+      const { examineBucketRetention } = await import('../storage-targets/gcs-examine.ts');
+      return await examineBucketRetention(gcsOptions(repository), signal);
+    }
+  }
 }
 
 function s3Options(s3: S3RepositoryConfig): S3Options {
@@ -88,8 +103,16 @@ function s3Credentials(from: AwsCredentialsConfig): Pick<S3Options, 'credentials
 }
 
 function azureOptions(azure: AzureRepositoryConfig): AzureOptions {
-  const { account, container, prefix, cloud } = azure;
-  return { account, container, prefix, cloud, ...reachOptions(azure), ...azureCredentials(azure.credentials) };
+  const { account, container, prefix, cloud, immutability } = azure;
+  return {
+    account,
+    container,
+    prefix,
+    cloud,
+    ...(immutability && { policyMode: immutability.mode === 'compliance' ? 'Locked' : 'Unlocked' }),
+    ...reachOptions(azure),
+    ...azureCredentials(azure.credentials),
+  };
 }
 
 function azureCredentials(from: AzureRepositoryConfig['credentials']): Pick<AzureOptions, 'credentials'> {
@@ -106,11 +129,12 @@ function azureCredentials(from: AzureRepositoryConfig['credentials']): Pick<Azur
 }
 
 function gcsOptions(gcs: GcsRepositoryConfig): GcsOptions {
-  const { bucket, prefix, universe, credentials } = gcs;
+  const { bucket, prefix, universe, credentials, immutability } = gcs;
   return {
     bucket,
     prefix,
     universe,
+    ...(immutability && { retentionMode: immutability.mode === 'compliance' ? 'Locked' : 'Unlocked' }),
     ...reachOptions(gcs),
     ...(credentials.from === 'service-account' && { credentials: { kind: 'service-account', key: credentials.key } }),
   };

@@ -150,7 +150,7 @@ const remedies: Readonly<Record<string, Remedy>> = {
   CHECKSUM_REFUSED: retry('store', 'bytes were altered on the way: check proxies, network and memory of this host'),
   IMMUTABILITY_NOT_EXTENDED: retry(
     'store',
-    'the point is there; see why its objects could not be locked for longer (s3:PutObjectRetention), and run again',
+    'the point is there; see why its objects could not be locked for longer (a permission of its own), and run again',
   ),
   IMMUTABLE: stop('store', 'wait: object lock protects it until its date'),
   ARCHIVED: stop('store', 'ask the store to restore the object from its archive tier first'),

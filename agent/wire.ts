@@ -52,7 +52,7 @@ export async function openTarget(config: Config): Promise<OpenStore> {
     uploadBytesPerSecond,
     downloadBytesPerSecond,
   });
-  const immutability = config.repository.target === 's3' ? config.repository.immutability : null;
+  const immutability = config.repository.target === 'filesystem' ? null : config.repository.immutability;
   if (immutability === null) return { ...wrapped, retention: null };
   const retention = new Retention(immutability.days);
   return { ...wrapped, retention, target: withRetention(wrapped.target, retention, isPinName) };

@@ -9,6 +9,8 @@ import type { Pace } from './storage-target.ts';
 export interface AzureOptions extends AzureConnectionOptions {
   /** Our share of the container; a slash is added at its end. Left out: the whole container. */
   readonly prefix?: string;
+  /** How blobs are locked when a put asks for it. A locked policy can be shortened by nobody, Microsoft included. Left out: locked. */
+  readonly policyMode?: 'Locked' | 'Unlocked';
 }
 
 /** The client with what every request needs: where our objects are, and errors and cancellation as the contract has them. */
@@ -17,12 +19,16 @@ export class AzureContainer {
   readonly prefix: string;
   /** `azure://account/container`. */
   readonly place: string;
+  readonly policyMode: 'Locked' | 'Unlocked';
+  /** Whether this process has seen that the store locks what it is asked to. */
+  lockSeen = false;
 
   constructor(client: ContainerClient, options: AzureOptions) {
     this.client = client;
     const prefix = options.prefix ?? '';
     this.prefix = prefix === '' || prefix.endsWith('/') ? prefix : `${prefix}/`;
     this.place = `azure://${options.account}/${options.container}`;
+    this.policyMode = options.policyMode ?? 'Locked';
   }
 
   blob(name: string) {

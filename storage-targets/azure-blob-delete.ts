@@ -1,5 +1,6 @@
 import type { AzureContainer } from './azure-blob-container.ts';
 import { firstPage } from './azure-blob-list.ts';
+import { lockedUntil } from './azure-blob-retention.ts';
 import { ObjectNotFound } from './errors.ts';
 
 const versionsPerRequestMax = 1_000;
@@ -28,26 +29,16 @@ export async function deleteEveryVersion(
 
 async function deleteBlob(container: AzureContainer, name: string, signal: AbortSignal): Promise<void> {
   const blob = container.blob(name);
-  await unlessMissing(
-    container.request('deleting', name, signal, (abortSignal) =>
-      blob.delete({ abortSignal, deleteSnapshots: 'include' }),
-    ),
-  );
-  for (const version of await versionsOf(container, name, signal)) {
-    await unlessMissing(
-      container.request('deleting a version', name, signal, (abortSignal) =>
-        blob.withVersion(version).delete({ abortSignal }),
-      ),
-    );
-  }
-}
-
-async function unlessMissing(deleting: Promise<unknown>): Promise<void> {
-  try {
-    await deleting;
-  } catch (error) {
-    if (!(error instanceof ObjectNotFound)) throw error;
-  }
+  const remove = async (doing: string, work: (signal: AbortSignal) => Promise<unknown>, version?: string) => {
+    try {
+      await container.request(doing, name, signal, work);
+    } catch (error) {
+      if (!(error instanceof ObjectNotFound)) throw await lockedUntil(container, error, name, version, signal);
+    }
+  };
+  await remove('deleting', (abortSignal) => blob.delete({ abortSignal, deleteSnapshots: 'include' }));
+  for (const version of await versionsOf(container, name, signal))
+    await remove('deleting a version', (abortSignal) => blob.withVersion(version).delete({ abortSignal }), version);
 }
 
 /** The blob's name is the first of all that begin with it, so the listing stops at the first other one. */

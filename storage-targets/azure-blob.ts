@@ -2,15 +2,23 @@ import { StorageCRC64Calculator } from '@azure/storage-common';
 
 import { readBody } from './answer-body.ts';
 import { connectAzure } from './azure-blob-connection.ts';
-import { AzureContainer, type AzureOptions, incompleteAnswer } from './azure-blob-container.ts';
+import { AzureContainer, type AzureOptions } from './azure-blob-container.ts';
 import { deleteEveryVersion } from './azure-blob-delete.ts';
 import { answerDate } from './azure-blob-errors.ts';
 import { firstPage, listBlobs } from './azure-blob-list.ts';
-import { checkBytes, recordedSha256 } from './checked-bytes.ts';
-import { ClockSkewed, RangeInvalid, StoreUnavailable, Unsupported } from './errors.ts';
+import {
+  extendRetention,
+  lockRefused,
+  lookAt,
+  policyUntil,
+  requireImmutability,
+  requireLocked,
+} from './azure-blob-retention.ts';
+import { checkBytes } from './checked-bytes.ts';
+import { ClockSkewed, RangeInvalid, StoreUnavailable } from './errors.ts';
 import { checkListPrefix } from './object-name.ts';
 import { pacedBody } from './paced-body.ts';
-import type { ByteRange, GetOptions, ObjectInfo, Pace, PutOptions, StorageTarget } from './storage-target.ts';
+import type { ByteRange, GetOptions, Pace, PutOptions, StorageTarget } from './storage-target.ts';
 import { takenOrDenied } from './taken-or-denied.ts';
 
 /** One container of Azure Blob storage. Opening sends nothing; each method translates one call. */
@@ -22,22 +30,18 @@ export async function openAzureTarget(options: AzureOptions): Promise<StorageTar
     description: `${container.place}/${container.prefix}`,
     putIfAbsent: (name, bytes, putOptions, signal) => putIfAbsent(container, name, bytes, putOptions, signal),
     get: (name, range, signal, getOptions) => getBlob(container, name, range, signal, getOptions),
-    head: (name, signal) => headBlob(container, name, signal),
+    head: async (name, signal) => (await lookAt(container, name, signal)).info,
     list(prefix, listOptions, signal) {
       checkListPrefix(prefix);
       return listBlobs(container, prefix, listOptions, signal);
     },
     delete: (names, signal) => deleteEveryVersion(container, names, signal),
-    extendRetention: (name) => Promise.reject(noObjectLock(container, name)),
+    extendRetention: (name, until, signal) => extendRetention(container, name, until, signal),
     now: (signal) => storeTime(container, signal),
     async [Symbol.asyncDispose]() {
       connection[Symbol.dispose]();
     },
   };
-}
-
-function noObjectLock(container: AzureContainer, name: string): Unsupported {
-  return new Unsupported(`${container.subject(name)}: immutability policies of Azure are not supported`);
 }
 
 async function putIfAbsent(
@@ -48,8 +52,9 @@ async function putIfAbsent(
   signal: AbortSignal,
 ): Promise<void> {
   const blob = container.blob(name);
-  if (options.retainUntil) throw noObjectLock(container, name);
+  const { retainUntil } = options;
   signal.throwIfAborted();
+  if (retainUntil) await requireImmutability(container, signal);
   const crc64 = await crc64Of(container.subject(name), bytes, options.sha256);
   // The SDK's sending takes the whole buffer behind an array that is no Buffer; this is a view, not a copy.
   const whole = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -60,12 +65,15 @@ async function putIfAbsent(
       blobHTTPHeaders: { blobContentType: 'application/octet-stream' },
       metadata: { sha256: Buffer.from(options.sha256).toString('hex') },
       transactionalContentCrc64: crc64,
+      ...(retainUntil && { immutabilityPolicy: policyUntil(retainUntil, container.policyMode) }),
     });
   try {
     await container.request('putting', name, signal, upload, options.pace);
   } catch (error) {
-    throw await takenOrDenied(error, container.subject(name), () => headBlob(container, name, signal));
+    const named = await takenOrDenied(error, container.subject(name), () => lookAt(container, name, signal));
+    throw retainUntil ? lockRefused(named) : named;
   }
+  if (retainUntil) await requireLocked(container, name, retainUntil, container.policyMode, signal);
 }
 
 /** The checksum that Azure verifies on arrival. MD5, which it takes, too, is not there on hosts in FIPS mode. */
@@ -101,16 +109,6 @@ async function getBlob(
 function brokenOff(key: string, error: unknown): never {
   if (error instanceof RangeInvalid || error instanceof StoreUnavailable) throw error;
   throw new StoreUnavailable(`${key}: the store's answer broke off`, { cause: error });
-}
-
-async function headBlob(container: AzureContainer, name: string, signal: AbortSignal): Promise<ObjectInfo> {
-  const blob = container.blob(name);
-  const found = await container.request('looking at it', name, signal, (abortSignal) =>
-    blob.getProperties({ abortSignal }),
-  );
-  const { contentLength: bytes, lastModified: modified, metadata } = found;
-  if (bytes === undefined || modified === undefined) throw incompleteAnswer(container, name);
-  return { name, bytes, modified, sha256: recordedSha256(metadata?.sha256) };
 }
 
 /** The Date of any answer. It counts even when the store refuses the request because our clock is off: that is why it is asked. */

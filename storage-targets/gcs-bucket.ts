@@ -9,12 +9,14 @@ import type { Pace } from './storage-target.ts';
 export interface GcsOptions extends GcsConnectionOptions {
   /** Our share of the bucket; a slash is added at its end. Left out: the whole bucket. */
   readonly prefix?: string;
+  /** How objects are locked when a put asks for it. A locked retention can be shortened by nobody, Google included. Left out: locked. */
+  readonly retentionMode?: 'Locked' | 'Unlocked';
 }
 
 /** A call of the JSON API, cloud.google.com/storage/docs/json_api/v1 */
 export interface GcsCall {
-  readonly method: 'GET' | 'POST' | 'DELETE';
-  /** Below the bucket: `/o/name`. */
+  readonly method: 'GET' | 'POST' | 'PATCH' | 'DELETE';
+  /** Below the bucket: `/o/name`; empty for the bucket itself. */
   readonly path: string;
   readonly query: Readonly<Record<string, string>>;
   readonly headers?: Readonly<Record<string, string>>;
@@ -28,17 +30,21 @@ export class GcsBucket {
   readonly prefix: string;
   /** `gs://bucket`. */
   readonly place: string;
+  readonly retentionMode: 'Locked' | 'Unlocked';
   readonly #name: string;
   readonly #endpoint: string;
   readonly #agents: HttpAgents;
   readonly #authorization: AuthorizationOf;
   /** A missing object looks like a missing bucket; once the bucket was seen, it need not be asked. */
   seen = false;
+  /** Whether this process has seen that the store locks what it is asked to. */
+  lockSeen = false;
 
   constructor(options: GcsOptions, agents: HttpAgents) {
     const prefix = options.prefix ?? '';
     this.prefix = prefix === '' || prefix.endsWith('/') ? prefix : `${prefix}/`;
     this.place = `gs://${options.bucket}`;
+    this.retentionMode = options.retentionMode ?? 'Locked';
     this.#name = options.bucket;
     this.#endpoint = gcsEndpoint(options);
     this.#agents = agents;
@@ -96,5 +102,5 @@ export class GcsBucket {
 
 function asked({ upload, path }: GcsCall): Asked {
   if (upload === true) return 'put';
-  return path === '/o' ? 'listing' : 'object';
+  return path === '/o' || path === '' ? 'listing' : 'object';
 }

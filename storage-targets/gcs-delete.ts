@@ -1,6 +1,7 @@
 import { ObjectNotFound } from './errors.ts';
 import type { GcsBucket } from './gcs-bucket.ts';
 import { itemsOf, jsonOf } from './gcs-list.ts';
+import { lockedUntil } from './gcs-retention.ts';
 import { field } from './network-errors.ts';
 
 const generationsPerRequestMax = 1_000;
@@ -35,7 +36,7 @@ async function deleteObject(bucket: GcsBucket, name: string, path: string, signa
         body.resume();
       });
     } catch (error) {
-      if (!(error instanceof ObjectNotFound)) throw error;
+      if (!(error instanceof ObjectNotFound)) throw await lockedUntil(bucket, error, name, generation, signal);
     }
   }
 }

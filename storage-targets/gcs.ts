@@ -3,10 +3,11 @@ import { randomUUID } from 'node:crypto';
 import { readBody } from './answer-body.ts';
 import { checkBytes, recordedSha256 } from './checked-bytes.ts';
 import { crc32c, crc32cText } from './crc32c.ts';
-import { BucketNotFound, ObjectNotFound, StoreUnavailable, Unsupported } from './errors.ts';
+import { BucketNotFound, ObjectNotFound, StoreUnavailable } from './errors.ts';
 import { GcsBucket, type GcsCall, type GcsOptions } from './gcs-bucket.ts';
 import { deleteEveryGeneration } from './gcs-delete.ts';
 import { jsonOf, listedObject, listObjects } from './gcs-list.ts';
+import { extendRetention, lockRefused, requireLocked, requireRetention, retentionUntil } from './gcs-retention.ts';
 import { httpAgents } from './http-agents.ts';
 import { field } from './network-errors.ts';
 import { checkListPrefix } from './object-name.ts';
@@ -27,16 +28,12 @@ export async function openGcsTarget(options: GcsOptions): Promise<StorageTarget>
       return listObjects(bucket, prefix, listOptions, signal);
     },
     delete: (names, signal) => deleteEveryGeneration(bucket, names, signal),
-    extendRetention: (name) => Promise.reject(noObjectLock(bucket, name)),
+    extendRetention: (name, until, signal) => extendRetention(bucket, name, until, signal),
     now: (signal) => storeTime(bucket, signal),
     async [Symbol.asyncDispose]() {
       bucket.close();
     },
   };
-}
-
-function noObjectLock(bucket: GcsBucket, name: string): Unsupported {
-  return new Unsupported(`${bucket.subject(name)}: object retention of Google Cloud Storage is not supported`);
 }
 
 async function putIfAbsent(
@@ -47,8 +44,9 @@ async function putIfAbsent(
   signal: AbortSignal,
 ): Promise<void> {
   bucket.object(name);
-  if (options.retainUntil) throw noObjectLock(bucket, name);
+  const { retainUntil } = options;
   signal.throwIfAborted();
+  if (retainUntil) await requireRetention(bucket, signal);
   let crc = 0;
   await checkBytes(bucket.subject(name), bytes, options.sha256, (piece) => {
     crc = crc32c(piece, crc);
@@ -58,15 +56,17 @@ async function putIfAbsent(
     contentType: 'application/octet-stream',
     crc32c: crc32cText(crc),
     metadata: { sha256: Buffer.from(options.sha256).toString('hex') },
+    ...(retainUntil && retentionUntil(retainUntil, bucket.retentionMode)),
   };
   const send = async (either: AbortSignal, pace: Pace | undefined) => {
-    const { body } = await bucket.call(uploadCall(metadata, bytes, pace), either);
-    body.resume();
+    return await jsonOf(await bucket.call(uploadCall(metadata, bytes, pace), either));
   };
   try {
-    await bucket.request('putting', name, signal, send, options.pace);
+    const put = await bucket.request('putting', name, signal, send, options.pace);
+    if (retainUntil) requireLocked(bucket, name, retainUntil, put, bucket.retentionMode);
   } catch (error) {
-    throw await takenOrDenied(error, bucket.subject(name), () => headObject(bucket, name, signal));
+    const named = await takenOrDenied(error, bucket.subject(name), () => headObject(bucket, name, signal));
+    throw retainUntil ? lockRefused(named) : named;
   }
 }
 
@@ -82,7 +82,7 @@ function uploadCall(metadata: object, bytes: Uint8Array, pace: Pace | undefined)
     method: 'POST',
     path: '/o',
     upload: true,
-    query: { uploadType: 'multipart', ifGenerationMatch: '0', fields: 'generation' },
+    query: { uploadType: 'multipart', ifGenerationMatch: '0', fields: 'generation,retention' },
     headers: {
       'content-type': `multipart/related; boundary=${boundary}`,
       'content-length': String(before.length + bytes.length + after.length),

@@ -15,6 +15,7 @@ import {
   AccessDenied,
   BucketNotFound,
   ClockSkewed,
+  Immutable,
   ObjectNotFound,
   RequestRefused,
   StoreUnavailable,
@@ -205,7 +206,10 @@ async function extendRetention(bucket: S3Bucket, name: string, until: Date, sign
       bucket.client.send(command, { abortSignal }),
     );
   } catch (error) {
-    throw lockUnsupported(error);
+    if (!(error instanceof AccessDenied || error instanceof RequestRefused || error instanceof Immutable)) throw error;
+    // To shorten is refused, in words that differ: another host may have lengthened it meanwhile, by more.
+    const now = await headObject(bucket, name, signal);
+    if (now.retainUntil === null || now.retainUntil < until) throw lockUnsupported(error);
   }
 }
 

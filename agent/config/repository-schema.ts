@@ -29,25 +29,26 @@ function s3Repository(references: References) {
         .nullable()
         .default(null)
         .describe('The bucket in the path instead of the host name. Unless given: with an endpoint yes, else no.'),
-      immutability: z
-        .strictObject({
-          days: z
-            .int()
-            .min(1)
-            .max(immutableDaysMax)
-            .describe('So long after it was published nobody can delete a point.'),
-          mode: z
-            .enum(['compliance', 'governance'])
-            .describe('compliance: not even the account itself. governance: whoever has s3:BypassGovernanceRetention.'),
-        })
-        .nullable()
-        .default(null)
-        .describe(
-          'Object lock, for a bucket that has it enabled. Space comes back later by as much, and ten days or more.',
-        ),
+      immutability: immutability('object lock', 's3:BypassGovernanceRetention'),
       ...connection(references),
     })
     .transform((s3) => ({ ...s3, pathStyle: s3.pathStyle ?? s3.endpoint !== null }));
+}
+
+/** `unlocking`: who may unlock in governance mode. */
+function immutability(feature: string, unlocking: string) {
+  return z
+    .strictObject({
+      days: z.int().min(1).max(immutableDaysMax).describe('So long after it was published nobody can delete a point.'),
+      mode: z
+        .enum(['compliance', 'governance'])
+        .describe(`compliance: not even the account itself. governance: whoever has ${unlocking}.`),
+    })
+    .nullable()
+    .default(null)
+    .describe(
+      `Locks every object, where ${feature} is enabled. Space comes back later by as much, and ten days or more.`,
+    );
 }
 
 function azureRepository(references: References) {
@@ -61,6 +62,7 @@ function azureRepository(references: References) {
       .nullable()
       .default(null)
       .describe("The blob service's address when it is not https://ACCOUNT.blob.core.windows.net or its like."),
+    immutability: immutability('version-level immutability', 'immutableStorage/runAsSuperUser/action, or i of a SAS'),
     ...reach(references),
     credentials: azureCredentials(references).prefault({ from: 'chain' }),
   });
@@ -107,6 +109,7 @@ function gcsRepository(references: References) {
       .nullable()
       .default(null)
       .describe("The server's address when it is not storage.UNIVERSE, as for Private Service Connect."),
+    immutability: immutability('object retention', 'storage.objects.overrideUnlockedRetention'),
     ...reach(references),
     credentials: gcsCredentials(references).prefault({ from: 'chain' }),
   });

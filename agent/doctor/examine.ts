@@ -112,7 +112,7 @@ async function* examineStore(
   }
   yield* attemptOnly('clock', signal, (either) => checkClock(target, either));
   const { repository } = config;
-  if (repository.target === 's3' && repository.immutability !== null)
+  if (repository.target !== 'filesystem' && repository.immutability !== null)
     yield* attemptOnly('object lock', signal, async (either) =>
       checkLock(await examineLock(repository, either), target),
     );

@@ -4,9 +4,9 @@ import { sameBytes, toHex } from '../../replica/encoding.ts';
 import { repositoryName } from '../../replica/names.ts';
 import { type OpenRepository, openRepository } from '../../replica/open-repository.ts';
 import { AgentNotTrusted } from '../../replica/trust.ts';
+import type { BucketLock } from '../../storage-targets/bucket-lock.ts';
 import { ClockSkewed, Unsupported } from '../../storage-targets/errors.ts';
 import { probeRefusal } from '../../storage-targets/probe.ts';
-import type { BucketLock } from '../../storage-targets/s3-examine.ts';
 import type { StorageTarget } from '../../storage-targets/storage-target.ts';
 import type { Config } from '../config/config-schema.ts';
 import { formatDuration } from '../quantities.ts';
@@ -58,27 +58,36 @@ export async function checkRefusal(target: StorageTarget, signal: AbortSignal): 
   return good('puts are allowed, and a taken name is refused');
 }
 
-/** Tiers from which nothing is read within minutes. */
-const archiveClasses: ReadonlySet<string> = new Set(['GLACIER', 'DEEP_ARCHIVE']);
-
 export function checkLock(lock: BucketLock, target: StorageTarget): Verdict {
-  if (!lock.enabled)
-    throw new Unsupported(`${target.description} has no object lock, and repository.immutability asks for it`);
+  const { feature, archives } = lock;
+  if (lock.enabled === false)
+    throw new Unsupported(
+      `${target.description} has no ${feature}, and repository.immutability asks for it: ${lock.enabling}`,
+    );
   if (lock.hasDefaultRetention)
     return doubtful(
       'the bucket has a default retention: it locks pins and probes, too, which are to be removed',
       "remove the bucket's default retention: the agent locks each object by itself",
     );
-  const archives = lock.movesTo?.filter((name) => archiveClasses.has(name)) ?? [];
-  if (archives.length > 0)
+  if (lock.deletesOld)
     return doubtful(
-      `rules of the bucket move objects to ${archives.join(', ')}: a restore then waits for hours`,
-      'remove these rules for the prefix of the repository',
+      'rules of the bucket delete or hide what is old: a segment of the first day may be part of the newest point',
+      'remove these rules for the prefix of the repository: failkit sweep deletes what nothing needs',
+    );
+  if (archives !== null && archives.length > 0)
+    return doubtful(
+      `objects are, or by rules of the bucket will be, in ${archives.join(', ')}: a restore then waits for hours`,
+      'remove these rules for the prefix of the repository, and bring back what was moved',
+    );
+  if (lock.enabled === null)
+    return doubtful(
+      `whether ${target.description} has ${feature} may not be asked from here`,
+      `ask its owner; where it has none, the first put says so. To have it, ${lock.enabling}`,
     );
   return good(
-    lock.movesTo === null
-      ? 'the bucket has object lock; its lifecycle rules may not be read from here'
-      : 'the bucket has object lock, and no rule that is in the way',
+    archives === null
+      ? `the bucket has ${feature}; its lifecycle rules may not be read from here`
+      : `the bucket has ${feature}, and no rule that is in the way`,
   );
 }
 

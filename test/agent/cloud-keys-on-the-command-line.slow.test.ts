@@ -45,7 +45,7 @@ async function outcomeOf(check: string, stdout: string) {
   return findings.find((finding: { readonly check: string }) => finding.check === check)?.outcome;
 }
 
-it('replicates and restores with Google Cloud KMS, each role with no more than its own permission', async () => {
+it('replicates and restores with Google Cloud KMS, each role with no more than its own permission (stub of the documented answers)', async () => {
   const key = kms.createKey();
   for (const role of ['encrypt', 'decrypt'] as const)
     writeFileSync(file(role), kms.serviceAccount(role), { mode: 0o600 });
@@ -66,7 +66,7 @@ it('replicates and restores with Google Cloud KMS, each role with no more than i
   expect(readFileSync(file('out-1/root.raw'))).toEqual(content);
 });
 
-it('replicates with the public half of a Key Vault key alone, without one request, and restores with the kit', async () => {
+it('replicates with the public half of a Key Vault key alone, without one request, and restores with the kit (stub of the documented answers)', async () => {
   const { keyId, publicPem } = vault.newest(vault.createKey());
   writeFileSync(file('public.pem'), publicPem);
   const before = vault.requests;

@@ -20,10 +20,11 @@ import { stringify } from 'yaml';
 import { loadConfig } from '../../agent/config/load-config.ts';
 import type { Finding } from '../../agent/doctor/finding.ts';
 import { checkGenerate, checkUnwrap } from '../../agent/doctor/key-checks.ts';
-import { checkClock } from '../../agent/doctor/store-checks.ts';
+import { checkClock, checkLock } from '../../agent/doctor/store-checks.ts';
 import { KeyRefused, KeyServiceUnavailable } from '../../crypto/errors.ts';
 import type { KeyProvider } from '../../crypto/key-provider.ts';
 import { createLocalKeyFile, openLocalKey } from '../../crypto/local-key.ts';
+import type { BucketLock } from '../../storage-targets/bucket-lock.ts';
 import { MemoryStore, openMemoryTarget } from '../fakes/memory-target.ts';
 import { failkitHere } from './in-process.ts';
 
@@ -277,6 +278,26 @@ describe('single checks', () => {
     expect(ahead).toMatchObject({ outcome: 'warning', what: expect.stringContaining('2 min 00 s ahead of') });
     expect((await checkClock(clockOff(-120_000), never)).what).toContain('behind');
     await expect(checkClock(clockOff(600_000), never)).rejects.toMatchObject({ code: 'CLOCK_SKEWED' });
+  });
+
+  it('says of object lock what is in the way, the worst first, and how to turn it on', () => {
+    const target = openMemoryTarget(new MemoryStore());
+    const lock = {
+      feature: 'object retention',
+      enabled: true,
+      enabling: 'make another bucket',
+      hasDefaultRetention: false,
+      archives: [],
+      deletesOld: false,
+    } as const;
+    const said = (more: Partial<BucketLock>) => JSON.stringify(checkLock({ ...lock, ...more }, target));
+    expect(said({})).toMatch(/no rule that is in the way/);
+    expect(said({ archives: null })).toMatch(/rules may not be read from here/);
+    expect(said({ archives: ['Archive'] })).toMatch(/Archive: a restore then waits for hours/);
+    expect(said({ deletesOld: true })).toMatch(/may be part of the newest point/);
+    expect(said({ hasDefaultRetention: true, deletesOld: true })).toMatch(/has a default retention/);
+    expect(said({ enabled: null })).toMatch(/may not be asked from here.*make another bucket/);
+    expect(() => said({ enabled: false })).toThrow(/asks for it: make another bucket/);
   });
 
   it('wants unwrapping to be refused where access is write-only', async () => {

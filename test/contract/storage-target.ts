@@ -16,6 +16,8 @@ export interface StorageTargetSubject {
     readonly objectLock?: true;
     /** A put with retention into a bucket without object lock is refused, and yet leaves the object. */
     readonly cleanRefusal?: true;
+    /** Of several that lengthen a lock at once the last one holds, though it be shorter. */
+    readonly longestLock?: true;
   };
   readonly manyObjects?: number;
 }
@@ -437,6 +439,11 @@ function pacing(target: () => StorageTarget): void {
   });
 }
 
+/** What the whole contract says of object lock, for a store that is known but for that. */
+export function retentionContract(subject: StorageTargetSubject): void {
+  describe(subject.name, () => retaining(subject));
+}
+
 function retaining(subject: StorageTargetSubject): void {
   const soon = () => new Date(Math.ceil(Date.now() / 1000) * 1000 + 60 * 60 * 1000);
   const later = () => new Date(soon().getTime() + 60 * 60 * 1000);
@@ -475,6 +482,13 @@ function retaining(subject: StorageTargetSubject): void {
     await target.extendRetention('retain/longer', new Date(Date.now() + 60_000), never);
     const refused = await target.delete(['retain/longer'], never).catch((error: unknown) => error);
     expect((refused as Error).message).toContain(later().toISOString().slice(0, 13));
+    // Hosts that share an object lengthen its lock at the same time: the longest holds, and none of them is refused.
+    const hours = [4, 9, 3, 8, 5, 7, 6].map((hour) => new Date(soon().getTime() + hour * 3_600_000));
+    await Promise.all(hours.map((until) => target.extendRetention('retain/longer', until, never)));
+    const longest = new Date(Math.max(...hours.map((until) => until.getTime())));
+    const again = await target.delete(['retain/longer'], never).catch((error: unknown) => error);
+    const held = subject.lacks?.longestLock ? /locked until/ : longest.toISOString().slice(0, 13);
+    expect((again as Error).message).toMatch(held);
     await expect(target.extendRetention('retain/missing', later(), never)).rejects.toThrow(
       expect.objectContaining({ code: 'OBJECT_NOT_FOUND' }),
     );

@@ -24,19 +24,19 @@ const withPublicKey = (keyId: string, more: Partial<KeyVaultOptions> = {}) => {
 };
 
 keyProviderContract({
-  name: 'azure-key-vault',
+  name: 'azure-key-vault (stub of the documented answers)',
   alteredBytesMax: 12,
   open: async () => ({ one: at(vault.createKey()), other: at(vault.createKey()) }),
 });
 
 keyProviderContract({
-  name: 'azure-key-vault, wrapping with the public key',
+  name: 'azure-key-vault, wrapping with the public key (stub of the documented answers)',
   alteredBytesMax: 12,
   open: async () => ({ one: withPublicKey(vault.createKey()), other: withPublicKey(vault.createKey()) }),
 });
 
 keyServiceContract({
-  name: 'azure-key-vault',
+  name: 'azure-key-vault (stub of the documented answers)',
   start: async () => ({
     newKey: async () => vault.createKey(),
     open: async (keyId, other) => at(keyId, other),
@@ -59,7 +59,7 @@ keyServiceContract({
   keysCanBe: ['disabled'],
 });
 
-describe('Azure Key Vault', () => {
+describe('Azure Key Vault (stub of the documented answers)', () => {
   it('is never asked to wrap where the public key is here, not even for a token', async () => {
     const keyId = vault.createKey();
     const before = vault.requests;

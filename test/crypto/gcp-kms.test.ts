@@ -30,13 +30,13 @@ function at(key: string, account = owner, more: Partial<GcpKmsOptions> = {}) {
 }
 
 keyProviderContract({
-  name: 'gcp-kms',
+  name: 'gcp-kms (stub of the documented answers)',
   alteredBytesMax: 40,
   open: async () => ({ one: at(kms.createKey()), other: at(kms.createKey()) }),
 });
 
 keyServiceContract({
-  name: 'gcp-kms',
+  name: 'gcp-kms (stub of the documented answers)',
   start: async () => ({
     newKey: async () => kms.createKey(),
     open: async (key, other) => at(key, owner, other),
@@ -60,7 +60,7 @@ keyServiceContract({
   keysCanBe: ['disabled', 'pending deletion'],
 });
 
-describe('Google Cloud KMS', () => {
+describe('Google Cloud KMS (stub of the documented answers)', () => {
   it('lets a write-only service wrap, and refuses to let it unwrap', async () => {
     const service = at(kms.createKey(), kms.serviceAccount('encrypt'));
     const { key, wrapped } = await service.generateDataKey(sampleContext, never);

@@ -25,6 +25,7 @@ const longest = [
   'faults/system-errors.slow',
   'faults/disk-full.slow',
   'end-to-end/error-table.peer',
+  'end-to-end/locked-in-other-clouds.peer',
   'end-to-end/two-hosts.peer',
   'end-to-end/hyperv-machine.slow',
   'hypervisors/hyperv/hyperv-cycle.slow',

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { openCanaryFolder, removeCanaryFolder, sweepCanaries } from '../canary.ts';
 import { type Lane, runLane } from './lane.ts';
 import { runPythonTests } from './python-lane.ts';
-import { emptyTally, lastLine, sum, type Tally, tallyOfCheck, withExitCode } from './tally.ts';
+import { emptyTally, lastLine, stubLines, sum, type Tally, tallyOfCheck, withExitCode } from './tally.ts';
 
 const root = join(import.meta.dirname, '../..');
 const bin = join(root, 'node_modules/.bin');
@@ -82,6 +82,7 @@ process.stdout.write(`Node ${process.version}\n`);
 const folder = openCanaryFolder();
 const tally = await (what === 'all' ? runEverything(folder) : runQuickly(folder));
 for (const skip of tally.skipped) process.stdout.write(`skipped: ${skip.name}: ${skip.reason}\n`);
+for (const line of stubLines(tally)) process.stdout.write(`${line}\n`);
 if (tally.failed === 0) removeCanaryFolder(folder);
 else process.stdout.write(`everything that was printed: ${folder}\n`);
 process.stdout.write(`${lastLine(tally)}\n`);

@@ -1,6 +1,6 @@
 import { writeFileSync } from 'node:fs';
 import type { Reporter, TestCase, TestModule, Vitest } from 'vitest/node';
-import type { Skip, Tally } from './tally.ts';
+import { type Skip, stubWords, type Tally } from './tally.ts';
 
 const reasonWord = /\bneeds\b/;
 
@@ -17,8 +17,10 @@ export class TallyReporter implements Reporter {
     const skips = tests.filter((test) => test.result().state === 'skipped').map(describeSkip);
     // With `-t` every other test is skipped, and need not say why.
     const silent = this.#filtered ? [] : skips.filter((skip) => !reasonWord.test(skip.reason));
+    const passed = tests.filter((test) => test.result().state === 'passed');
     const tally: Tally = {
-      passed: tests.filter((test) => test.result().state === 'passed').length,
+      passed: passed.length,
+      stubbed: passed.map(nameOf).filter((name) => name.includes(stubWords)),
       failed:
         tests.filter((test) => test.result().state === 'failed').length +
         brokenSuites(modules) +
@@ -44,7 +46,11 @@ function brokenSuites(modules: readonly TestModule[]): number {
 function describeSkip(test: TestCase): Skip {
   const result = test.result();
   const note = result.state === 'skipped' ? result.note : undefined;
-  return { name: `${test.module.relativeModuleId} > ${test.fullName}`, reason: note ?? needsInName(test.fullName) };
+  return { name: nameOf(test), reason: note ?? needsInName(test.fullName) };
+}
+
+function nameOf(test: TestCase): string {
+  return `${test.module.relativeModuleId} > ${test.fullName}`;
 }
 
 /** `describe.skipIf(…)('… (needs X)')` has no note: the reason stands in the name. */

@@ -2,6 +2,8 @@ export interface Tally {
   readonly passed: number;
   readonly failed: number;
   readonly skipped: readonly Skip[];
+  /** Of the passed ones, those that met no real server, but a stub of what a vendor documents. */
+  readonly stubbed: readonly string[];
 }
 export interface Skip {
   readonly name: string;
@@ -9,13 +11,17 @@ export interface Skip {
   readonly reason: string;
 }
 
-export const emptyTally: Tally = { passed: 0, failed: 0, skipped: [] };
+export const emptyTally: Tally = { passed: 0, failed: 0, skipped: [], stubbed: [] };
+
+/** What a test's name says when no peer enforces what it is about. */
+export const stubWords = 'stub of the documented answers';
 
 export function sum(tallies: readonly Tally[]): Tally {
   return {
     passed: tallies.reduce((total, tally) => total + tally.passed, 0),
     failed: tallies.reduce((total, tally) => total + tally.failed, 0),
     skipped: tallies.flatMap((tally) => tally.skipped),
+    stubbed: tallies.flatMap((tally) => tally.stubbed),
   };
 }
 
@@ -38,11 +44,19 @@ export function tallyOfUnittest(output: string): Tally {
     name,
     reason,
   }));
-  return { passed: Math.max(0, ran - failed - countIn(verdict, 'skipped')), failed, skipped };
+  return { ...emptyTally, passed: Math.max(0, ran - failed - countIn(verdict, 'skipped')), failed, skipped };
 }
 
 function countIn(verdict: string, word: string): number {
   return Number(new RegExp(`(?<![a-z] )${word}=(\\d+)`).exec(verdict)?.[1] ?? 0);
+}
+
+/** Before the last line, by the suites that hold them. */
+export function stubLines({ stubbed }: Tally): readonly string[] {
+  if (stubbed.length === 0) return [];
+  const suites = Map.groupBy(stubbed, (name) => name.slice(0, name.indexOf(stubWords)).replace(/[ (]+$/, ''));
+  const lines = [...suites].map(([suite, names]) => `stubbed: ${suite}: ${names.length}`);
+  return [...lines, `of those that passed, ${stubbed.length} met no real server, but a ${stubWords}`];
 }
 
 export function lastLine(tally: Tally): string {

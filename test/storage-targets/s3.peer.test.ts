@@ -25,14 +25,14 @@ const servers: readonly Server[] = [
     name: 'versitygw',
     needs: await versityGwNeeds(),
     start: () => startVersityGw(),
-    traits: { lacks: { atomicPuts: true, cleanRefusal: true } },
+    traits: { lacks: { atomicPuts: true, cleanRefusal: true, longestLock: true } },
   },
   { name: 'minio', needs: await minioNeeds(), start: startMinio, traits: {} },
   {
     name: 'moto',
     needs: await motoNeeds(),
     start: startMoto,
-    traits: { lacks: { atomicPuts: true, checksumCheck: true } },
+    traits: { lacks: { atomicPuts: true, checksumCheck: true, longestLock: true } },
   },
 ];
 
