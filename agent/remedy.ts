@@ -118,6 +118,7 @@ const remedies: Readonly<Record<string, Remedy>> = {
   HYPERV_BUSY: retry('source', 'wait for whoever else is at the machine, or end it'),
   HYPERV_ELSEWHERE: stop('source', 'run it on the node that has the machine'),
   HYPERV_MACHINE_UNUSABLE: stop('source', 'do what the message says, or protect the machine in another way'),
+  HYPERV_VOLUME_FULL: retry('source', 'make room on the volume, or lower volumeFreeMiBMin of the machine'),
   HYPERV_SNAPSHOT_STUCK: retry('source', 'see docs/operations/hyperv.md: stuck checkpoints'),
   HYPERV_SNAPSHOT_GONE: retry('source', 'leave checkpoints that are called failkit-… to failkit; run again'),
   HYPERV_JOURNAL_UNUSABLE: stop('source', 'make the folder writable for the agent, or bring the file back'),

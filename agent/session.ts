@@ -1,4 +1,5 @@
 import type { KeyProvider } from '../crypto/key-provider.ts';
+import { HypervHosts } from '../hypervisors/hyperv/hyperv-hosts.ts';
 import { type OpenRepository, openRepository } from '../replica/open-repository.ts';
 import { openRepositorySalvage } from '../replica/salvage-repository.ts';
 import { Bandwidth } from '../storage-targets/bandwidth.ts';
@@ -16,6 +17,8 @@ export interface KeylessSession extends AsyncDisposable {
   readonly store: OpenStore;
   /** Of each machine's disks together. */
   readonly readRate: Bandwidth;
+  /** That its machines of Hyper-V are on. */
+  readonly hypervHosts: HypervHosts;
   readonly repo: OpenRepository;
 }
 
@@ -48,6 +51,7 @@ export async function openKeylessSession(
   opened.use(store.target);
   const readRate = new Bandwidth(config.limits.readBytesPerSecond);
   opened.use(keepLimits({ ...store.bandwidth, read: readRate }, context));
+  const hypervHosts = opened.use(new HypervHosts());
   const open = salvage ? openRepositorySalvage : openRepository;
   const repo = await openPinnedRepository(config, store.target, open, context.signal);
   if (repo.pinnedRootReplaced) {
@@ -56,7 +60,7 @@ export async function openKeylessSession(
     );
   }
   const close = opened.move();
-  return { config, store, readRate, repo, [Symbol.asyncDispose]: () => close.disposeAsync() };
+  return { config, store, readRate, hypervHosts, repo, [Symbol.asyncDispose]: () => close.disposeAsync() };
 }
 
 /** Those who share a link change their minds in the middle of a seed that takes days. */

@@ -6,6 +6,7 @@ import { parseRootFingerprint } from '../crypto/root-fingerprint.ts';
 import type { SigningKey } from '../crypto/signing.ts';
 import { createSigningKeyFile, loadSigningKeyFile } from '../crypto/signing-key-file.ts';
 import { connectHyperv } from '../hypervisors/hyperv/hyperv-connection.ts';
+import type { HypervHosts } from '../hypervisors/hyperv/hyperv-hosts.ts';
 import type { HypervHost, HypervMachine } from '../hypervisors/hyperv/hyperv-machine.ts';
 import { localHost } from '../hypervisors/hyperv/local-host.ts';
 import { sshHost } from '../hypervisors/hyperv/ssh-host.ts';
@@ -58,12 +59,17 @@ export async function openTarget(config: Config): Promise<OpenStore> {
   return { ...wrapped, retention, target: withRetention(wrapped.target, retention, isPinName) };
 }
 
-/** `readRate`: of all its disks together. */
-export function connectSource(config: Config, machine: MachineConfig, readRate: Bandwidth): HypervisorConnection {
-  return withReadRate(connectHypervisor(config, machine), readRate);
+/** `readRate`: of all its disks together. `hosts`: those that machines of Hyper-V share. */
+export function connectSource(
+  config: Config,
+  machine: MachineConfig,
+  readRate: Bandwidth,
+  hosts: HypervHosts,
+): HypervisorConnection {
+  return withReadRate(connectHypervisor(config, machine, hosts), readRate);
 }
 
-function connectHypervisor(config: Config, { name, source }: MachineConfig): HypervisorConnection {
+function connectHypervisor(config: Config, { name, source }: MachineConfig, hosts: HypervHosts): HypervisorConnection {
   switch (source.type) {
     case 'image':
       return connectImages([{ name, ...source }]);
@@ -72,7 +78,7 @@ function connectHypervisor(config: Config, { name, source }: MachineConfig): Hyp
     case 'vsphere':
       return connectVsphere([vsphereMachine(config, name, source)]);
     case 'hyperv':
-      return connectHyperv([hypervMachine(config, name, source)]);
+      return connectHyperv([hypervMachine(config, name, source)], hosts);
   }
 }
 
@@ -109,11 +115,11 @@ export function vsphereMachine(config: Config, name: string, source: VsphereSour
 }
 
 export function hypervMachine(config: Config, name: string, source: HypervSourceConfig): HypervMachine {
-  const { from, vm, exclude, tracking } = source;
+  const { from, vm, exclude, tracking, volumeFreeBytesMin } = source;
   const host = config.sources.find((each) => each.name === from);
   if (host?.type !== 'hyperv') throw unknownSource(from);
   return {
-    ...{ name, vm, tracking, host: hypervHost(host), excludedDisks: exclude },
+    ...{ name, vm, tracking, volumeFreeBytesMin, host: hypervHost(host), excludedDisks: exclude },
     journalFolder: host.journal ?? join(config.state, 'hyperv'),
     tag: trackingTag(config, name),
   };

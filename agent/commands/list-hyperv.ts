@@ -1,5 +1,5 @@
 import { askMachines, type HypervState } from '../../hypervisors/hyperv/hyperv-calls.ts';
-import { HypervHosts } from '../../hypervisors/hyperv/hyperv-connection.ts';
+import { HypervHosts } from '../../hypervisors/hyperv/hyperv-hosts.ts';
 import { diskRefusal, isRunning, snapshotNames, tracksChanges, whyBusy } from '../../hypervisors/hyperv/hyperv-site.ts';
 import type { Config, HypervHostConfig } from '../config/config-schema.ts';
 import { hypervHost } from '../wire.ts';

@@ -184,7 +184,10 @@ async function publishFrom(
   }
   const agent = await openAgentKey(config);
   const machineId = await claimReplica(verb, machine.name, options, state, session, context.signal);
-  await using connection = withCoverage(connectSource(config, machine, session.readRate), coverage);
+  await using connection = withCoverage(
+    connectSource(config, machine, session.readRate, session.hypervHosts),
+    coverage,
+  );
   return await protectMachine(
     {
       repo,

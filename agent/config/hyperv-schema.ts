@@ -21,6 +21,7 @@ export function hypervHost(references: References) {
 }
 
 const sshPort = 22;
+const mebibyte = 2 ** 20;
 
 function ssh(references: References) {
   return z
@@ -42,21 +43,31 @@ function ssh(references: References) {
 }
 
 export function hypervSource() {
-  return z.strictObject({
-    type: z.literal('hyperv'),
-    from: text(100).describe('The name of a source of type hyperv.'),
-    vm: text(36)
-      .regex(/^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$/, 'must be a GUID: failkit machines shows it')
-      .transform((typed) => typed.toLowerCase())
-      .describe('Finds the machine, whatever it is called: failkit machines shows it.'),
-    tracking: z
-      .enum(['enable', 'leave'])
-      .default('enable')
-      .describe('leave: what Hyper-V tracks is not asked for, and each run reads everything.'),
-    exclude: z
-      .array(text(100))
-      .max(256)
-      .prefault([])
-      .describe('Disks that are left out, by label: points are partial.'),
-  });
+  return z
+    .strictObject({
+      type: z.literal('hyperv'),
+      from: text(100).describe('The name of a source of type hyperv.'),
+      vm: text(36)
+        .regex(/^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$/, 'must be a GUID: failkit machines shows it')
+        .transform((typed) => typed.toLowerCase())
+        .describe('Finds the machine, whatever it is called: failkit machines shows it.'),
+      tracking: z
+        .enum(['enable', 'leave'])
+        .default('enable')
+        .describe('leave: what Hyper-V tracks is not asked for, and each run reads everything.'),
+      volumeFreeMiBMin: z
+        .int()
+        .min(0)
+        .max(1_073_741_824)
+        .default(4096)
+        .describe(
+          'No checkpoint is taken while a volume with disks of the machine has less left: checkpoints grow there.',
+        ),
+      exclude: z
+        .array(text(100))
+        .max(256)
+        .prefault([])
+        .describe('Disks that are left out, by label: points are partial.'),
+    })
+    .transform(({ volumeFreeMiBMin, ...rest }) => ({ ...rest, volumeFreeBytesMin: volumeFreeMiBMin * mebibyte }));
 }

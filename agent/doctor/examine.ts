@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import type { KeyProvider } from '../../crypto/key-provider.ts';
 import type { PublicKey } from '../../crypto/signing.ts';
+import { HypervHosts } from '../../hypervisors/hyperv/hyperv-hosts.ts';
 import type { OpenRepository } from '../../replica/open-repository.ts';
 import type { CommandContext } from '../commands/command.ts';
 import type { Config } from '../config/config-schema.ts';
@@ -52,14 +53,16 @@ export async function* examine(context: CommandContext): AsyncGenerator<Finding,
 
 async function* examineHost(config: Config, signal: AbortSignal): AsyncGenerator<Finding, PublicKey | null> {
   yield* attemptOnly('memory', signal, () => checkMemory(config));
-  yield* examineSources(config, signal);
+  // One worker for each host, however many machines are looked at.
+  await using hosts = new HypervHosts();
+  yield* examineSources(config, hosts, signal);
   let disksBytes = 0;
   for (const machine of config.machines)
     disksBytes +=
       (yield* attempt(
         `machine ${machine.name}`,
         signal,
-        (either) => checkMachine(config, machine, either),
+        (either) => checkMachine(config, machine, hosts, either),
         exitCodes.source,
       )) ?? 0;
   yield* attemptOnly('state folder', signal, () => checkStateFolder(config, disksBytes));
@@ -68,11 +71,11 @@ async function* examineHost(config: Config, signal: AbortSignal): AsyncGenerator
   return null;
 }
 
-async function* examineSources(config: Config, signal: AbortSignal): AsyncGenerator<Finding, void> {
+async function* examineSources(config: Config, hosts: HypervHosts, signal: AbortSignal): AsyncGenerator<Finding, void> {
   for (const source of config.sources)
     if (source.type === 'vsphere') yield* examineVsphere(config, source, signal);
     else {
-      const check = (either: AbortSignal) => checkHypervHost(hypervHost(source), either);
+      const check = (either: AbortSignal) => checkHypervHost(hosts, hypervHost(source), either);
       yield* attemptOnly(`source ${source.name}`, signal, check, exitCodes.source);
     }
 }

@@ -1,14 +1,13 @@
 import { examineMachine } from '../../hypervisors/hyperv/examine-hyperv.ts';
 import { askHost } from '../../hypervisors/hyperv/hyperv-calls.ts';
-import { HypervHosts } from '../../hypervisors/hyperv/hyperv-connection.ts';
+import type { HypervHosts } from '../../hypervisors/hyperv/hyperv-hosts.ts';
 import { type HypervHost, type HypervMachine, usualPace } from '../../hypervisors/hyperv/hyperv-machine.ts';
 import { formatBytes } from '../quantities.ts';
 import { type Checked, doubtful, good, type Verdict } from './finding.ts';
 import { worstOf } from './machine-verdict.ts';
 
 /** Starts the worker, and asks who it is. */
-export async function checkHypervHost(host: HypervHost, signal: AbortSignal): Promise<Verdict> {
-  await using hosts = new HypervHosts();
+export async function checkHypervHost(hosts: HypervHosts, host: HypervHost, signal: AbortSignal): Promise<Verdict> {
   const { client } = await hosts.open(host, signal);
   const { host: name, system, powershell, administersHyperv, elevated, cluster } = await askHost(client, signal);
   const what = `${name}, ${system}, PowerShell ${powershell}${cluster === null ? '' : `, of cluster ${cluster}`}`;
@@ -23,8 +22,11 @@ export async function checkHypervHost(host: HypervHost, signal: AbortSignal): Pr
 }
 
 /** Asks Hyper-V about the machine, and leaves it as it is. Returns the size of its disks. */
-export async function checkHypervMachine(machine: HypervMachine, signal: AbortSignal): Promise<Checked<number>> {
-  await using hosts = new HypervHosts();
+export async function checkHypervMachine(
+  hosts: HypervHosts,
+  machine: HypervMachine,
+  signal: AbortSignal,
+): Promise<Checked<number>> {
   const { findings, disks } = await examineMachine(await hosts.site(machine, usualPace, signal), signal);
   const sizes = disks.map(({ label, capacityBytes }) => `${label} ${formatBytes(capacityBytes)}`);
   const fine = findings.filter(({ level, disk }) => level === 'ok' && disk === null).map(({ what }) => what);

@@ -1,4 +1,5 @@
 import { stat } from 'node:fs/promises';
+import type { HypervHosts } from '../../hypervisors/hyperv/hyperv-hosts.ts';
 import type { BlockSource } from '../../hypervisors/hypervisor.ts';
 import { Bandwidth } from '../../storage-targets/bandwidth.ts';
 import type { Config, ImageSourceConfig, MachineConfig } from '../config/config-schema.ts';
@@ -20,9 +21,10 @@ const latelyMs = 60_000;
 export async function checkMachine(
   config: Config,
   machine: MachineConfig,
+  hosts: HypervHosts,
   signal: AbortSignal,
 ): Promise<Checked<number>> {
-  const { verdict, value } = await checkSource(config, machine, signal);
+  const { verdict, value } = await checkSource(config, machine, hosts, signal);
   if (verdict.outcome !== 'ok' || !trustsBlindly(machine)) return { verdict, value };
   return {
     verdict: doubtful(`${verdict.what}; its change tracking is never checked`, 'set spotCheck.everyDays: 30'),
@@ -30,17 +32,22 @@ export async function checkMachine(
   };
 }
 
-async function checkSource(config: Config, machine: MachineConfig, signal: AbortSignal): Promise<Checked<number>> {
+async function checkSource(
+  config: Config,
+  machine: MachineConfig,
+  hosts: HypervHosts,
+  signal: AbortSignal,
+): Promise<Checked<number>> {
   const { name, source } = machine;
   switch (source.type) {
     case 'image':
-      return await checkImages(config, machine, source, signal);
+      return await checkImages(config, machine, source, hosts, signal);
     case 'kvm':
       return await checkKvmMachine(kvmMachine(config, name, source), machine, signal);
     case 'vsphere':
       return await checkVsphereMachine(vsphereMachine(config, name, source), signal);
     case 'hyperv':
-      return await checkHypervMachine(hypervMachine(config, name, source), signal);
+      return await checkHypervMachine(hosts, hypervMachine(config, name, source), signal);
   }
 }
 
@@ -48,9 +55,10 @@ async function checkImages(
   config: Config,
   machine: MachineConfig,
   source: ImageSourceConfig,
+  hosts: HypervHosts,
   signal: AbortSignal,
 ): Promise<Checked<number>> {
-  await using connection = connectSource(config, withoutTracking(machine, source), new Bandwidth(null));
+  await using connection = connectSource(config, withoutTracking(machine, source), new Bandwidth(null), hosts);
   const options = { quiesce: machine.quiesce, whenChanging: machine.whenChanging };
   await using snapshot = await connection.snapshot({ name: machine.name }, options, signal);
   const misread: string[] = [];

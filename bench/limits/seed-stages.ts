@@ -2,6 +2,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { segmentsInFlightMax, workersOf } from '../../agent/memory-budget.ts';
 import { PipelineWorkers } from '../../agent/protect/pipeline-workers.ts';
 import { connectSource, openTarget } from '../../agent/wire.ts';
+import { HypervHosts } from '../../hypervisors/hyperv/hyperv-hosts.ts';
 import type { BlockSource, Extent, MachineSnapshot } from '../../hypervisors/hypervisor.ts';
 import { inParallel } from '../../replica/in-parallel.ts';
 import { RestoreWorkers } from '../../restore/restore-workers.ts';
@@ -47,7 +48,7 @@ export function* piecesOf({ offset, length }: Pick<Extent, 'offset' | 'length'>)
 }
 
 async function openSnapshot({ config, machine, signal }: StageContext): Promise<MachineSnapshot> {
-  const connection = connectSource(config, machine, new Bandwidth(null));
+  const connection = connectSource(config, machine, new Bandwidth(null), new HypervHosts());
   const { quiesce, whenChanging } = machine;
   return await connection.snapshot({ name: machine.name }, { quiesce, whenChanging }, signal);
 }

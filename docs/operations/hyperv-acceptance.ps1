@@ -41,8 +41,10 @@ function Send-Question([string]$op, [hashtable]$arguments) {
   $script:lastId++
   $line = @{ id = $script:lastId; op = $op; args = $arguments } | ConvertTo-Json -Compress -Depth 6
   $transcript.Add($line)
-  $process.StandardInput.WriteLine($line)
-  $process.StandardInput.Flush()
+  # As UTF-8, whatever code page this console has.
+  $bytes = [System.Text.Encoding]::UTF8.GetBytes($line + [char]10)
+  $process.StandardInput.BaseStream.Write($bytes, 0, $bytes.Length)
+  $process.StandardInput.BaseStream.Flush()
   $answer = $process.StandardOutput.ReadLine()
   if ($null -eq $answer) { throw ('the worker ended: ' + $process.StandardError.ReadToEnd()) }
   $transcript.Add($answer)
@@ -160,7 +162,8 @@ try {
     }
     Add-Check ('changes of ' + $disk.label + ' are told, and are less than the disk') ($changed -lt $size) ([string]$changed + ' of ' + [string]$size + ' bytes')
     $unknown = Send-Question 'changes' @{ path = $disk.path; since = 'rctX:00000000:0000:0000:0000:00000000'; offset = '0'; length = '1048576' }
-    Add-Check 'an unknown tracking id is refused' (-not $unknown.ok) ($unknown | ConvertTo-Json -Compress -Depth 6)
+    Add-Check 'a disk without changes in the window answers with none' (@((Get-Answer 'changes' @{ path = $disk.path; since = $since[0].tracking; offset = [string]($size - 512); length = '512' }).lengths).Count -le 1) ''
+    Add-Check 'an unknown tracking id is refused, by an HRESULT' ((-not $unknown.ok) -and $null -ne $unknown.error.hresult) ($unknown | ConvertTo-Json -Compress -Depth 6)
   }
   $points += Convert-Checkpoint $checkpoint
   $checkpoint = $null
@@ -174,7 +177,7 @@ finally {
     $left = Get-Machine
     Add-Check 'nothing is left' (@($left.checkpoints | Where-Object { $_.name -like 'failkit-*' }).Count -eq 0) ''
     Get-Answer 'enable-merging' @{ vm = $Vm } | Out-Null
-    Add-Check 'merging can be switched on' $true ''
+    Add-Check 'merging can be switched on' ((Get-Machine).mergesDisks) ''
   }
   catch { Add-Check 'everything could be removed again' $false $_.Exception.Message }
   $process.StandardInput.Close()

@@ -107,7 +107,11 @@ async function despiteOthers(
       await work();
       return;
     } catch (error) {
-      if (isNotFound(error)) return;
+      if (isNotFound(error)) {
+        // Not gone, where the machine is with another node: it is there.
+        await readState(site, signal);
+        return;
+      }
       if (!(error instanceof HypervRefused)) throw error;
       if (!isInTheWay(error) || attempt === attemptsMax)
         throw new HypervSnapshotStuck(`machine ${site.machine.name}: ${what} does not succeed: ${error.message}`, {

@@ -1,14 +1,15 @@
 import { fine, hopeless, type MachineFinding, worrying } from '../kvm/machine-finding.ts';
-import { freeSpaceOf, type HypervState } from './hyperv-calls.ts';
+import type { HypervState } from './hyperv-calls.ts';
 import {
   checkpointPrefix,
   chooseDisks,
   type HypervSite,
   isRunning,
-  readState,
+  readWherever,
   tracksChanges,
   whyBusy,
 } from './hyperv-site.ts';
+import { narrowVolumes } from './require-room.ts';
 
 /** What stands in the way of a run, or will. Asks only, and leaves the machine as it is. */
 export interface ExaminedMachine {
@@ -21,7 +22,7 @@ const lossesDoubtful = 2;
 const freeBytesDoubtful = 20 * 2 ** 30;
 
 export async function examineMachine(site: HypervSite, signal: AbortSignal): Promise<ExaminedMachine> {
-  const state = await readState(site, signal, true);
+  const state = await readWherever(site, signal, true);
   const { chosen } = chooseDisks(site.machine, state.disks);
   const findings = [
     ...examinePlace(site, state),
@@ -29,11 +30,7 @@ export async function examineMachine(site: HypervSite, signal: AbortSignal): Pro
     ...examineLosses(site),
     ...examineCheckpoints(site, state),
     ...examineDisks(site, state),
-    ...(await examineSpace(
-      site,
-      chosen.map(({ path }) => path),
-      signal,
-    )),
+    ...(await examineSpace(site, state, signal)),
   ];
   return { findings, disks: chosen.map(({ label, capacityBytes }) => ({ label, capacityBytes: capacityBytes ?? 0 })) };
 }
@@ -137,18 +134,22 @@ function examineDisks({ machine }: HypervSite, state: HypervState): readonly Mac
 }
 
 async function examineSpace(
-  { client }: HypervSite,
-  paths: readonly string[],
+  site: HypervSite,
+  state: HypervState,
   signal: AbortSignal,
 ): Promise<readonly MachineFinding[]> {
-  const volumes = await freeSpaceOf(client, paths, signal);
-  return volumes
-    .filter(({ freeBytes }) => freeBytes < freeBytesDoubtful)
-    .map(({ path, freeBytes }) =>
-      worrying(
-        null,
-        `only ${Math.floor(freeBytes / 2 ** 30)} GiB are free where ${path} lies: a checkpoint grows there`,
-        'make room',
-      ),
-    );
+  const least = site.machine.volumeFreeBytesMin;
+  const volumes = await narrowVolumes(site, state, Math.max(freeBytesDoubtful, least), signal);
+  return volumes.map(({ path, freeBytes }) =>
+    freeBytes < least
+      ? hopeless(
+          `${freeBytes} bytes are left where ${path} lies, and no checkpoint is taken below ${least}`,
+          'make room',
+        )
+      : worrying(
+          null,
+          `only ${Math.floor(freeBytes / 2 ** 30)} GiB are free where ${path} lies: a checkpoint grows there`,
+          'make room',
+        ),
+  );
 }

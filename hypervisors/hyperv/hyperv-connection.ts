@@ -1,15 +1,17 @@
 import { SourceNotFound } from '../errors.ts';
 import type { HypervisorConnection } from '../hypervisor.ts';
 import { askMachine } from './hyperv-calls.ts';
-import { type HypervHost, type HypervMachine, type HypervPace, usualPace } from './hyperv-machine.ts';
-import { chooseDisks, type HypervSite } from './hyperv-site.ts';
-import { RunJournal } from './run-journal.ts';
+import type { HypervHosts } from './hyperv-hosts.ts';
+import { type HypervMachine, type HypervPace, usualPace } from './hyperv-machine.ts';
+import { chooseDisks } from './hyperv-site.ts';
 import { snapshotByHyperv } from './snapshot-by-hyperv.ts';
-import { WorkerClient } from './worker-client.ts';
 
-/** The `hyperv` source: machines of Hyper-V hosts. One worker for each host, however many machines. */
-export function connectHyperv(machines: readonly HypervMachine[], pace: HypervPace = usualPace): HypervisorConnection {
-  const hosts = new HypervHosts();
+/** The `hyperv` source: machines of Hyper-V hosts, which are the caller's and stay open for other machines of theirs. */
+export function connectHyperv(
+  machines: readonly HypervMachine[],
+  hosts: HypervHosts,
+  pace: HypervPace = usualPace,
+): HypervisorConnection {
   return {
     async *listMachines(signal) {
       for (const machine of machines) {
@@ -28,44 +30,6 @@ export function connectHyperv(machines: readonly HypervMachine[], pace: HypervPa
         );
       return await snapshotByHyperv(await hosts.site(machine, pace, signal), options, signal);
     },
-    [Symbol.asyncDispose]: () => hosts[Symbol.asyncDispose](),
+    [Symbol.asyncDispose]: async () => undefined,
   };
-}
-
-interface OpenHost {
-  readonly client: WorkerClient;
-  readonly openFile: HypervSite['openFile'];
-}
-
-/** Each is opened once, and closed with all others. */
-export class HypervHosts implements AsyncDisposable {
-  readonly #open = new Map<string, Promise<OpenHost>>();
-  readonly #opened = new AsyncDisposableStack();
-
-  async open(host: HypervHost, signal: AbortSignal): Promise<OpenHost> {
-    const opening = this.#open.get(host.name) ?? this.#begin(host, signal);
-    this.#open.set(host.name, opening);
-    return await opening;
-  }
-
-  async site(machine: HypervMachine, pace: HypervPace, signal: AbortSignal): Promise<HypervSite> {
-    const host = await this.open(machine.host, signal);
-    const journal = await RunJournal.open(machine.journalFolder, `${machine.vm}-${machine.tag}`);
-    return { ...host, machine, journal, pace };
-  }
-
-  async #begin(host: HypervHost, signal: AbortSignal): Promise<OpenHost> {
-    try {
-      const opened = this.#opened.use(await host.open(signal));
-      const client = this.#opened.use(new WorkerClient(`Hyper-V host ${host.name}`, opened.startWorker));
-      return { client, openFile: opened.openFile };
-    } catch (error) {
-      this.#open.delete(host.name);
-      throw error;
-    }
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#opened.disposeAsync();
-  }
 }

@@ -4,6 +4,7 @@ import { diskExtents, diskRuns } from '../vhdx/chain-reader.ts';
 import { readsOf } from '../vhdx/chain-source.ts';
 import type { ImageChain } from '../vhdx/image-chain.ts';
 import { changedRanges } from './changed-ranges.ts';
+import { freeRanges, unitedRanges } from './free-ranges.ts';
 import type { HypervDisk, HypervState } from './hyperv-calls.ts';
 import { HypervAnswerInvalid, HypervRefused } from './hyperv-errors.ts';
 import type { HypervSite } from './hyperv-site.ts';
@@ -54,7 +55,8 @@ async function* trackedExtents(frozen: FrozenDisk, since: Uint8Array, signal: Ab
     ...{ path: disk.path, since: trackingSince(frozen, run) },
     ...{ capacityBytes: point?.capacityBytes ?? 0, sectorBytes: point?.sectorBytes ?? 0 },
   };
-  for await (const { offset, length } of changedRanges(site.client, tracked, signal))
+  const changed = changedRanges(site.client, tracked, signal);
+  for await (const { offset, length } of unitedRanges(changed, freeRanges(chain, signal)))
     for await (const { offset: at, length: bytes, file } of diskRuns(chain, offset, offset + length, signal))
       yield { offset: at, length: bytes, zero: file === null };
 }

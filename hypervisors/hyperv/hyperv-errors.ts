@@ -55,6 +55,11 @@ export class HypervMachineUnusable extends Error {
   readonly code = 'HYPERV_MACHINE_UNUSABLE';
   override readonly name = 'HypervMachineUnusable';
 }
+/** Checkpoints grow where the disks lie, and a volume that fills up stops every machine on it. */
+export class HypervVolumeFull extends Error {
+  readonly code = 'HYPERV_VOLUME_FULL';
+  override readonly name = 'HypervVolumeFull';
+}
 /** A checkpoint of ours, or what it left in the disks, can't be removed now. No other one is taken before it is gone. */
 export class HypervSnapshotStuck extends Error {
   readonly code = 'HYPERV_SNAPSHOT_STUCK';
@@ -71,9 +76,9 @@ export class HypervJournalUnusable extends Error {
   override readonly name = 'HypervJournalUnusable';
 }
 
-/** By return value: 32774 is in use, 32775 a state that does not allow it now. */
+/** By return value: 32774 is in use; 32775, and 5 of methods that a standard defines, a state that does not allow it now. */
 export function isInTheWay(error: unknown): error is HypervRefused {
-  return error instanceof HypervRefused && [32_774, 32_775].includes(error.detail.returnValue ?? 0);
+  return error instanceof HypervRefused && [5, 32_774, 32_775].includes(error.detail.returnValue ?? 0);
 }
 
 export function isNotFound(error: unknown): error is HypervRefused {

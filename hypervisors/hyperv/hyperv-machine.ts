@@ -11,6 +11,8 @@ export interface HypervHost {
 export interface OpenHypervHost extends AsyncDisposable {
   readonly startWorker: StartWorker;
   readonly openFile: OpenFile;
+  /** What it holds open is gone: it has to be opened anew. */
+  isLost(): boolean;
 }
 
 /** A virtual machine of Hyper-V, and what is to be taken of it. */
@@ -21,6 +23,8 @@ export interface HypervMachine {
   readonly vm: string;
   /** Labels of disks that are left out: points are then partial. */
   readonly excludedDisks: readonly string[];
+  /** No checkpoint is taken while a volume of its disks has less left. */
+  readonly volumeFreeBytesMin: number;
   /** `leave`: what Hyper-V tracks is not asked for, and each run reads everything. */
   readonly tracking: 'enable' | 'leave';
   /** Where it is written down what belongs to us on the host. In a cluster one that every node reaches. */

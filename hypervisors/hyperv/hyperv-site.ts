@@ -29,8 +29,17 @@ export function checkpointPrefix({ tag }: HypervMachine): string {
   return `failkit-${tag}-`;
 }
 
+/**
+ * Throws HypervElsewhere where another node of the cluster has it, of which this one knows nothing more: what is ours there is not gone.
+ */
+export async function readState(site: HypervSite, signal: AbortSignal): Promise<HypervState> {
+  const state = await readWherever(site, signal);
+  refuseElsewhere(site, state);
+  return state;
+}
+
 /** Throws SourceNotFound where neither this host nor another one of its cluster has it. `sizes` as for askMachine. */
-export async function readState(
+export async function readWherever(
   { client, machine }: HypervSite,
   signal: AbortSignal,
   sizes = false,
@@ -92,7 +101,6 @@ export async function whenIdle(site: HypervSite, signal: AbortSignal): Promise<H
   const end = Date.now() + pace.busyMs;
   for (let attempt = 0; ; attempt++) {
     const state = await readState(site, signal);
-    refuseElsewhere(site, state);
     const why = whyBusy(state);
     // A merge may take hours, and is waited for where it is ours.
     if (why === null || isMerging(state)) return state;
@@ -148,6 +156,8 @@ export function chooseDisks({ excludedDisks }: HypervMachine, disks: readonly Hy
 
 /** Why it can't be protected; null: nothing is in the way. */
 export function diskRefusal({ path, passThrough, shared }: HypervDisk): string | null {
+  if (passThrough && path === '')
+    return 'it is a virtual Fibre Channel port, and no checkpoint holds the disks behind it: protect them from inside the guest';
   if (passThrough)
     return 'it is a disk of the host that is passed through, which no checkpoint holds: protect it from inside the guest';
   const extension = win32.extname(path).toLowerCase();

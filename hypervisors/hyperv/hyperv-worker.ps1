@@ -20,16 +20,24 @@ $serializer = [Microsoft.Management.Infrastructure.Serialization.CimSerializer]:
 $plain = [Microsoft.Management.Infrastructure.Serialization.InstanceSerializationOptions]::None
 
 # Kinds: refused, not-found, failed.
-function Stop-Question([string]$kind, [string]$message, $returnValue) {
+function Stop-Question([string]$kind, [string]$message, $returnValue, $hresult = $null) {
   $exception = New-Object System.InvalidOperationException $message
   $exception.Data['kind'] = $kind
   $exception.Data['returnValue'] = $returnValue
+  $exception.Data['hresult'] = $hresult
   throw $exception
 }
 
 # A property that this release of Windows may not have.
 function Get-Value($instance, [string]$name, $otherwise) {
   $property = $instance.CimInstanceProperties[$name]
+  if ($null -eq $property -or $null -eq $property.Value) { return $otherwise }
+  return $property.Value
+}
+
+# What a method gave back beside its return value; where there is nothing, it may not even have the name.
+function Get-Out($result, [string]$name, $otherwise) {
+  $property = $result.PSObject.Properties[$name]
   if ($null -eq $property -or $null -eq $property.Value) { return $otherwise }
   return $property.Value
 }
@@ -101,15 +109,21 @@ function Get-Label($drive, $controllers) {
   return 'disk:' + $slot
 }
 
+function ConvertTo-Document([string]$text) {
+  $document = New-Object System.Xml.XmlDocument
+  $document.XmlResolver = $null
+  $document.LoadXml($text)
+  return $document
+}
+
 # The size of a disk in use can't be read from its file.
 function Get-Capacity([string]$path) {
   try {
     $service = Get-HypervService 'Msvm_ImageManagementService'
     $result = Invoke-CimMethod -InputObject $service -MethodName GetVirtualHardDiskSettingData -Arguments @{ Path = $path }
-    if ($result.ReturnValue -ne 0) { return $null }
-    $document = New-Object System.Xml.XmlDocument
-    $document.XmlResolver = $null
-    $document.LoadXml($result.SettingData)
+    $settings = [string](Get-Out $result 'SettingData' '')
+    if ($result.ReturnValue -ne 0 -or $settings -eq '') { return $null }
+    $document = ConvertTo-Document $settings
     foreach ($property in $document.GetElementsByTagName('PROPERTY')) {
       if ($property.GetAttribute('NAME') -eq 'MaxInternalSize') { return [string]$property.InnerText.Trim() }
     }
@@ -143,11 +157,27 @@ function Get-Disks($settings, [bool]$sizes) {
       capacityBytes = $null; passThrough = $true; shared = $false
     }
   }
+  # What lies behind such a port is seen by the guest alone.
+  $ports = @(Get-Related $settings '' 'CIM_ResourceAllocationSettingData' | Where-Object { (Get-Value $_ 'ResourceSubType' '') -eq 'Microsoft:Hyper-V:Synthetic FiberChannel Port' })
+  for ($i = 0; $i -lt $ports.Count; $i++) {
+    $disks += @{
+      key = Get-DiskKey $ports[$i].InstanceID; label = 'fc' + $i; path = ''; capacityBytes = $null; passThrough = $true; shared = $false
+    }
+  }
   return $disks
 }
 
+# By association, or where this release has none, by the machine in the identity.
 function Get-MergeSettings($settings) {
-  return Get-RelatedIfKnown $settings 'Msvm_DiskMergeSettingData'
+  $merging = Get-RelatedIfKnown $settings 'Msvm_DiskMergeSettingData'
+  if ($null -ne $merging) { return $merging }
+  $vm = [string](Get-Value $settings 'VirtualSystemIdentifier' '')
+  if ($vm -notmatch $guid) { return $null }
+  try {
+    $all = @(Get-CimInstance -Namespace $hyperv -ClassName Msvm_DiskMergeSettingData)
+    return $all | Where-Object { $_.InstanceID.IndexOf($vm, [StringComparison]::OrdinalIgnoreCase) -ge 0 } | Select-Object -First 1
+  }
+  catch [Microsoft.Management.Infrastructure.CimException] { return $null }
 }
 
 function Get-Checkpoint($snapshot) {
@@ -254,10 +284,9 @@ function Get-Started($result, [string]$makes) {
   if ($result.ReturnValue -eq 4096) { return @{ job = [string]$result.Job.InstanceID; made = $null } }
   if ($result.ReturnValue -ne 0) { Stop-Question 'refused' '' ([int]$result.ReturnValue) }
   $made = $null
-  if ($makes -ne '') {
-    $property = $result.PSObject.Properties[$makes]
-    if ($null -ne $property -and $null -ne $property.Value) { $made = [string]$property.Value.InstanceID }
-  }
+  $instance = $null
+  if ($makes -ne '') { $instance = Get-Out $result $makes $null }
+  if ($null -ne $instance) { $made = [string]$instance.InstanceID }
   return @{ job = $null; made = $made }
 }
 
@@ -285,22 +314,43 @@ function Get-Documents($asked) {
   return @{ documents = @($parts | ForEach-Object { @{ kind = [string]$_.CimClass.CimClassName; text = ConvertTo-Embedded $_ } }) }
 }
 
+# Jobs of the image service are of a class of their own; this one is above both.
 function Find-Job([string]$id) {
-  $job = Get-CimInstance -Namespace $hyperv -ClassName Msvm_ConcreteJob | Where-Object { $_.InstanceID -eq $id } | Select-Object -First 1
+  $job = Get-CimInstance -Namespace $hyperv -ClassName CIM_ConcreteJob | Where-Object { $_.InstanceID -eq $id } | Select-Object -First 1
   if ($null -eq $job) { Stop-Question 'not-found' 'Hyper-V does not know the job any more' 32779 }
   return $job
+}
+
+# The HRESULT that a failed job tells of: an argument of its message, which is the same in every language. Not every job has one.
+function Get-JobResult($job) {
+  try {
+    $result = Invoke-CimMethod -InputObject $job -MethodName GetErrorEx
+    foreach ($text in @(Get-Out $result 'Errors' @())) {
+      $document = ConvertTo-Document ([string]$text)
+      foreach ($list in $document.GetElementsByTagName('PROPERTY.ARRAY')) {
+        if ($list.GetAttribute('NAME') -ne 'MessageArguments') { continue }
+        foreach ($value in $list.GetElementsByTagName('VALUE')) {
+          if ($value.InnerText.Trim() -match '^0x[0-9A-Fa-f]{8}$') { return $value.InnerText.Trim() }
+        }
+      }
+    }
+  }
+  catch { return $null }
+  return $null
 }
 
 function Get-JobState($asked) {
   $job = Find-Job $asked.job
   $made = @()
+  $hresult = $null
+  if ([int]$job.JobState -gt 7) { $hresult = Get-JobResult $job }
   if ([int]$job.JobState -eq 7) {
     foreach ($class in @('Msvm_VirtualSystemSettingData', 'Msvm_VirtualSystemReferencePoint')) {
-      $made += @(Get-Related $job 'Msvm_AffectedJobElement' $class | ForEach-Object { [string]$_.InstanceID })
+      $made += @(Get-Related $job '' $class | ForEach-Object { [string]$_.InstanceID })
     }
   }
   return @{
-    state = [int]$job.JobState; errorCode = [int](Get-Value $job 'ErrorCode' 0); hresult = $null
+    state = [int]$job.JobState; errorCode = [int](Get-Value $job 'ErrorCode' 0); hresult = $hresult
     description = [string](Get-Value $job 'ErrorDescription' ''); made = @($made)
   }
 }
@@ -312,23 +362,26 @@ function Wait-Job([string]$id) {
     Start-Sleep -Milliseconds 250
     $job = Find-Job $id
   }
-  if ([int]$job.JobState -ne 7) { Stop-Question 'refused' ([string](Get-Value $job 'ErrorDescription' '')) ([int](Get-Value $job 'ErrorCode' 0)) }
+  if ([int]$job.JobState -eq 7) { return }
+  Stop-Question 'refused' ([string](Get-Value $job 'ErrorDescription' '')) ([int](Get-Value $job 'ErrorCode' 0)) (Get-JobResult $job)
 }
 
 function Get-Changes($asked) {
   $service = Get-HypervService 'Msvm_ImageManagementService'
+  # Without TargetSnapshotId, which is for VHD sets only.
   $arguments = @{
-    Path = [string]$asked.path; LimitId = [string]$asked.since; TargetSnapshotId = ''
+    Path = [string]$asked.path; LimitId = [string]$asked.since
     ByteOffset = [uint64]::Parse($asked.offset); ByteLength = [uint64]::Parse($asked.length)
   }
   $result = Invoke-CimMethod -InputObject $service -MethodName GetVirtualDiskChanges -Arguments $arguments
   if ($result.ReturnValue -eq 4096) { Wait-Job ([string]$result.Job.InstanceID) }
   elseif ($result.ReturnValue -ne 0) { Stop-Question 'refused' '' ([int]$result.ReturnValue) }
-  if ($null -eq $result.ProcessedByteLength) { Stop-Question 'failed' 'the method ended, and did not say what changed' $null }
+  $processed = Get-Out $result 'ProcessedByteLength' $null
+  if ($null -eq $processed) { Stop-Question 'failed' 'the method ended, and did not say what changed' $null }
   return @{
-    processed = [string]$result.ProcessedByteLength
-    offsets = @($result.ChangedByteOffsets | Where-Object { $null -ne $_ } | ForEach-Object { [string]$_ })
-    lengths = @($result.ChangedByteLengths | Where-Object { $null -ne $_ } | ForEach-Object { [string]$_ })
+    processed = [string]$processed
+    offsets = @(Get-Out $result 'ChangedByteOffsets' @() | ForEach-Object { [string]$_ })
+    lengths = @(Get-Out $result 'ChangedByteLengths' @() | ForEach-Object { [string]$_ })
   }
 }
 
@@ -354,7 +407,7 @@ function Enable-Merging($asked) {
   $settings = Get-Related (Get-Machine $asked.vm) 'Msvm_SettingsDefineState' 'Msvm_VirtualSystemSettingData' | Select-Object -First 1
   $merging = Get-MergeSettings $settings
   if ($null -eq $merging) { return $null }
-  $merging.CimInstanceProperties['EnabledState'].Value = [uint16]1
+  $merging.CimInstanceProperties['EnabledState'].Value = [uint32]1
   $service = Get-HypervService 'Msvm_VirtualSystemManagementService'
   $result = Invoke-CimMethod -InputObject $service -MethodName ModifyDiskMergeSettings -Arguments @{ SettingData = (ConvertTo-Embedded $merging) }
   if ($result.ReturnValue -eq 4096) { Wait-Job ([string]$result.Job.InstanceID) }
@@ -405,11 +458,13 @@ function Get-Failure($exception) {
   if ($exception.Data.Contains('kind')) {
     $kind = [string]$exception.Data['kind']
     $returnValue = $exception.Data['returnValue']
-    $hresult = $null
+    $hresult = $exception.Data['hresult']
   }
   elseif ($exception -is [Microsoft.Management.Infrastructure.CimException]) {
     if ($exception.NativeErrorCode -eq [Microsoft.Management.Infrastructure.NativeErrorCode]::NotFound) { $kind = 'not-found' }
     else { $kind = 'refused' }
+    # What WMI itself said, where it said it; the exception's own number is the same for all of them.
+    if ([string]$exception.MessageId -match '^HRESULT (0x[0-9A-Fa-f]{8})$') { $hresult = $Matches[1] }
   }
   return @{ kind = $kind; message = [string]$exception.Message; returnValue = $returnValue; hresult = $hresult }
 }

@@ -21,6 +21,7 @@ export function localHost(name: string, powershell: string): HypervHost {
     open: async () => ({
       startWorker: () => startWorker(name, powershell),
       openFile: openLocalFile,
+      isLost: () => false,
       [Symbol.asyncDispose]: async () => undefined,
     }),
   };

@@ -3,6 +3,7 @@ import pLimit from 'p-limit';
 import type { SFTPWrapper } from 'ssh2';
 import { SourceNotFound, SourceUnreadable } from '../errors.ts';
 import type { FilePart, RandomAccessFile } from '../vhdx/random-access-file.ts';
+import { HypervUnreachable } from './hyperv-errors.ts';
 import { settled } from './settled.ts';
 
 /** A file of the host by SFTP: many small reads on their way at one time, for larger ones break on Windows. */
@@ -13,25 +14,34 @@ const readsInFlightMax = 48;
 const noSuchFile = 2;
 const permissionDenied = 3;
 
+/** SFTP of a host, for as long as the connection is there. */
+export interface SftpHost {
+  readonly sftp: SFTPWrapper;
+  readonly where: string;
+  /** Aborted when the connection ends. */
+  readonly gone: AbortSignal;
+}
+
 /** Null: there is no such file. */
 export async function openSftpFile(
-  sftp: SFTPWrapper,
-  where: string,
+  host: SftpHost,
   path: string,
   signal: AbortSignal,
 ): Promise<RandomAccessFile | null> {
   signal.throwIfAborted();
+  const { sftp, where, gone } = host;
   const at = sftpPath(path);
-  const handle = await settled<Buffer>((done) => sftp.open(at, 'r', done)).catch((cause: unknown) => {
+  const handle = await settled<Buffer>((done) => sftp.open(at, 'r', done), gone).catch((cause: unknown) => {
     if (statusOf(cause) === noSuchFile) return null;
+    if (statusOf(cause) === null) throw new HypervUnreachable(`${where}: the connection broke at ${path}`, { cause });
     const why = statusOf(cause) === permissionDenied ? ': the account may not read it' : '';
     throw new SourceNotFound(`${where}: ${path} can't be opened${why} (SFTP status ${statusOf(cause)})`, { cause });
   });
   if (handle === null) return null;
-  const close = () => settled<void>((done) => sftp.close(handle, done));
+  const close = () => settled<void>((done) => sftp.close(handle, done), gone);
   try {
-    const { size } = await settled<{ size: number }>((done) => sftp.fstat(handle, done));
-    return sftpFile(sftp, where, path, handle, size, close);
+    const { size } = await settled<{ size: number }>((done) => sftp.fstat(handle, done), gone);
+    return sftpFile(host, path, handle, size, close);
   } catch (cause) {
     await close().catch(() => undefined);
     throw new SourceNotFound(`${where}: ${path} does not say how large it is`, { cause });
@@ -39,18 +49,18 @@ export async function openSftpFile(
 }
 
 function sftpFile(
-  sftp: SFTPWrapper,
-  where: string,
+  host: SftpHost,
   path: string,
   handle: Buffer,
   sizeBytes: number,
   close: () => Promise<void>,
 ): RandomAccessFile {
+  const { where } = host;
   const limit = pLimit(readsInFlightMax);
   const readSome = async (offset: number, into: Buffer, signal: AbortSignal): Promise<void> => {
     for (let done = 0; done < into.length; ) {
       signal.throwIfAborted();
-      const count = await readOnce(sftp, handle, into, done, offset + done).catch((cause: unknown) => {
+      const count = await readOnce(host, handle, into, done, offset + done).catch((cause: unknown) => {
         throw new SourceUnreadable(`${where}: ${path} at byte ${offset + done}: the read failed`, { cause });
       });
       if (count === 0) throw new SourceUnreadable(`${where}: ${path} ends at byte ${offset + done}: it was truncated`);
@@ -86,10 +96,17 @@ function pieces({ offset, into }: FilePart): readonly FilePart[] {
   }));
 }
 
-function readOnce(sftp: SFTPWrapper, handle: Buffer, into: Buffer, at: number, position: number): Promise<number> {
-  return new Promise((resolve, reject) => {
-    sftp.read(handle, into, at, into.length - at, position, (error, count) => (error ? reject(error) : resolve(count)));
-  });
+function readOnce(
+  { sftp, gone }: SftpHost,
+  handle: Buffer,
+  into: Buffer,
+  at: number,
+  position: number,
+): Promise<number> {
+  return settled<number>(
+    (done) => sftp.read(handle, into, at, into.length - at, position, (error, count) => done(error, count)),
+    gone,
+  );
 }
 
 /** `C:\folder\file` is `/C:/folder/file` there. */

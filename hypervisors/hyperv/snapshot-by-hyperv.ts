@@ -2,13 +2,14 @@ import type { MachineSnapshot, SnapshotOptions } from '../hypervisor.ts';
 import { capacityOf } from '../vhdx/chain-reader.ts';
 import { type ImageChain, openChain } from '../vhdx/image-chain.ts';
 import { captureConfiguration } from './capture-configuration.ts';
-import { type FileMarks, marksOf } from './frozen-files.ts';
+import { type FileMarks, marksOf, openingHeld } from './frozen-files.ts';
 import { checkpointDisks, checkpointDocuments, type HypervDisk, type HypervState } from './hyperv-calls.ts';
 import { type FrozenDisk, hypervBlockSource } from './hyperv-disk-source.ts';
 import { HypervMachineUnusable, HypervSnapshotGone } from './hyperv-errors.ts';
 import { chooseDisks, type HypervSite, readState, refuseWithoutDisks, tracksChanges } from './hyperv-site.ts';
 import { endUnheard, giveUp, keepPoint, makeWay, standsFor } from './make-way.ts';
 import { decodeReferencePoint, type HypervReferencePoint } from './reference-point.ts';
+import { requireRoom } from './require-room.ts';
 import { type TakenCheckpoint, takeCheckpoint } from './take-checkpoint.ts';
 import { waitForMerge } from './wait-for-merge.ts';
 
@@ -30,6 +31,7 @@ export async function snapshotByHyperv(
   const published = publishedRuns(options);
   const before = await makeWay(site, published, signal);
   refuseWithoutDisks(machine, chooseDisks(machine, before.disks).chosen);
+  await requireRoom(site, before, signal);
   const [basis = null] = [...published].flatMap((run) => standsFor(site, run)?.id ?? []);
   const ending: Ending = { run: null, isPublished: false };
   await using opening = new AsyncDisposableStack();
@@ -107,12 +109,10 @@ async function openFrozen(
   return { state, disks, marks, excluded };
 }
 
-async function openFiles(
-  { openFile, machine }: HypervSite,
-  disk: HypervDisk,
-  signal: AbortSignal,
-): Promise<ImageChain> {
-  const chain = await openChain(disk.path, { openFile, onWindows: isWindowsPath(disk.path) }, signal);
+async function openFiles(site: HypervSite, disk: HypervDisk, signal: AbortSignal): Promise<ImageChain> {
+  const { machine } = site;
+  const options = { openFile: openingHeld(site), onWindows: isWindowsPath(disk.path) };
+  const chain = await openChain(disk.path, options, signal);
   if (chain !== null) return chain;
   throw new HypervMachineUnusable(
     `machine ${machine.name}: disk ${disk.label}: ${disk.path} is not there for this agent: see who may read the folder`,

@@ -2,11 +2,10 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Client, SFTPWrapper } from 'ssh2';
-import type { OpenFile } from '../vhdx/random-access-file.ts';
 import { HypervUnreachable, HypervUntrusted } from './hyperv-errors.ts';
 import type { HypervHost, OpenHypervHost } from './hyperv-machine.ts';
 import { settled } from './settled.ts';
-import { openSftpFile } from './sftp-file.ts';
+import { openSftpFile, type SftpHost } from './sftp-file.ts';
 import type { WorkerStreams } from './worker-client.ts';
 
 /** A Hyper-V host that is reached by SSH: the worker runs there, and disks are read by SFTP. */
@@ -30,12 +29,17 @@ export function sshHost(name: string, address: SshAddress): HypervHost {
 async function openHost(name: string, address: SshAddress, signal: AbortSignal): Promise<OpenHypervHost> {
   const where = `Hyper-V host ${name} at ${address.host}:${address.port}`;
   const client = await connect(where, address, signal);
+  // ssh2 calls nobody back for what is asked after the end.
+  const ending = new AbortController();
+  const { signal: gone } = ending;
+  client.on('close', () => ending.abort(new HypervUnreachable(`${where}: the connection broke`)));
   try {
-    const sftp = await settled<SFTPWrapper>((done) => client.sftp(done));
-    const openFile: OpenFile = (path, either) => openSftpFile(sftp, where, path, either);
+    const sftp = await settled<SFTPWrapper>((done) => client.sftp(done), gone);
+    const host = { sftp, where, gone };
     return {
-      startWorker: async () => startWorker(client, await layDown(sftp)),
-      openFile,
+      startWorker: () => startLaidDown(client, host),
+      openFile: (path, either) => openSftpFile(host, path, either),
+      isLost: () => gone.aborted,
       async [Symbol.asyncDispose]() {
         client.end();
       },
@@ -88,18 +92,31 @@ async function connect(where: string, address: SshAddress, signal: AbortSignal):
   }
 }
 
+async function startLaidDown(client: Client, host: SftpHost): Promise<WorkerStreams> {
+  try {
+    return await startWorker(client, await layDown(host), host.gone);
+  } catch (cause) {
+    if (cause instanceof HypervUnreachable) throw cause;
+    throw new HypervUnreachable(
+      `${host.where}: the worker can't be started: the account's home must be writable, and commands allowed`,
+      { cause },
+    );
+  }
+}
+
 /** In the home of the account, where nobody else may write. Its name is that of its content. */
-async function layDown(sftp: SFTPWrapper): Promise<string> {
+async function layDown({ sftp, gone }: SftpHost): Promise<string> {
   const script = await readFile(join(import.meta.dirname, 'hyperv-worker.ps1'));
   const name = `failkit-hyperv-worker-${createHash('sha256').update(script).digest('hex').slice(0, 16)}.ps1`;
-  await settled<void>((done) => sftp.writeFile(name, script, { mode: 0o600 }, done));
+  await settled<void>((done) => sftp.writeFile(name, script, { mode: 0o600 }, done), gone);
   return name;
 }
 
 /** The command is made of constants and a name of hexadecimal digits, whatever shell takes it. */
-async function startWorker(client: Client, script: string): Promise<WorkerStreams> {
+async function startWorker(client: Client, script: string, gone: AbortSignal): Promise<WorkerStreams> {
   const command = `powershell.exe -NoLogo -NoProfile -NonInteractive -ExecutionPolicy Bypass -File ${script}`;
-  const channel = await settled<Parameters<Parameters<Client['exec']>[1]>[1]>((done) => client.exec(command, done));
+  type Channel = Parameters<Parameters<Client['exec']>[1]>[1];
+  const channel = await settled<Channel>((done) => client.exec(command, done), gone);
   return {
     ...{ input: channel, output: channel, complaints: channel.stderr },
     kill() {

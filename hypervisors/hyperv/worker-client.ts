@@ -1,5 +1,6 @@
 import type { Readable, Writable } from 'node:stream';
 import * as z from 'zod';
+import { untilAborted } from '../until-aborted.ts';
 import { HypervAnswerInvalid, HypervRefused, HypervTimedOut, HypervUnreachable } from './hyperv-errors.ts';
 
 /** One PowerShell on the host that stays: a line of JSON for each question, and one for each answer. */
@@ -34,17 +35,26 @@ const answerSchema = z.discriminatedUnion('ok', [
 ]);
 type Answer = z.output<typeof answerSchema>;
 
-/** Starts the worker when it is first needed, and another one after it had to be ended. Questions are asked one at a time. */
+/** A worker that nobody asks anything holds memory of the host for nothing. */
+const idleMsMax = 10 * 60_000;
+
+/**
+ * Starts the worker when it is first needed, ends it when nobody asked for long, and starts another one after it had to be ended. Whoever
+ * asks, machines and runs, is answered one at a time, in turn.
+ */
 export class WorkerClient implements AsyncDisposable {
   readonly where: string;
   readonly #start: StartWorker;
+  readonly #idleMs: number;
   #worker: RunningWorker | null = null;
   #turn: Promise<unknown> = Promise.resolve();
+  #idle: NodeJS.Timeout | undefined;
   #lastId = 0;
 
-  constructor(where: string, start: StartWorker) {
+  constructor(where: string, start: StartWorker, idleMs = idleMsMax) {
     this.where = where;
     this.#start = start;
+    this.#idleMs = idleMs;
   }
 
   /**
@@ -59,7 +69,8 @@ export class WorkerClient implements AsyncDisposable {
   ): Promise<Value> {
     const asked = this.#turn.then(() => this.#ask(operation, args, signal, timeoutMs));
     this.#turn = asked.catch(() => undefined);
-    const answer = await asked;
+    // Whoever gives up need not wait for the question of somebody else.
+    const answer = await untilAborted(asked, signal);
     if (!answer.ok) throw refusal(this.where, operation, answer.error);
     const parsed = schema.safeParse(answer.value);
     if (parsed.success) return parsed.data;
@@ -70,17 +81,27 @@ export class WorkerClient implements AsyncDisposable {
 
   async #ask(operation: string, args: object, signal: AbortSignal, timeoutMs: number): Promise<Answer> {
     signal.throwIfAborted();
+    clearTimeout(this.#idle);
     if (this.#worker?.ended !== null) this.#worker = null;
     this.#worker ??= new RunningWorker(this.where, await this.#start(signal));
     const id = ++this.#lastId;
     const line = `${JSON.stringify({ id, op: operation, args })}\n`;
-    return await this.#worker.ask(id, operation, line, signal, timeoutMs);
+    try {
+      return await this.#worker.ask(id, operation, line, signal, timeoutMs);
+    } finally {
+      this.#idle = setTimeout(() => this.#end(), this.#idleMs).unref();
+    }
+  }
+
+  #end(): void {
+    clearTimeout(this.#idle);
+    this.#worker?.end();
+    this.#worker = null;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#turn;
-    this.#worker?.end();
-    this.#worker = null;
+    this.#end();
   }
 }
 
@@ -94,7 +115,14 @@ function refusal(where: string, operation: string, error: Extract<Answer, { ok: 
   return new HypervRefused(`${where}: Hyper-V refused ${operation} ${told}`.trim(), { kind, returnValue, hresult });
 }
 
+/** The small ones are of methods that a standard defines. */
 const returnValues: Readonly<Record<number, string>> = {
+  1: 'not supported',
+  2: 'failed',
+  3: 'timed out',
+  4: 'invalid parameter',
+  5: 'not in this state',
+  6: 'wrong type',
   32769: 'access denied',
   32770: 'not supported',
   32772: 'timed out',

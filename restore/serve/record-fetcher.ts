@@ -1,3 +1,4 @@
+import { untilAborted } from '../../hypervisors/until-aborted.ts';
 import { isDamage } from '../../replica/damage.ts';
 import type { DiskState } from '../../replica/manifest.ts';
 import { segmentKey } from '../../replica/names.ts';
@@ -6,7 +7,6 @@ import { type CoalescedRange, coalesce, type SegmentReader } from '../../replica
 import { fetchRange, type PlannedRecord, splitByPlaintext } from '../fetch-range.ts';
 import { errorOf, type OpenedPiece, openRange, type RecordFailure, wholeRun } from '../open-range.ts';
 import type { RestoreWorkers } from '../restore-workers.ts';
-import { untilAborted } from './until-aborted.ts';
 
 /** Cheaper to fetch along than to ask twice; small, for what a guest reads at boot lies scattered. */
 const gapBytesMax = 32 * 1024;

@@ -1,5 +1,6 @@
 import { NbdRequestFailed } from '../../hypervisors/nbd/nbd-errors.ts';
 import type { NbdExportHandler, ServedExtent } from '../../hypervisors/nbd/server/nbd-export-handler.ts';
+import { untilAborted } from '../../hypervisors/until-aborted.ts';
 import { isDamage } from '../../replica/damage.ts';
 import type { DiskState } from '../../replica/manifest.ts';
 import { leafBlocks, type Run } from '../../replica/page.ts';
@@ -10,7 +11,6 @@ import { DiskMap } from './disk-map.ts';
 import type { KeptPages } from './kept-pages.ts';
 import { ReadAhead } from './read-ahead.ts';
 import { type RecordFetcher, recordOf } from './record-fetcher.ts';
-import { untilAborted } from './until-aborted.ts';
 
 /** One disk of a recovery point, as whoever reads it sees it. */
 

@@ -1,4 +1,5 @@
 /** A machine of Hyper-V, from the configuration to the restored disk; the host is a model of our own, and shows nothing about Windows. */
+import { readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { readDisk } from '../../hypervisors/vhdx/chain-reader.ts';
@@ -50,11 +51,14 @@ describe('a machine of Hyper-V', () => {
     expect(machines).toMatchObject([
       { ...{ source: 'hv', protectedAs: 'web', tracking: 'on', refusal: null }, disks: [{ label: 'scsi0:0' }, {}] },
     ]);
+    await rm(join(site.folder, 'starts'));
     const { findings } = (await site.failkit('doctor', '--json')).json<{ findings: { check: string }[] }>();
     expect(findings.filter(({ check }) => ['source hv', 'machine web'].includes(check))).toMatchObject([
       { outcome: 'ok', what: /HV-NODE-1, .*PowerShell 5\.1/ },
       { outcome: 'ok', what: /scsi0:0 3\.0 MiB, .*version 9\.0, tracks its changes/ },
     ]);
+    // One worker for the host and its machine.
+    expect(await readFile(join(site.folder, 'starts'), 'utf8')).toBe('.');
   });
 
   it('gives points that are what its disks held, and reads only what changed', async () => {
@@ -106,6 +110,13 @@ describe('a machine of Hyper-V', () => {
     const bytes = new Uint8Array(content.length);
     if (chain !== null) await readDisk(chain, 0, bytes, never);
     expect(content.equals(bytes)).toBe(true);
+    expect(JSON.parse(await readFile(join(to, 'attachments/hyperv-machine.json'), 'utf8'))).toMatchObject({
+      ...{ generation: 2, firmware: 'uefi', secureBoot: true, tpmContent: 'none', processors: 2, memoryMiB: 4096 },
+      disks: [{ label: 'scsi0:0' }, { label: 'scsi0:1' }],
+    });
+    expect(await readFile(join(to, 'attachments/hyperv-settings.json'), 'utf8')).toMatch(
+      /Msvm_VirtualSystemSettingData/,
+    );
   });
 
   it('says which disk it leaves out, and that the point is partial', async () => {

@@ -30,7 +30,7 @@ export async function openHypervSite(): Promise<HypervSite> {
   const powershell = join(folder, 'powershell');
   await writeFile(
     powershell,
-    `#!/bin/sh\nexec '${process.execPath}' --disable-warning=ExperimentalWarning '${worker}' '${host}'\n`,
+    `#!/bin/sh\nprintf . >>'${folder}/starts'\nexec '${process.execPath}' --disable-warning=ExperimentalWarning '${worker}' '${host}'\n`,
   );
   await chmod(powershell, 0o755);
   const model: HypervSite['model'] = (look) => {

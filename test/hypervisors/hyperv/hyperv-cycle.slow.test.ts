@@ -2,10 +2,11 @@
 import { describe, expect, it } from 'vitest';
 import { ChangeTrackingLost, QuiesceUnavailable } from '../../../hypervisors/errors.ts';
 import { examineMachine } from '../../../hypervisors/hyperv/examine-hyperv.ts';
-import { connectHyperv, HypervHosts } from '../../../hypervisors/hyperv/hyperv-connection.ts';
+import { HypervHosts } from '../../../hypervisors/hyperv/hyperv-hosts.ts';
 import type { HypervMachine } from '../../../hypervisors/hyperv/hyperv-machine.ts';
 import type { BlockSource, MachineSnapshot, SnapshotOptions } from '../../../hypervisors/hypervisor.ts';
 import { describeHypervisorContract } from '../../contract/hypervisor.ts';
+import { freeSilently } from './model-disk.ts';
 import { ModelLab, quickPace } from './model-lab.ts';
 
 const never = new AbortController().signal;
@@ -26,7 +27,7 @@ async function run(
   during: (snapshot: MachineSnapshot) => Promise<unknown> = async () => undefined,
   quiesce: SnapshotOptions['quiesce'] = 'prefer',
 ): Promise<Since> {
-  await using connection = connectHyperv([lab.machine], quickPace);
+  await using connection = lab.connect();
   const options = { quiesce, whenChanging: 'refuse', since } as const;
   await using snapshot = await connection.snapshot({ name: 'web' }, options, never);
   await during(snapshot);
@@ -138,6 +139,25 @@ describe('what changed', () => {
     expect(found.every(isLost)).toBe(true);
   });
 
+  it('is also what no file holds any more, though tracking does not say so: cut off and added again, or given back', async () => {
+    using lab = new ModelLab();
+    const disk = lab.model.addDisk('scsi0:0', Buffer.alloc(5 * mebibyte + 1024, 7));
+    const since = await run(lab);
+    freeSilently(disk, mebibyte, mebibyte);
+    freeSilently(disk, 4 * mebibyte, mebibyte + 1024);
+    lab.model.write('scsi0:0', 3 * mebibyte, new Uint8Array(512).fill(1));
+    lab.model.write('scsi0:0', 3 * mebibyte - 512, new Uint8Array(512).fill(2));
+    const found: unknown[] = [];
+    await run(lab, since, async ({ disks: [source] }) => {
+      for await (const extent of source?.changedExtents(since.get('scsi0:0') ?? null, never) ?? []) found.push(extent);
+    });
+    expect(found).toEqual([
+      { offset: mebibyte, length: mebibyte, zero: true },
+      { offset: 3 * mebibyte - 512, length: 1024, zero: false },
+      { offset: 4 * mebibyte, length: mebibyte + 1024, zero: true },
+    ]);
+  });
+
   it('is not asked for where the machine is of an older configuration version, or the operator wants none', async () => {
     using old = openLab();
     old.model.manners.version = '5.0';
@@ -204,7 +224,7 @@ describe('a checkpoint', () => {
         if (asked === op) gone.abort(reason);
         return null;
       };
-      await using connection = connectHyperv([lab.machine], quickPace);
+      await using connection = lab.connect();
       const options = { quiesce: 'prefer', whenChanging: 'refuse' } as const;
       await expect(connection.snapshot({ name: 'web' }, options, gone.signal)).rejects.toBe(reason);
       expect([lab.model.checkpoints, lab.model.merging]).toEqual([[], 0]);
@@ -241,6 +261,16 @@ describe('a checkpoint', () => {
     expect(lab.model.checkpoints).toEqual([theirs]);
   });
 
+  it('is not taken where it might fill the volume, which doctor tells before', async () => {
+    using lab = openLab();
+    lab.model.manners.freeBytes = 2 ** 30;
+    await expect(run(lab)).rejects.toMatchObject({ code: 'HYPERV_VOLUME_FULL', message: /1073741824 bytes are left/ });
+    expect(lab.model.checkpoints).toEqual([]);
+    await using hosts = new HypervHosts();
+    const { findings } = await examineMachine(await hosts.site(lab.machine, quickPace, never), never);
+    expect(findings.map(({ what }) => what)).toContainEqual(expect.stringMatching(/no checkpoint is taken below/));
+  });
+
   it('stands on those that users made, and reads through them', async () => {
     using lab = openLab();
     lab.model.makeCheckpoint('before the upgrade', false);
@@ -251,6 +281,16 @@ describe('a checkpoint', () => {
       expect([bytes[0], bytes[1024], bytes[1536]]).toEqual([7, 9, 7]);
     });
     expect(lab.model.checkpoints.map(({ name }) => name)).toEqual(['before the upgrade']);
+  });
+
+  it.for(['EBUSY', 4])('has files that somebody else may have for a moment (%s)', async (code) => {
+    using lab = openLab();
+    Object.assign(lab, { held: 3, heldAs: { code } });
+    await run(lab);
+    expectTidy(lab);
+    lab.held = 1000;
+    await expect(run(lab)).rejects.toThrow(/can't be opened/);
+    expect(lab.model.checkpoints).toEqual([]);
   });
 
   it('leaves out disks that no checkpoint holds, and says why', async () => {
@@ -269,7 +309,7 @@ describe('afterwards', () => {
     using lab = openLab();
     const since = await run(lab);
     const [first] = oursOf(lab);
-    await using connection = connectHyperv([lab.machine], quickPace);
+    await using connection = lab.connect();
     const options = { quiesce: 'prefer', whenChanging: 'refuse', since } as const;
     await (await connection.snapshot({ name: 'web' }, options, never))[Symbol.asyncDispose]();
     expect(oursOf(lab)).toEqual([first]);
@@ -292,6 +332,18 @@ describe('afterwards', () => {
     expect(found).toEqual([1024]);
     expectTidy(lab);
   });
+
+  it.for([5, 32_774, 32_775])(
+    'an earlier reference point that is in use (%i) is removed once it is not',
+    async (returnValue) => {
+      using lab = openLab();
+      const since = await run(lab);
+      const failure = { jobState: null, returnValue, hresult: null } as const;
+      lab.model.manners.failures = [1, 2].map(() => ({ op: 'destroy-reference-point', failure }));
+      await run(lab, since);
+      expectTidy(lab);
+    },
+  );
 
   it('a merge that is switched off, or failed, is asked for again, and one that never ends is told', async () => {
     using lab = openLab();
@@ -325,6 +377,31 @@ describe('afterwards', () => {
     expect(found).toEqual([0]);
     expectTidy(lab);
   });
+
+  it.for([true, false])(
+    'what a machine took along when it moved is not taken for gone (published: %s)',
+    async (publishes) => {
+      using lab = openLab();
+      // The name would give it away.
+      lab.model.manners.keepsNames = false;
+      const first = await run(lab);
+      lab.model.write('scsi0:0', 0, new Uint8Array(512));
+      let second: Since = first;
+      const moved = await run(lab, first, async (snapshot) => {
+        await changedBytes(snapshot.disks[0], first);
+        if (publishes) second = new Map(snapshot.disks.map(({ label, referencePoint }) => [label, referencePoint]));
+        lab.model.manners.owner = 'HV-NODE-2';
+        if (!publishes) throw new Error('enough');
+      }).catch((error: unknown) => error);
+      expect(moved instanceof SuppressedError ? moved.error : moved).toMatchObject({ code: 'HYPERV_ELSEWHERE' });
+      expect([lab.model.checkpoints.length, oursOf(lab).length]).toEqual([1, 1]);
+      lab.model.manners.owner = null;
+      const found: unknown[] = [];
+      await run(lab, second, asking('scsi0:0', second, found));
+      expect(found).toEqual([publishes ? 0 : 512]);
+      expectTidy(lab);
+    },
+  );
 
   it('a journal that is broken lets nothing be asked of the host', async () => {
     using lab = openLab();
@@ -379,7 +456,7 @@ describe('a death at any step', () => {
 
 describeHypervisorContract('a machine of the model of Hyper-V', async () => {
   const lab = openLab();
-  const connection = connectHyperv([lab.machine], quickPace);
+  const connection = lab.connect();
   return {
     ...{ connection, machineName: 'web' },
     content: async () => new Map(lab.model.disks.map(({ label, content }) => [label, new Uint8Array(content)])),

@@ -6,9 +6,15 @@ import { describe, expect, it } from 'vitest';
 import * as z from 'zod';
 import { examineMachine } from '../../../hypervisors/hyperv/examine-hyperv.ts';
 import { askHost, askMachines, enableMerging } from '../../../hypervisors/hyperv/hyperv-calls.ts';
-import { connectHyperv, HypervHosts } from '../../../hypervisors/hyperv/hyperv-connection.ts';
+import { connectHyperv } from '../../../hypervisors/hyperv/hyperv-connection.ts';
+import { HypervUnreachable } from '../../../hypervisors/hyperv/hyperv-errors.ts';
+import { HypervHosts } from '../../../hypervisors/hyperv/hyperv-hosts.ts';
+import type { HypervHost } from '../../../hypervisors/hyperv/hyperv-machine.ts';
 import { WorkerClient } from '../../../hypervisors/hyperv/worker-client.ts';
+import type { HypervisorConnection } from '../../../hypervisors/hypervisor.ts';
+import { ModelHost, modelVm } from './model-host.ts';
 import { ModelLab, quickPace } from './model-lab.ts';
+import { answerLine } from './model-protocol.ts';
 
 const never = new AbortController().signal;
 const root = join(import.meta.dirname, '../../..');
@@ -45,7 +51,7 @@ async function threeRuns(): Promise<readonly string[]> {
   let since = new Map<string, Uint8Array | null>();
   for (const run of [1, 2, 3]) {
     lab.model.manners.jobStates = run === 3 ? [2, 4] : [];
-    await using connection = connectHyperv([lab.machine], quickPace);
+    await using connection = lab.connect();
     const options = { quiesce: 'prefer', whenChanging: 'refuse', since } as const;
     const snapshot = await connection.snapshot({ name: 'web' }, options, never);
     for (const disk of snapshot.disks) for await (const _ of disk.changedExtents(since.get(disk.label) ?? null, never));
@@ -76,9 +82,9 @@ function keysIn(value: unknown): readonly string[] {
 
 describe('a worker', () => {
   /** `answers`: to each question, or null: it is silent. */
-  function clientOf(answers: (id: number, line: string, output: PassThrough) => string | null) {
+  function clientOf(answers: (id: number, line: string, output: PassThrough) => string | null, idleMs?: number) {
     let starts = 0;
-    const client = new WorkerClient('host hv', async () => {
+    const start = async () => {
       starts++;
       const [input, output, complaints] = [new PassThrough(), new PassThrough(), new PassThrough()];
       input.on('data', (chunk: Buffer) => {
@@ -90,7 +96,8 @@ describe('a worker', () => {
       });
       complaints.write('#< CLIXML Ein Fehler ist aufgetreten.');
       return { input, output, complaints, kill: () => output.destroy() };
-    });
+    };
+    const client = new WorkerClient('host hv', start, idleMs);
     return { client, starts: () => starts };
   }
   const ask = (client: WorkerClient, timeoutMs = 60_000, signal = never) =>
@@ -101,6 +108,23 @@ describe('a worker', () => {
     const { client, starts } = clientOf((id) => said(id, `answer ${id}`));
     expect(await Promise.all([ask(client), ask(client), ask(client)])).toEqual(['answer 1', 'answer 2', 'answer 3']);
     expect(starts()).toBe(1);
+  });
+
+  it('is ended when nobody asks for long, and started again for the next question', async () => {
+    const { client, starts } = clientOf((id) => said(id, `answer ${id}`), 1);
+    expect(await ask(client)).toBe('answer 1');
+    await expect
+      .poll(async () => [await ask(client), starts()], { interval: 50 })
+      .toEqual([expect.stringMatching(/answer/), 3]);
+  });
+
+  it('that is at the question of one machine keeps none that is given up from ending', async () => {
+    const { client } = clientOf(() => null);
+    const gone = new AbortController();
+    const [busy, waiting] = [ask(client, 60_000, gone.signal), ask(client, 60_000, AbortSignal.timeout(20))];
+    await expect(waiting).rejects.toMatchObject({ name: 'TimeoutError' });
+    gone.abort(new Error('enough'));
+    await expect(busy).rejects.toThrow('enough');
   });
 
   it('that does not answer in time is ended, and another one is started for the next question', async () => {
@@ -160,5 +184,94 @@ describe('a worker', () => {
     await expect(first).rejects.toBe(reason);
     late.abort();
     expect(await ask(client)).toBe('second');
+  });
+});
+
+describe('the hosts of a process', () => {
+  const machine = (name: string, host: HypervHost) => ({
+    ...({
+      name,
+      host,
+      vm: modelVm,
+      excludedDisks: [],
+      volumeFreeBytesMin: 0,
+      tracking: 'enable',
+      journalFolder: '/nowhere',
+      tag: 'a1b2c3d4',
+    } as const),
+  });
+
+  async function namesOf(connection: HypervisorConnection): Promise<string[]> {
+    const names: string[] = [];
+    for await (const { name } of connection.listMachines(never)) names.push(name);
+    return names;
+  }
+
+  /** It counts what is opened and what is closed, and breaks when it is told to. */
+  function countedHost() {
+    const counts = { opened: 0, closed: 0, workers: 0, lost: false, fails: 0 };
+    const model = new ModelHost('/machines');
+    const host: HypervHost = {
+      name: 'hv',
+      async open() {
+        counts.opened++;
+        counts.lost = false;
+        if (counts.fails-- > 0) throw new HypervUnreachable('it is down');
+        return {
+          startWorker: async () => {
+            counts.workers++;
+            const [input, output, complaints] = [new PassThrough(), new PassThrough(), new PassThrough()];
+            input.on('data', (line: Buffer) => void output.write(`${answerLine(model, line.toString())}\n`));
+            return { input, output, complaints, kill: () => output.destroy() };
+          },
+          openFile: async () => null,
+          isLost: () => counts.lost,
+          async [Symbol.asyncDispose]() {
+            counts.closed++;
+          },
+        };
+      },
+    };
+    return { counts, host };
+  }
+
+  it('are asked by all machines through one worker each', async () => {
+    const { counts, host } = countedHost();
+    {
+      await using hosts = new HypervHosts();
+      const connection = connectHyperv([machine('one', host), machine('two', host)], hosts, quickPace);
+      const another = connectHyperv([machine('three', host)], hosts, quickPace);
+      const listed = await Promise.all([connection, another].map(namesOf));
+      expect(listed.flat()).toEqual(['one', 'two', 'three']);
+      await connection[Symbol.asyncDispose]();
+      await namesOf(another);
+      expect(counts).toMatchObject({ opened: 1, workers: 1, closed: 0 });
+    }
+    expect(counts.closed).toBe(1);
+  });
+
+  it('are opened anew, once, when their connection broke, and after one could not be opened', async () => {
+    const { counts, host } = countedHost();
+    await using hosts = new HypervHosts();
+    counts.fails = 1;
+    await expect(Promise.all([hosts.open(host, never), hosts.open(host, never)])).rejects.toThrow('it is down');
+    const first = await hosts.open(host, never);
+    counts.lost = true;
+    const [second, third] = await Promise.all([hosts.open(host, never), hosts.open(host, never)]);
+    expect([second === first, second === third]).toEqual([false, true]);
+    expect(counts).toMatchObject({ opened: 3, closed: 1 });
+  });
+
+  it('are not given up for all when one gives up', async () => {
+    const { host } = countedHost();
+    const slow = Promise.withResolvers<void>();
+    await using hosts = new HypervHosts();
+    const late: HypervHost = { name: 'late', open: async (signal) => slow.promise.then(() => host.open(signal)) };
+    const gone = new AbortController();
+    const [impatient, patient] = [hosts.open(late, gone.signal), hosts.open(late, never)];
+    gone.abort(new Error('enough'));
+    await expect(impatient).rejects.toThrow('enough');
+    slow.resolve();
+    expect((await patient).isLost()).toBe(false);
   });
 });

@@ -44,6 +44,12 @@ export function writeTo(disk: ModelDisk, offset: number, bytes: Uint8Array): voi
   disk.log.push({ at: ++disk.writes, offset, length: bytes.length });
 }
 
+/** What no file holds any more, and tracking tells nobody: the end of a disk that was cut off and added again, or what the guest gave back. */
+export function freeSilently(disk: ModelDisk, offset: number, length: number): void {
+  disk.content = Buffer.from(disk.content);
+  disk.content.fill(0, offset, Math.min(offset + length, disk.content.length));
+}
+
 export function trackingId({ epoch, key }: ModelDisk, writes: number): string {
   return `rct:${key}:${epoch}:${writes}`;
 }

@@ -78,6 +78,7 @@ export interface ModelManners {
   replication: number;
   quiesces: boolean;
   administers: boolean;
+  freeBytes: number;
   failures: { readonly op: string; readonly failure: ModelFailure }[];
 }
 
@@ -109,7 +110,7 @@ export class ModelHost {
     ...{ keepsNames: true, saysWhatItMade: true, jobStates: [2, 3, 4], jobsRemembered: 100, windowBytes: 0 },
     ...{ unaligned: false, vssFails: false, mergeRefusals: 0, mergesDisks: true, owner: null, enabledState: 2 },
     ...{ status: [2], version: '9.0', clockAheadMs: 0, generation: 2, replication: 0, quiesces: true },
-    ...{ administers: true, failures: [] },
+    ...{ administers: true, freeBytes: 50 * 2 ** 30, failures: [] },
   };
 
   constructor(folder: string, numbers = 0) {

@@ -2,9 +2,13 @@ import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PassThrough } from 'node:stream';
+import { SourceNotFound } from '../../../hypervisors/errors.ts';
+import { connectHyperv } from '../../../hypervisors/hyperv/hyperv-connection.ts';
 import { HypervUnreachable } from '../../../hypervisors/hyperv/hyperv-errors.ts';
+import { HypervHosts } from '../../../hypervisors/hyperv/hyperv-hosts.ts';
 import type { HypervHost, HypervMachine, HypervPace } from '../../../hypervisors/hyperv/hyperv-machine.ts';
 import type { WorkerStreams } from '../../../hypervisors/hyperv/worker-client.ts';
+import type { HypervisorConnection } from '../../../hypervisors/hypervisor.ts';
 import { sparseFile } from '../vhdx/memory-file.ts';
 import { fileOf } from './model-disk.ts';
 import { ModelHost, modelVm } from './model-host.ts';
@@ -27,6 +31,9 @@ export class ModelLab implements Disposable {
   readonly #folder = mkdtempSync(join(tmpdir(), 'failkit-hyperv-'));
   /** Set: from then on nothing answers, and nothing can be started. */
   death: Death | null = null;
+  /** So often no file can be opened, because somebody else has it, and how the system says so. */
+  held = 0;
+  heldAs: { code: string | number } = { code: 'EBUSY' };
   /** Questions and answers, as they went over the line. */
   readonly transcript: string[] = [];
   /** Another answer than the model's; null: that. */
@@ -36,9 +43,17 @@ export class ModelLab implements Disposable {
     this.model = new ModelHost('/machines');
     this.machine = {
       ...{ name: 'web', host: this.#host(), vm: modelVm, excludedDisks: [], tracking: 'enable' },
+      volumeFreeBytesMin: 2 ** 32,
       ...{ journalFolder: join(this.#folder, 'journal'), tag: 'a1b2c3d4' },
       ...changed,
     };
+  }
+
+  /** As a process of its own would, that protects this machine alone. */
+  connect(): HypervisorConnection {
+    const hosts = new HypervHosts();
+    const connection = connectHyperv([this.machine], hosts, quickPace);
+    return { ...connection, [Symbol.asyncDispose]: () => hosts[Symbol.asyncDispose]() };
   }
 
   #host(): HypervHost {
@@ -46,7 +61,14 @@ export class ModelLab implements Disposable {
       name: 'model',
       open: async () => ({
         startWorker: async () => this.#startWorker(),
+        isLost: () => false,
         openFile: async (path) => {
+          if (this.held > 0) {
+            this.held--;
+            throw new SourceNotFound(`${path} can't be opened`, {
+              cause: Object.assign(new Error('held'), this.heldAs),
+            });
+          }
           const found = this.model.file(path);
           const made = found === null ? null : fileOf(found.disk, path);
           return made === null ? null : sparseFile(path, made);

@@ -26,6 +26,9 @@ function pick({ returnValue, hresult }: { readonly returnValue: number; readonly
 
 function answer(host: ModelHost, { op, args }: Question): unknown {
   const text = (name: string): string => args[name] ?? '';
+  const { owner } = host.manners;
+  if (owner !== null && owner.toLowerCase() !== modelNode.toLowerCase() && ofTheMachine.includes(op))
+    return op === 'machine' ? elsewhere(host, owner) : nothingThere();
   switch (op) {
     case 'hello':
       return hello(host);
@@ -54,10 +57,45 @@ function answer(host: ModelHost, { op, args }: Question): unknown {
     case 'changes':
       return changes(host, args);
     case 'free-space':
-      return { volumes: [{ path: host.folder, freeBytes: String(50 * 2 ** 30) }] };
+      return { volumes: [{ path: host.folder, freeBytes: String(host.manners.freeBytes) }] };
     default:
       throw new Error(`the model knows no ${op}`);
   }
+}
+
+const ofTheMachine = [
+  ...['machine', 'checkpoint', 'checkpoint-disks', 'checkpoint-documents', 'job', 'convert', 'destroy-checkpoint'],
+  ...['destroy-reference-point', 'enable-merging'],
+];
+
+/** Another node has it: this one knows who, and nothing else. */
+function elsewhere(host: ModelHost, owner: string): unknown {
+  return {
+    ...{
+      id: modelVm,
+      name: '',
+      version: '0',
+      generation: 1,
+      state: 0,
+      status: [],
+      replication: 0,
+      owner,
+      node: modelNode,
+    },
+    ...{
+      now: host.now().toISOString(),
+      mergesDisks: true,
+      secureBoot: false,
+      tpm: false,
+      processors: 0,
+      memoryMiB: '0',
+    },
+    ...{ quiesces: false, disks: [], checkpoints: [], referencePoints: [] },
+  };
+}
+
+function nothingThere(): never {
+  throw new WmiRefusal('not-found', { returnValue: 32_779, hresult: null });
 }
 
 function hello(host: ModelHost): unknown {
