@@ -57,8 +57,18 @@ export async function openChain(
   signal: AbortSignal,
 ): Promise<Chain | null> {
   const headSeq = await newestNumber(repo.target, chainPrefix(machineId), signal);
-  if (headSeq === null) return null;
-  let from = Math.max(1, headSeq - (headSeq % summaryInterval));
+  return headSeq === null ? null : await openChainSince(repo, machineId, headSeq, headSeq, signal);
+}
+
+/** As it was after entry `headSeq`, with all entries from `since` on read, and the segments known that any point since then needed. */
+export async function openChainSince(
+  repo: OpenRepository,
+  machineId: Uint8Array,
+  since: number,
+  headSeq: number,
+  signal: AbortSignal,
+): Promise<Chain> {
+  let from = Math.max(1, since - (since % summaryInterval));
   let recent = await readEntries(repo, machineId, from, headSeq, signal);
   // A void entry where a summary is due says nothing: the summary before it does.
   while (recent[0]?.isVoid === true && from > 1) {

@@ -24,7 +24,7 @@ export interface Garbage extends ListedObject {
   readonly kind: 'segment' | 'control' | 'pin';
 }
 
-const dayMs = 24 * 3_600_000;
+export const dayMs = 24 * 3_600_000;
 
 /**
  * Reads the whole chain, checks it with every summary, and lists the replica's objects: one GET for each entry, one LIST for each thousand
@@ -45,7 +45,7 @@ export async function* findGarbage(
   const guarded = new Set([
     ...chain.state.points.keys(),
     ...pins.filter((pin) => isHolding(pin, nowMs)).map(({ point }) => point),
-    ...(await underTheFloor(repo, machineId, nowMs, signal)),
+    ...(await underTheFloor(repo, machineId, nowMs, signal)).keys(),
   ]);
   const known = await replayFor(repo, chain, guarded, signal);
   yield* garbageOf(
@@ -66,15 +66,26 @@ async function underTheFloor(
   machineId: Uint8Array,
   nowMs: number,
   signal: AbortSignal,
-): Promise<readonly number[]> {
-  if (trust.retentionFloorDays === 0) return [];
-  const seqs: number[] = [];
+): Promise<ReadonlyMap<number, number>> {
+  return await entriesSince(target, machineId, nowMs, trust.retentionFloorDays * dayMs, signal);
+}
+
+/** When the store got the entries that it has had for less than `ms`. Nothing is asked for none. */
+export async function entriesSince(
+  target: StorageTarget,
+  machineId: Uint8Array,
+  nowMs: number,
+  ms: number,
+  signal: AbortSignal,
+): Promise<ReadonlyMap<number, number>> {
+  const modifiedMs = new Map<number, number>();
+  if (ms === 0) return modifiedMs;
   const prefix = chainPrefix(machineId);
   for await (const { name, modified } of target.list(prefix, {}, signal)) {
     const seq = invertedNumberOf(name, prefix);
-    if (seq !== null && modified.getTime() > nowMs - trust.retentionFloorDays * dayMs) seqs.push(seq);
+    if (seq !== null && modified.getTime() > nowMs - ms) modifiedMs.set(seq, modified.getTime());
   }
-  return seqs;
+  return modifiedMs;
 }
 
 /** What the chain says, as far as it matters to points that are guarded. */

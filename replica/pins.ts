@@ -1,10 +1,8 @@
 import { randomBytes } from 'node:crypto';
 import { sha256 } from '../crypto/suite.ts';
 import type { StorageTarget } from '../storage-targets/storage-target.ts';
-import { openChain, ReplicaNotFound } from './chain.ts';
 import { toHex } from './encoding.ts';
 import { machinePrefix } from './names.ts';
-import type { OpenRepository } from './open-repository.ts';
 import { putOnce } from './put-once.ts';
 
 /**
@@ -49,21 +47,6 @@ export async function putPin(
   const name = pinName(machineId, point, hours, toHex(randomBytes(8)));
   await putOnce(target, name, empty, sha256(empty), signal);
   return name;
-}
-
-/** The same, and looks again whether the point is still there (rule R8). Throws ReplicaNotFound where it was pruned; no pin stays then. */
-export async function pinRetained(
-  repo: OpenRepository,
-  machineId: Uint8Array,
-  point: number,
-  hours: number,
-  signal: AbortSignal,
-): Promise<string> {
-  const name = await putPin(repo.target, machineId, point, hours, signal);
-  const chain = await openChain(repo, machineId, signal);
-  if (chain?.state.points.has(point) === true) return name;
-  await repo.target.delete([name], signal);
-  throw new ReplicaNotFound(`machine ${toHex(machineId)} has no recovery point ${point} any more: it was pruned`);
 }
 
 /** All of a machine, whether they still hold or not, by point. A name of another form is not ours, and left alone. */

@@ -4,7 +4,9 @@ import type { Damage } from '../replica/damage.ts';
 import { toHex } from '../replica/encoding.ts';
 import { KeyRing, type KeySource } from '../replica/key-ring.ts';
 import { type Manifest, openManifest } from '../replica/manifest.ts';
+import { segmentKey } from '../replica/names.ts';
 import type { OpenRepository } from '../replica/open-repository.ts';
+import type { PrunedPoints } from '../replica/pruned-points.ts';
 import { openChainSalvage, type SalvagedChain } from '../replica/salvage-chain.ts';
 import type { SalvagedRepository } from '../replica/salvage-repository.ts';
 
@@ -61,9 +63,18 @@ export class OpenReplica implements Disposable {
     return new OpenReplica(repo, this.chain, this.keys, this);
   }
 
-  /** Numbers of the retained recovery points, oldest first. */
+  /** Numbers of the retained recovery points, oldest first, and of pruned ones that were readmitted. */
   get points(): readonly number[] {
     return [...this.chain.state.points.keys()];
+  }
+
+  /** From now on these are read as if nobody had pruned them. The chain is then no longer one to write after. */
+  readmit({ points, segments }: PrunedPoints): void {
+    const { state } = this.chain;
+    const all = [...state.points.values(), ...points].sort((a, b) => a.seq - b.seq);
+    state.points.clear();
+    for (const { seq, timeMs, digest } of all) state.points.set(seq, { seq, timeMs, digest });
+    for (const life of segments) if (!state.segments.has(segmentKey(life))) state.segments.put(life);
   }
 
   async openPoint(point: number, signal: AbortSignal, keys: KeySource = this.keys): Promise<OpenPoint> {

@@ -1,6 +1,7 @@
 import { Readable } from 'node:stream';
 import { finished } from 'node:stream/promises';
 
+import { DripLimit } from './drip-limit.ts';
 import { RangeInvalid, StoreUnavailable } from './errors.ts';
 import { memoryOf } from './socket-memory.ts';
 import { type ByteRange, type GetOptions, type Pace, wholeObjectBytesMax } from './storage-target.ts';
@@ -70,6 +71,7 @@ async function collect(
   let filled = 0;
   const memory = memoryOf(body);
   using _taking = memory?.startTaking();
+  using drip = new DripLimit((reason) => body.destroy(new StoreUnavailable(`${key}: ${reason.message}`)));
   body.on('data', (chunk: Uint8Array) => {
     // The caller is released when a request is given up; what it gave is its own again.
     if (signal.aborted) return;
@@ -79,14 +81,19 @@ async function collect(
     }
     copyChunk(chunk, bytes, filled);
     filled += chunk.length;
+    drip.note(chunk.length);
     const wait = pace === undefined ? null : waitFor(chunk.length, pace);
     memory?.noteTaken(chunk);
     if (memory?.holds(chunk) !== true) giveBack(chunk);
     if (wait === null) return;
     // The next chunk is not taken from the connection before: so the store, too, has to wait.
     body.pause();
+    drip.hold();
     wait.then(
-      () => body.resume(),
+      () => {
+        drip.goOn();
+        body.resume();
+      },
       (error: Error) => body.destroy(error),
     );
   });

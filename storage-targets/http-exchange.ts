@@ -3,6 +3,7 @@ import { type ClientRequest, request as httpRequest, type IncomingMessage } from
 import { request as httpsRequest } from 'node:https';
 import { Readable } from 'node:stream';
 
+import { DripLimit } from './drip-limit.ts';
 import { StoreUnavailable } from './errors.ts';
 import { connectTimeoutMs, type HttpAgents, silenceTimeoutMs } from './http-agents.ts';
 
@@ -40,6 +41,7 @@ export async function exchange(agents: HttpAgents, request: HttpRequest, signal:
   outgoing.on('error', () => undefined);
   const answered = once(outgoing, 'response');
   const sent = send(outgoing, request.body).catch((error: Error) => void outgoing.destroy(error));
+  giveUpOnSlowHead(outgoing, sent, new URL(request.url).host);
   const [body] = (await answered) as [IncomingMessage];
   const status = body.statusCode ?? 0;
   // Whoever was told that all is stored may use the memory again.
@@ -50,8 +52,10 @@ export async function exchange(agents: HttpAgents, request: HttpRequest, signal:
 export async function answerText({ body }: HttpAnswer): Promise<string> {
   const chunks: Uint8Array[] = [];
   let bytes = 0;
+  using drip = new DripLimit((reason) => body.destroy(reason));
   for await (const chunk of body as AsyncIterable<Uint8Array>) {
     bytes += chunk.length;
+    drip.note(chunk.length);
     if (bytes > textBytesMax) throw new StoreUnavailable(`the store answers with more than ${textBytesMax} bytes`);
     chunks.push(chunk);
   }
@@ -75,6 +79,18 @@ function giveUpOnSilence(outgoing: ClientRequest, host: string): void {
     const timer = setTimeout(late, connectTimeoutMs);
     const over = () => clearTimeout(timer);
     socket.once('connect', over).once('close', over);
+  });
+}
+
+/** A head that comes byte by byte is no silence. */
+function giveUpOnSlowHead(outgoing: ClientRequest, sent: Promise<void>, host: string): void {
+  const late = () => outgoing.destroy(new StoreUnavailable(`${host}: no head of an answer in ${silenceTimeoutMs} ms`));
+  const over = new AbortController();
+  outgoing.once('response', () => over.abort()).once('close', () => over.abort());
+  void sent.then(() => {
+    if (over.signal.aborted) return;
+    const timer = setTimeout(late, silenceTimeoutMs);
+    over.signal.addEventListener('abort', () => clearTimeout(timer), { once: true });
   });
 }
 

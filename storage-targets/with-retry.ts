@@ -16,10 +16,12 @@ const attemptsMaxDefault = 8;
 const deadlineMsDefault = 15 * 60 * 1000;
 const backoffMsFirst = 200;
 const backoffMsMax = 20_000;
+/** A pause is never shorter than this part of the longest: with all of it left to chance, one run in five did not outlast five seconds. */
+const backoffPartMin = 0.25;
 const retryAfterMsMax = 60_000;
 
 /**
- * Tries again what may pass (Throttled, StoreUnavailable, Conflict) after full-jitter exponential pauses, and settles
+ * Tries again what may pass (Throttled, StoreUnavailable, Conflict) after exponential pauses with jitter, and settles
  * puts whose answer was lost. Everything else, and cancellation, passes through untouched.
  */
 export function withRetry(target: StorageTarget, options: RetryOptions = {}): StorageTarget {
@@ -143,5 +145,5 @@ function mayPass(error: unknown): boolean {
 function pauseMs(failed: number, error: unknown, random: () => number): number {
   const ceiling = Math.min(backoffMsMax, backoffMsFirst * 2 ** (failed - 1));
   const asked = error instanceof Throttled ? Math.min(error.retryAfterMs ?? 0, retryAfterMsMax) : 0;
-  return Math.max(asked, random() * ceiling);
+  return Math.max(asked, (backoffPartMin + (1 - backoffPartMin) * random()) * ceiling);
 }

@@ -1,9 +1,10 @@
 import { type Command, InvalidArgumentError } from 'commander';
 import { ReplicaNotFound } from '../../replica/chain.ts';
 import { toHex } from '../../replica/encoding.ts';
-import { isHolding, pinHoursMax, pinRetained, readPins } from '../../replica/pins.ts';
+import { pinRetained } from '../../replica/pin-retained.ts';
+import { isHolding, pinHoursMax, readPins } from '../../replica/pins.ts';
 import { OpenReplica } from '../../restore/open-point.ts';
-import { choosePoint } from '../choose-point.ts';
+import { findPoint, lockedMsOf } from '../choose-point.ts';
 import { findMachine } from '../find-machine.ts';
 import { minuteText, parseDuration, plural } from '../quantities.ts';
 import { openSession } from '../session.ts';
@@ -59,10 +60,11 @@ async function addPin(machine: string, flags: AddFlags, context: CommandContext)
   await using session = await openSession(context);
   const machineId = await findMachine(session, machine, signal);
   using replica = await OpenReplica.open(session.repo, machineId, [session.provider], signal);
-  const point = choosePoint(replica, flags.point);
+  const point = await findPoint(replica, flags.point, session.config, signal);
   if (!replica.points.includes(point)) throw new ReplicaNotFound(`machine ${machine} has no recovery point ${point}`);
   const held = flags.for ?? 0;
-  await pinRetained(session.repo, machineId, point, held, signal);
+  const kept = { hours: held, lockedMs: lockedMsOf(session.config) };
+  await pinRetained(session.repo, machineId, point, kept, signal);
   const until = held === 0 ? 'until it is removed' : `for ${plural(held, 'hour')}`;
   return {
     document: { machineId: toHex(machineId), point, hours: held },

@@ -1,13 +1,16 @@
 import type { Command } from 'commander';
 import { KeyRefused } from '../../crypto/errors.ts';
+import { isDamage } from '../../replica/damage.ts';
 import { toHex } from '../../replica/encoding.ts';
 import { flagOf, type Manifest } from '../../replica/manifest.ts';
 import { listMachineIds } from '../../replica/open-repository.ts';
+import { findPrunedPoints, type PrunedPoint } from '../../replica/pruned-points.ts';
 import { mustKeep } from '../../replica/retained-points.ts';
 import { OpenReplica } from '../../restore/open-point.ts';
+import { lockedMsOf } from '../choose-point.ts';
 import { findMachine } from '../find-machine.ts';
 import { describeFreshness, knownHead } from '../freshness.ts';
-import { formatBytes, secondText } from '../quantities.ts';
+import { formatBytes, minuteText, secondText } from '../quantities.ts';
 import { openSession, type Session } from '../session.ts';
 import { formatTable } from '../table.ts';
 import type { CommandAnswer, CommandContext, RunCommand } from './command.ts';
@@ -24,6 +27,8 @@ interface ListedPoint {
   readonly publishedMs: number;
   /** Null where this host may not open it. */
   readonly manifest: Manifest | null;
+  /** What keeps it though it was pruned; null: it is retained. */
+  readonly pruned: PrunedPoint | null;
 }
 
 interface ListedMachine {
@@ -58,7 +63,7 @@ async function listPoints(
   if (names.length === 0)
     for await (const machineId of listMachineIds(session.store.target, context.signal)) ids.push(machineId);
   const machines: ListedMachine[] = [];
-  for (const machineId of ids) machines.push(await listMachine(machineId, options, session, context.signal));
+  for (const machineId of ids) machines.push(await listMachine(machineId, options, session, context));
   return {
     document: { machines: machines.map(documentOf) },
     lines:
@@ -72,14 +77,16 @@ async function listMachine(
   machineId: Uint8Array,
   options: PointsOptions,
   session: Session,
-  signal: AbortSignal,
+  { output, signal }: CommandContext,
 ): Promise<ListedMachine> {
   using replica = await OpenReplica.open(session.repo, machineId, [session.provider], signal, {
     salvage: options.salvage === true,
   });
   const freshness = await describeFreshness(replica, knownHead(session, machineId, options.expectHead), signal);
+  const pruned = await readmitPruned(replica, session, output, signal);
   const points: ListedPoint[] = [];
-  for (const point of replica.points) points.push(await listPoint(replica, point, signal));
+  for (const point of replica.points)
+    points.push({ ...(await listPoint(replica, point, signal)), pruned: pruned.get(point) ?? null });
   const { seq, digest } = replica.chain.head;
   // A copy elsewhere has the same entries, and not the same locks.
   const immutableUntilMs = session.store.retention === null ? 0 : replica.chain.state.lockUntilMs;
@@ -87,7 +94,30 @@ async function listMachine(
   return { machineId: toHex(machineId), head, freshness, immutableUntilMs, points };
 }
 
-async function listPoint(replica: OpenReplica, point: number, signal: AbortSignal): Promise<ListedPoint> {
+/** Lists also what somebody pruned who should not have, and could not get rid of. */
+async function readmitPruned(
+  replica: OpenReplica,
+  { config }: Session,
+  output: CommandContext['output'],
+  signal: AbortSignal,
+): Promise<ReadonlyMap<number, PrunedPoint>> {
+  if (replica.damage.length > 0) return new Map();
+  try {
+    const pruned = await findPrunedPoints(replica.repo, replica.chain, { lockedMs: lockedMsOf(config) }, signal);
+    replica.readmit(pruned);
+    return new Map(pruned.points.map((point) => [point.seq, point]));
+  } catch (error) {
+    if (!isDamage(error)) throw error;
+    output.note(`whether pruned points are still kept can't be said: ${String(error)}`);
+    return new Map();
+  }
+}
+
+async function listPoint(
+  replica: OpenReplica,
+  point: number,
+  signal: AbortSignal,
+): Promise<Omit<ListedPoint, 'pruned'>> {
   try {
     return await replica.openPoint(point, signal);
   } catch (error) {
@@ -97,7 +127,8 @@ async function listPoint(replica: OpenReplica, point: number, signal: AbortSigna
 }
 
 /** What retention may not drop, by the flags that can be read here. */
-function keptPoints({ points }: ListedMachine): ReadonlySet<number> {
+function keptPoints(machine: ListedMachine): ReadonlySet<number> {
+  const points = machine.points.filter(({ pruned }) => pruned === null);
   const flaggedPoints = new Set(
     points.filter(({ manifest }) => manifest && flagOf(manifest)).map(({ point }) => point),
   );
@@ -115,9 +146,15 @@ function documentOf(machine: ListedMachine): object {
     head: machine.head,
     freshness: machine.freshness,
     immutableUntil: machine.immutableUntilMs === 0 ? null : new Date(machine.immutableUntilMs).toISOString(),
-    points: machine.points.map(({ point, publishedMs, manifest }) => ({
+    points: machine.points.map(({ point, publishedMs, manifest, pruned }) => ({
       point,
       publishedTime: new Date(publishedMs).toISOString(),
+      ...(pruned !== null && {
+        pruned: {
+          keptBy: pruned.keptBy,
+          until: pruned.untilMs === null ? null : new Date(pruned.untilMs).toISOString(),
+        },
+      }),
       ...(manifest !== null && {
         snapshotTime: new Date(manifest.snapshotTimeMs).toISOString(),
         consistency: manifest.consistency,
@@ -147,21 +184,30 @@ function nameOf({ points }: ListedMachine): string | null {
 
 function linesOf(machine: ListedMachine, context: CommandContext): readonly string[] {
   const { bold, dim, yellow } = context.output.colours;
-  const rows = machine.points.map(({ point, publishedMs, manifest }) => {
+  const rows = machine.points.map(({ point, publishedMs, manifest, pruned }) => {
     const time = secondText(manifest?.snapshotTimeMs ?? publishedMs);
-    if (manifest === null) return [String(point), time, '', '', '', dim('may not be opened from here')];
+    if (manifest === null)
+      return [
+        String(point),
+        time,
+        '',
+        '',
+        pruned ? yellow(prunedText(pruned)) : '',
+        dim('may not be opened from here'),
+      ];
     const partial =
       manifest.excluded.length > 0
         ? yellow(` partial (without ${manifest.excluded.map(({ label }) => label).join(', ')})`)
         : '';
     const flag = flagOf(manifest) === null ? '' : yellow(' flagged');
+    const gone = pruned === null ? '' : yellow(` ${prunedText(pruned)}`);
     const disks = manifest.disks.map(({ label, capacityBytes }) => `${label} ${formatBytes(capacityBytes)}`).join(', ');
     return [
       String(point),
       time,
       formatBytes(manifest.changedBytes),
       formatBytes(manifest.uploadedBytes),
-      `${manifest.consistency}${partial}${flag}`,
+      `${manifest.consistency}${partial}${flag}${gone}`,
       disks,
     ];
   });
@@ -187,6 +233,11 @@ function immutableLine(untilMs: number, { output: { colours } }: CommandContext)
   return untilMs > Date.now()
     ? colours.dim(`immutable until ${until}: nobody can delete what these points need before`)
     : colours.yellow(`was immutable until ${until}`);
+}
+
+function prunedText({ keptBy, untilMs }: PrunedPoint): string {
+  const keeper = keptBy === 'floor' ? "the root key's floor" : `a ${keptBy}`;
+  return `pruned, kept by ${keeper}${untilMs === null ? '' : ` until ${minuteText(untilMs)}`}`;
 }
 
 function flagLines({ points }: ListedMachine): readonly string[] {

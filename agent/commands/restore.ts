@@ -11,7 +11,7 @@ import { openExportSink, openQcow2Sink } from '../../restore/sinks/nbd-sink.ts';
 import { makeOutputFolder, openRawSink } from '../../restore/sinks/raw-sink.ts';
 import type { RestoreSink } from '../../restore/sinks/sink.ts';
 import { openVhdxSink } from '../../restore/sinks/vhdx-sink.ts';
-import { choosePoint } from '../choose-point.ts';
+import { findPoint } from '../choose-point.ts';
 import { checkDefinition, type DefineOptions, defineRestored } from '../define-restored.ts';
 import { findMachine } from '../find-machine.ts';
 import { describeFreshness, knownHead } from '../freshness.ts';
@@ -75,7 +75,7 @@ async function restore(machine: string, options: RestoreOptions, context: Comman
     salvage: options.salvage === true,
   });
   const freshness = await describeFreshness(replica, knownHead(session, machineId, options.expectHead), signal);
-  const point = await replica.openPoint(choosePoint(replica, options.point), signal);
+  const point = await replica.openPoint(await findPoint(replica, options.point, session.config, signal), signal);
   await using _held = options.salvage === true ? null : await holdPoint(replica, point.point, context);
   const disks = chooseDisks(point, options.disk);
   await checkDefinition(options, point, signal);

@@ -13,7 +13,7 @@ import { SegmentReader } from '../../replica/segment-reader.ts';
 import { type OpenPoint, OpenReplica } from '../../restore/open-point.ts';
 import { RestoreWorkers } from '../../restore/restore-workers.ts';
 import { PointServer, type ServeOptions } from '../../restore/serve/serve-point.ts';
-import { choosePoint } from '../choose-point.ts';
+import { findPoint } from '../choose-point.ts';
 import { findMachine } from '../find-machine.ts';
 import { describeFreshness, knownHead } from '../freshness.ts';
 import { rangesInFlightMax, servedCacheBytes, workersOf } from '../memory-budget.ts';
@@ -81,7 +81,7 @@ async function serve(machine: string, flags: ServeFlags, context: CommandContext
   const machineId = await findMachine(session, machine, signal);
   using replica = await OpenReplica.open(session.repo, machineId, [session.provider], signal, { salvage });
   const freshness = await describeFreshness(replica, knownHead(session, machineId, flags.expectHead), signal);
-  const point = await replica.openPoint(choosePoint(replica, flags.point), signal);
+  const point = await replica.openPoint(await findPoint(replica, flags.point, session.config, signal), signal);
   await using _held = salvage ? null : await holdPoint(replica, point.point, context);
   const disks = chooseDisks(point, flags.disk);
   if (disks.length === 0) throw new ReplicaNotFound(`point ${point.point} has no disks`);

@@ -7,7 +7,7 @@ import { RestoreWorkers } from '../../restore/restore-workers.ts';
 import { proofOf, type VerifyLevel, type VerifyReport } from '../../restore/verify/finding.ts';
 import { verifyReplica } from '../../restore/verify/verify-replica.ts';
 import { newTargetMetrics, withMetrics } from '../../storage-targets/with-metrics.ts';
-import { choosePoint } from '../choose-point.ts';
+import { findPoint } from '../choose-point.ts';
 import { findMachine, listReplicas, machineNameOf } from '../find-machine.ts';
 import { describeFreshness, knownHead } from '../freshness.ts';
 import { rangesInFlightMax, workersOf } from '../memory-budget.ts';
@@ -92,7 +92,9 @@ async function verifyMachine(
   using replica = await OpenReplica.open(repo, machineId, [session.provider], signal, { salvage: true });
   const machineName = await machineNameOf(replica, signal);
   const freshness = await describeFreshness(replica, knownHead(session, machineId, flags.expectHead), signal);
-  const points = flags.point === undefined ? null : flags.point.map((wanted) => choosePoint(replica, wanted));
+  let points: number[] | null = null;
+  for (const wanted of flags.point ?? [])
+    points = [...(points ?? []), await findPoint(replica, wanted, session.config, signal)];
   const inFlightMax = rangesInFlightMax(session.config);
   const needed = segmentsOf(replica, points ?? replica.points);
   const report = verifyProgress(machineName ?? toHex(machineId), flags.level, needed, asked, started);

@@ -4,10 +4,12 @@ import { parseRootFingerprint } from '../../crypto/root-fingerprint.ts';
 import { formatByName, type ImageDisk, imageFormats, placeOf } from '../../hypervisors/image/image-machine.ts';
 import { parseNbdUri } from '../../hypervisors/nbd/nbd-uri.ts';
 import { path, text } from './fields.ts';
+import { groups, refuseWrongGroups } from './groups-schema.ts';
 import { hypervSource } from './hyperv-schema.ts';
 import { keys } from './keys-schema.ts';
 import type { References } from './references.ts';
 import { repository } from './repository-schema.ts';
+import { retention, retentionOf } from './retention-schema.ts';
 import { refuseUnknownSources, sources } from './sources-schema.ts';
 import { vsphereSource } from './vsphere-schema.ts';
 
@@ -82,10 +84,14 @@ export function configSchema(references: References) {
       retention: retention()
         .nullable()
         .default(null)
-        .describe('Which points failkit prune keeps, of machines that have none of their own. Empty: all.'),
+        .describe(
+          'Which points failkit prune keeps, of machines that have none of their own, nor one of a group. Empty: all.',
+        ),
+      groups: groups().describe('Machines that have a retention in common.'),
       logging: logging(references),
     })
     .superRefine(refuseUnknownSources)
+    .superRefine(refuseWrongGroups)
     .transform(
       ({
         segmentMiB,
@@ -103,7 +109,7 @@ export function configSchema(references: References) {
           spotCheck: one.spotCheck ?? check,
           changeAlarm: one.changeAlarm ?? alarm,
           compaction: one.compaction ?? send,
-          retention: one.retention ?? policy,
+          ...retentionOf(one, rest.groups, policy),
         })),
       }),
     );
@@ -152,22 +158,6 @@ function compaction() {
     .transform(({ share, maxMiBPerRun }) => ({ share, bytesPerRunMax: Math.ceil(maxMiBPerRun * mebibyte) }));
 }
 
-function retention() {
-  const points = (what: string) => z.int().min(0).max(100_000).default(0).describe(what);
-  return z
-    .strictObject({
-      last: points('So many of the newest points.'),
-      hourly: points('The newest point of each of the last so many hours that have one (UTC).'),
-      daily: points('The same for days.'),
-      weekly: points('The same for weeks, which begin on Monday.'),
-      monthly: points('The same for months.'),
-      yearly: points('The same for years.'),
-      withinDays: z.number().min(0).max(36_500).default(0).describe('Every point that is younger.'),
-    })
-    .refine((one) => Object.values(one).some((count) => count > 0), 'keeps nothing: say what to keep')
-    .transform(({ withinDays, ...counts }) => ({ ...counts, withinMs: withinDays * dayMs }));
-}
-
 /** Checked here, so that a slip of the pen is not taken for an attack. */
 function rootFingerprintText() {
   return z.string().transform((typed, context) => {
@@ -209,7 +199,7 @@ function machine(references: References) {
       spotCheck: spotCheck().nullable().default(null).describe('Of this machine. Empty: as for all.'),
       changeAlarm: changeAlarm().nullable().default(null).describe('Of this machine. Empty: as for all.'),
       compaction: compaction().nullable().default(null).describe('Of this machine. Empty: as for all.'),
-      retention: retention().nullable().default(null).describe('Of this machine. Empty: as for all.'),
+      retention: retention().nullable().default(null).describe('Of this machine. Empty: as for its group, or for all.'),
     })
     .refine((one) => !(one.source.type === 'image' && one.quiesce === 'require'), {
       path: ['quiesce'],

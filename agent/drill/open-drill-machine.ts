@@ -6,7 +6,7 @@ import { SegmentReader } from '../../replica/segment-reader.ts';
 import { OpenReplica } from '../../restore/open-point.ts';
 import { readAttachment } from '../../restore/restore-attachments.ts';
 import type { RestoreWorkers } from '../../restore/restore-workers.ts';
-import { choosePoint } from '../choose-point.ts';
+import { findPoint } from '../choose-point.ts';
 import type { CommandContext } from '../commands/command.ts';
 import { findMachine } from '../find-machine.ts';
 import { describeFreshness, knownHead } from '../freshness.ts';
@@ -67,7 +67,10 @@ export async function openDrillMachine(
   const machineId = await findMachine(session, name, signal);
   const replica = stack.use(await OpenReplica.open(session.repo, machineId, [session.provider], signal));
   const freshness = await describeFreshness(replica, knownHead(session, machineId, undefined), signal);
-  const { point, manifest } = await replica.openPoint(choosePoint(replica, wanted.point), signal);
+  const { point, manifest } = await replica.openPoint(
+    await findPoint(replica, wanted.point, session.config, signal),
+    signal,
+  );
   if (manifest.disks.length === 0) throw new DrillOptionInvalid(`point ${point} of ${name} has no disk to boot from`);
   stack.use(await holdPoint(replica, point, context));
   wanted.cache.add(manifest.disks.length);

@@ -18,7 +18,7 @@ export async function lockIfDue(
   retention: Retention | null,
   tenure: Tenure,
   births: readonly Birth[],
-  state: MachineState,
+  state: Pick<MachineState, 'lockedUntilMs' | 'keepLock'>,
   signal: AbortSignal,
 ): Promise<unknown> {
   if (retention === null) return null;

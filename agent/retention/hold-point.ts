@@ -1,6 +1,8 @@
 import { ReplicaNotFound } from '../../replica/chain.ts';
-import { pinRetained, putPin } from '../../replica/pins.ts';
+import { pinRetained } from '../../replica/pin-retained.ts';
+import { putPin } from '../../replica/pins.ts';
 import type { OpenReplica } from '../../restore/open-point.ts';
+import { lockedMsOf } from '../choose-point.ts';
 import type { CommandContext } from '../commands/command.ts';
 
 /** A point that is being read is held meanwhile, so that no sweep takes away what is read next. */
@@ -30,7 +32,7 @@ export async function holdPoint(
       warn(error, 'the point is not pinned while it is read');
     }
   };
-  await take(pinRetained(repo, machineId, point, pinHours, signal));
+  await take(pinRetained(repo, machineId, point, { hours: pinHours, lockedMs: lockedMsOf(config()) }, signal));
   // Only an interruption comes through, and that is known elsewhere.
   const renew = () => take(putPin(repo.target, machineId, point, pinHours, signal)).catch(() => undefined);
   const renewal = setInterval(() => void renew(), renewedEveryMs).unref();

@@ -9,16 +9,16 @@ export interface InProcess {
   readonly stderr: string;
 }
 
-/** `columns`: standard output is a terminal that wide. */
+/** `columns`: standard output is a terminal that wide. The environment is empty where none is given. */
 export async function failkitHere(
   args: readonly string[],
-  { columns }: { readonly columns?: number } = {},
+  { columns, environment = {} }: { readonly columns?: number; readonly environment?: Record<string, string> } = {},
 ): Promise<InProcess> {
   let [stdout, stderr] = ['', ''];
   const exitCode = await runCli(args, {
     stdout: { write: (text: string) => (stdout += text), ...(columns !== undefined && { isTTY: true, columns }) },
     stderr: { write: (text: string) => (stderr += text) },
-    environment: {},
+    environment,
     signal: new AbortController().signal,
     onHangUp: neverHangUp,
   });

@@ -40,6 +40,18 @@ export interface SitePeers {
   readonly keyId: string;
 }
 
+const nobody = { region: 'none', accessKeyId: 'none', secretAccessKey: { reveal: () => 'none' } };
+
+/** Of a site that is configured to use other stores and keys. */
+export const noPeers: SitePeers = {
+  s3: { ...nobody, caFile: null },
+  s3Endpoint: '',
+  bucket: '',
+  kms: { region: 'none', credentials: nobody },
+  kmsEndpoint: '',
+  keyId: '',
+};
+
 /** Its own folder, state and agent key. `disksOf`: another host that sees the same machine. */
 export async function makeSite(peers: SitePeers, options: { readonly disksOf?: Site } = {}): Promise<Site> {
   const folder = await mkdtemp(join(tmpdir(), 'failkit-site-'));

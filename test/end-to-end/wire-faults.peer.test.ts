@@ -7,12 +7,11 @@ import type { Outcome } from './failkit-process.ts';
 import { type EndToEndPeers, endToEndNeeds, startPeers } from './peers.ts';
 import { changeDisk, machineName, makeSite, type Site, sha256OfDisks, sha256OfRestored } from './site.ts';
 
-/** What goes wrong between the agent and the bucket: a run survives it, or fails by name and the next one succeeds. */
+/** What goes wrong between the agent as a process and its bucket and KMS. `store-faults` has what happens in front of each kind of store. */
 
 const needs = await endToEndNeeds();
 
 const isSegmentPut: FaultRule['when'] = ({ method, path }) => method === 'PUT' && path.includes('/segments/');
-const isEntryPut: FaultRule['when'] = ({ method, path }) => method === 'PUT' && path.includes('/chain/');
 const isSegmentGet: FaultRule['when'] = ({ method, path }) => method === 'GET' && path.includes('/segments/');
 const isAny: FaultRule['when'] = () => true;
 
@@ -83,97 +82,6 @@ describe.skipIf(needs !== null)(needs ?? 'faults on the wire', () => {
     expect([wasHit('reset-upload'), wasHit('lose-answer')]).toEqual([2, 2]);
   });
 
-  it('a lost answer to a segment is settled by reading it back, not by a new name', async () => {
-    await changed();
-    servers.wire.hurt({ fault: 'lose-answer', when: isSegmentPut });
-    const outcome = await site.failkit('sync');
-    const puts = servers.wire.seen.filter(isSegmentPut);
-    expect(puts.map(({ status }) => status)).toEqual([200, 412]);
-    expect(new Set(puts.map(({ path }) => path)).size).toBe(1);
-    await survives(outcome);
-  });
-
-  it.each([
-    ['begin', 0],
-    ['publish', 1],
-  ] as const)('a lost answer to the %s entry makes no second one', async (_, position) => {
-    await changed();
-    let entries = 0;
-    servers.wire.hurt({ fault: 'lose-answer', when: (request) => isEntryPut(request) && entries++ === position });
-    const outcome = await site.failkit('sync');
-    expect(wasHit('lose-answer')).toBe(1);
-    expect(servers.wire.seen.filter((request) => isEntryPut(request) && request.status === 200).length).toBe(2);
-    await survives(outcome);
-  });
-
-  it('a sync whose every request is answered with SlowDown once survives', async () => {
-    await changed();
-    const hit = new Set<string>();
-    servers.wire.hurt({
-      fault: 'slow-down',
-      times: 1_000,
-      when: ({ method, path, query }) => {
-        const request = `${method} ${path}${query}`;
-        if (hit.has(request)) return false;
-        hit.add(request);
-        return true;
-      },
-    });
-    const outcome = await site.failkit('sync');
-    expect(wasHit('slow-down')).toBeGreaterThan(8);
-    await survives(outcome);
-  });
-
-  it('a sync whose every answer breaks off once survives', async () => {
-    await changed();
-    const hit = new Set<string>();
-    servers.wire.hurt({
-      fault: 'truncate',
-      times: 1_000,
-      when: ({ method, path, query }) => {
-        const request = `${method} ${path}${query}`;
-        if (method !== 'GET' || hit.has(request)) return false;
-        hit.add(request);
-        return true;
-      },
-    });
-    const outcome = await site.failkit('sync');
-    expect(wasHit('truncate')).toBeGreaterThan(4);
-    await survives(outcome);
-  });
-
-  it.each([
-    ['slow-down', 'STORE_THROTTLED', isSegmentPut],
-    ['reset-upload', 'STORE_UNAVAILABLE', isSegmentPut],
-    ['reset-upload', 'STORE_UNAVAILABLE', isEntryPut],
-  ] as const)('%s without end fails as %s, publishes nothing, and the next sync goes on', async (fault, code, when) => {
-    await changed();
-    servers.wire.hurt({ fault, when, times: 1_000 });
-    const failed = await site.failkit('sync', '--json');
-    expect([failed.exitCode, failed.json<Refusal>().error.code]).toEqual([4, code]);
-    servers.wire.heal();
-    await survives(await site.failkit('sync'));
-  });
-
-  it('a publish whose answers are all lost fails, and the next sync finds what was published', async () => {
-    await changed();
-    let entries = 0;
-    // The answer to the publish is lost, and then the store is away.
-    servers.wire.hurt({
-      fault: 'lose-answer',
-      times: 1_000,
-      when: (request) => (isEntryPut(request) ? ++entries > 1 : entries > 1),
-    });
-    const failed = await site.failkit('sync', '--json');
-    expect([failed.exitCode, failed.json<Refusal>().error.code]).toEqual([4, 'STORE_UNAVAILABLE']);
-    servers.wire.heal();
-    // It did exist, whatever the run could know of it.
-    published++;
-    await expectNewestIsTheDisk();
-    await changed();
-    await survives(await site.failkit('sync'));
-  });
-
   it('a store that stops answering is given up after a minute of silence, and Ctrl-C does not wait for that', async () => {
     await changed();
     servers.wire.hurt({ fault: 'hang', when: isSegmentPut });
@@ -205,15 +113,6 @@ describe.skipIf(needs !== null)(needs ?? 'faults on the wire', () => {
       await survives(outcome);
     },
   );
-
-  it.each(['truncate', 'reset-download', 'slow-down'] as const)('a restore survives %s', async (fault) => {
-    servers.wire.hurt({ fault, when: isSegmentGet, times: 3 });
-    const to = join(site.folder, `restored-${fault}`);
-    const restored = await site.failkit('restore', machineName, '--to', to);
-    expect(restored.exitCode, restored.stderr).toBe(0);
-    expect(wasHit(fault)).toBeGreaterThan(0);
-    expect(await sha256OfRestored(to)).toEqual(await sha256OfDisks(site));
-  });
 
   it('a flipped bit in a restore is caught, nothing takes the name of a whole disk, and the same command goes on', async () => {
     const to = join(site.folder, 'flipped');

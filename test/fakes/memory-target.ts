@@ -33,7 +33,7 @@ export interface MemoryOperation {
  */
 export type MemoryOutcome =
   | { readonly kind: 'done' | 'lost' | 'unanswered' | 'repeated' }
-  | { readonly kind: 'late'; readonly later: (carryOut: () => void) => void };
+  | { readonly kind: 'late'; readonly later: (carryOut: () => void | Promise<void>) => void };
 
 /** Awaited before each operation (for a listing: before each page): the place where a test interleaves and breaks things. */
 export type MemoryGate = (operation: MemoryOperation) => Promise<MemoryOutcome>;

@@ -8,6 +8,7 @@ const longest = [
   'drill/drill.peer',
   'hypervisors/hyperv/hyperv-histories.slow',
   'faults/durability.slow',
+  'end-to-end/store-faults.peer',
   'end-to-end/wire-faults.peer',
   'faults/fault-sweep.slow',
   'end-to-end/libvirt-machine.peer',

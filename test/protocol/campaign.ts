@@ -47,6 +47,9 @@ function added(a: Counters, b: Counters): Counters {
     prunes: a.prunes + b.prunes,
     swept: a.swept + b.swept,
     readings: a.readings + b.readings,
+    copies: a.copies + b.copies,
+    locks: a.locks + b.locks,
+    locked: a.locked + b.locked,
     readingsOfPruned: a.readingsOfPruned + b.readingsOfPruned,
   };
 }

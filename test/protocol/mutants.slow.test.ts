@@ -26,6 +26,7 @@ describe('a protocol with one rule broken is caught', () => {
 
   it('and every rule that a machine can break has a mutant', () => {
     const rules = new Set(mutants.map(({ rule }) => rule));
-    for (const rule of ['R1', 'R2', 'R3', 'R4', 'R5', 'R6', 'R7', 'R8', 'R9', 'P6']) expect(rules).toContain(rule);
+    for (const rule of ['R1', 'R2', 'R3', 'R4', 'R5', 'R6', 'R7', 'R8', 'R9', 'P6', 'lock', 'floor', 'copy'])
+      expect(rules).toContain(rule);
   });
 });

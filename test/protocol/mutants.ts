@@ -15,6 +15,9 @@ export interface Mutant {
 const state = 'replica/chain-state.ts';
 const tenure = 'replica/tenure.ts';
 const garbage = 'replica/garbage.ts';
+const copying = 'replica/copy-replica.ts';
+const locking = 'replica/lock-replica.ts';
+const locks = 'agent/protect/lock-points.ts';
 
 const fence = 'if (foreign !== undefined || !isOurs) {';
 const ownBirths = 'if (tenure === this.tenure) return number > this.watermark && number <= watermark;';
@@ -278,5 +281,63 @@ export const mutants: readonly Mutant[] = [
       },
     ],
     shows: ['segment altered'],
+  },
+  {
+    rule: 'lock',
+    name: 'a lock entry comes without any lock',
+    edits: [
+      { file: locks, find: '  await lockReplica(target, { machineId, state, births }, until, signal);\n', replace: '' },
+    ],
+    shows: ['not locked'],
+  },
+  {
+    rule: 'lock',
+    name: 'only what the newest publish brought is locked again',
+    edits: [
+      {
+        file: locking,
+        find: 'if (isNeeded(life, points)) yield',
+        replace: 'if (isNeeded(life, points) && life.birth === points.at(-1)?.seq) yield',
+      },
+    ],
+    shows: ['not locked'],
+  },
+  {
+    rule: 'lock',
+    name: 'a run forgets to lock again what it adopts',
+    edits: [{ file: locking, find: 'for (const birth of births)', replace: 'for (const birth of births.slice(0, 0))' }],
+    shows: ['not locked'],
+  },
+  {
+    rule: 'floor',
+    name: 'a sweeper ignores the floor of the root key',
+    edits: [
+      { file: garbage, find: '    ...(await underTheFloor(repo, machineId, nowMs, signal)).keys(),\n', replace: '' },
+    ],
+    shows: ['segment lost'],
+  },
+  {
+    rule: 'copy',
+    name: 'the entries are copied before the segments',
+    edits: [
+      {
+        file: copying,
+        find: '    await requirePrefix(chain, from, to, signal);\n',
+        replace: '    await requirePrefix(chain, from, to, signal);\n    await copyEntries(chain, from, to, signal);\n',
+      },
+    ],
+    shows: ['copy lost a segment'],
+  },
+  {
+    rule: 'copy',
+    name: 'a copier that finds segments there takes all of them to be there',
+    edits: [
+      {
+        file: copying,
+        find: 'if (sizes.get(segmentName(machineId, life)) === life.size)',
+        replace: 'if (sizes.size > 0)',
+      },
+    ],
+    shows: ['copy lost a segment'],
   },
 ];

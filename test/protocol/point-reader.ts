@@ -10,12 +10,14 @@ import type { World } from './world.ts';
 
 const never = new AbortController().signal;
 const roundsMax = 8;
+/** Longer than any history. */
+const pinHours = 900_000;
 
 export async function runReader(world: World, repo: OpenRepository): Promise<void> {
   const seen = await openChain(repo, world.machineId, never);
   if (seen === null || seen.state.points.size === 0) return;
   const seq = world.random.pick([...seen.state.points.keys()]);
-  const pin = await putPin(repo.target, world.machineId, seq, 24, never);
+  const pin = await putPin(repo.target, world.machineId, seq, pinHours, never);
   const chain = world.does('reads without looking again') ? seen : await openChain(repo, world.machineId, never);
   if (chain?.state.points.has(seq)) {
     const { body } = await readPoint(repo, chain, seq, never);

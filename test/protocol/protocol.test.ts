@@ -5,7 +5,7 @@ import { loadVariant, smallNumbers } from './variants.ts';
 
 const timeoutMs = 300_000;
 
-describe('agents, clones, pruners and readers of one machine, interleaved at random, crashing, paused, unanswered', () => {
+describe('agents, clones, pruners, copiers and readers of one machine, interleaved at random, crashing, paused, unanswered', () => {
   it('lose no point, publish each entry once, count the dead rightly and leave no garbage', {
     timeout: timeoutMs,
   }, async () => {
@@ -21,6 +21,9 @@ describe('agents, clones, pruners and readers of one machine, interleaved at ran
     expect(totals.readings).toBeGreaterThan(runs);
     expect(totals.adoptions).toBeGreaterThan(runs / 10);
     expect(totals.readingsOfPruned).toBeGreaterThan(runs / 10);
+    expect(totals.copies).toBeGreaterThan(runs / 2);
+    expect(totals.locks).toBeGreaterThan(runs / 10);
+    expect(totals.locked).toBeGreaterThan(0);
   });
 
   it('do so with the product’s own numbers, too, text unchanged', { timeout: timeoutMs }, async () => {

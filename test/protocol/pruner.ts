@@ -2,7 +2,9 @@ import { openChain } from '../../replica/chain.ts';
 import { findGarbage } from '../../replica/garbage.ts';
 import type { OpenRepository } from '../../replica/open-repository.ts';
 import { prunePoints } from '../../replica/prune.ts';
+import { Immutable } from '../../storage-targets/errors.ts';
 import { appendEntry } from './append-entry.ts';
+import { emptyLockMs } from './truth.ts';
 import type { AgentState, World } from './world.ts';
 
 /** Drops recovery points by an entry, and deletes what then nobody needs: two roles, often one process. */
@@ -18,7 +20,12 @@ export async function runPruner(world: World, repo: OpenRepository, agent: Agent
 async function lock(world: World, repo: OpenRepository, agent: AgentState): Promise<void> {
   const chain = await openChain(repo, world.machineId, never);
   if (chain === null) return;
-  await appendEntry(repo, chain, { type: 'lock', generation: chain.state.lockGeneration + 1, untilMs: 5 }, agent.key);
+  await appendEntry(
+    repo,
+    chain,
+    { type: 'lock', generation: chain.state.lockGeneration + 1, untilMs: emptyLockMs },
+    agent.key,
+  );
 }
 
 async function prune(world: World, repo: OpenRepository, agent: AgentState): Promise<void> {
@@ -35,7 +42,12 @@ async function prune(world: World, repo: OpenRepository, agent: AgentState): Pro
 /** Deletes one by one, arbitrarily late: what is garbage stays garbage. */
 export async function sweepOne(world: World, repo: OpenRepository): Promise<void> {
   for await (const { name, kind } of findGarbage(repo, world.machineId, never)) {
-    await repo.target.delete([name], never);
-    if (kind === 'segment') world.counters.swept++;
+    try {
+      await repo.target.delete([name], never);
+      if (kind === 'segment') world.counters.swept++;
+    } catch (error) {
+      if (!(error instanceof Immutable)) throw error;
+      world.counters.locked++;
+    }
   }
 }

@@ -16,10 +16,11 @@ import { pinsPrefix } from '../../replica/pins.ts';
 import { Fenced } from '../../replica/put-once.ts';
 import { StoreUnavailable } from '../../storage-targets/errors.ts';
 import { openMemoryTarget } from '../fakes/memory-target.ts';
+import { runCopier } from './copier.ts';
 import { runReader } from './point-reader.ts';
 import { runPruner, sweepOne } from './pruner.ts';
 import type { Actor } from './scheduler.ts';
-import { Violation } from './truth.ts';
+import { type Truth, Violation } from './truth.ts';
 import { type AgentState, type Counters, type Misdeed, World } from './world.ts';
 import { runAgent } from './writer.ts';
 
@@ -35,6 +36,7 @@ const never = new AbortController().signal;
 /** One history of several agents, pruners and readers of one machine, decided by the seed. */
 export async function simulate(seed: number, misdeeds: readonly Misdeed[] = []): Promise<Outcome> {
   const world = new World(seed, new Set(misdeeds));
+  await world.found();
   spawnAll(world);
   await world.scheduler.run();
   if (world.violation === null) {
@@ -44,7 +46,7 @@ export async function simulate(seed: number, misdeeds: readonly Misdeed[] = []):
   return { violation, counters, entries: truth.entries.length, steps: scheduler.steps };
 }
 
-function spawnAll(world: World): void {
+export function spawnAll(world: World): void {
   for (const number of [1, 2]) spawnAgent(world, `agent${number}`, world.agent(number), 3);
   if (world.random.chance(0.5)) spawnTwins(world);
   else spawnClones(world);
@@ -52,6 +54,9 @@ function spawnAll(world: World): void {
     const agent = world.agent(world.random.pick([3, 4]));
     spawn(world, name, 5, (repo) => runPruner(world, repo, agent));
   }
+  if (world.random.chance(0.5))
+    for (const name of ['copier1', 'copier2'])
+      spawn(world, name, 3, (repo, actor) => runCopier(world, repo, world.copyTargetOf(actor)));
   for (const name of ['reader1', 'reader2']) spawn(world, name, 4, (repo) => runReader(world, repo));
 }
 
@@ -66,7 +71,7 @@ function spawnTwins(world: World): void {
   spawn(world, 'twins', 1, async (repo) => {
     const delay = world.random.below(80);
     for (let i = 0; i < delay; i++) await repo.target.now(never);
-    const atOnce = { ...repo, target: openMemoryTarget(world.store) };
+    const atOnce = { ...repo, target: world.bareTarget() };
     const agent = world.agent(0, true);
     for (const name of ['twin1', 'twin2']) {
       const chain = await openChain(atOnce, world.machineId, never);
@@ -86,14 +91,14 @@ function spawn(
   world: World,
   name: string,
   runsMax: number,
-  run: (repo: OpenRepository) => Promise<void>,
+  run: (repo: OpenRepository, actor: Actor) => Promise<void>,
   restarts: () => boolean = () => false,
 ): void {
   const runs = 1 + world.random.below(runsMax);
   const life = async (actor: Actor): Promise<void> => {
     const repo = await openRepository(world.targetOf(actor), world.pinnedRoot, never);
     for (let i = 0; i < runs && world.violation === null; i++) {
-      await run(repo).catch((error: unknown) => allow(world, error));
+      await run(repo, actor).catch((error: unknown) => allow(world, error));
     }
   };
   const guarded = (actor: Actor): Promise<void> => life(actor).catch((error: unknown) => allow(world, error));
@@ -108,7 +113,7 @@ function allow(world: World, error: unknown): void {
   else if (!(error instanceof StoreUnavailable)) world.report(asViolation(error));
 }
 
-function asViolation(error: unknown): Violation {
+export function asViolation(error: unknown): Violation {
   if (error instanceof Violation) return error;
   const refusals = [ChainInvalid, ChainBroken, ReplicaForked, ReplicaRolledBack, FormatInvalid, ControlTampered];
   const refused = refusals.some((refusal) => error instanceof refusal);
@@ -133,10 +138,24 @@ async function judge(world: World): Promise<void> {
   if (!sameBytes(summaryBytes(replayed), summaryBytes(chain.state))) {
     throw new Violation('summary', 'the state that was opened is not what the entries amount to');
   }
+  await judgeCopy(world, repo);
   const pins = world.store.names.filter((name) => name.startsWith(pinsPrefix(world.machineId)));
   await repo.target.delete(pins, never);
+  // Whatever held something holds it no longer.
+  world.store.now = () => Date.parse('2200-01-01');
   await sweepOne(world, repo);
-  checkNothingIsLeft(world);
+  checkNothingIsLeft(world.machineId, world.truth);
+}
+
+/** A copy that nothing disturbs ends what others began. */
+async function judgeCopy(world: World, repo: OpenRepository): Promise<void> {
+  const to = openMemoryTarget(world.copy);
+  await runCopier(world, repo, to, { sweeps: false });
+  const copied = await openRepository(to, world.pinnedRoot, never);
+  const chain = await openChain(copied, world.machineId, never);
+  if (chain?.head.seq !== world.truth.entries.length)
+    throw new Violation('copy lost a segment', 'its chain is shorter');
+  await verifyWholeChain(copied, chain, never);
 }
 
 /** The canonical bytes: two summaries say the same exactly when these are the same. */
@@ -146,14 +165,14 @@ function summaryBytes(state: ChainState): Uint8Array {
 }
 
 /** After a sweep without pins: what retained points use, what may yet be published, and nothing else. */
-function checkNothingIsLeft(world: World): void {
+export function checkNothingIsLeft(machineId: Uint8Array, truth: Truth): void {
   const used = new Set<string>();
-  for (const slots of world.truth.points.values()) {
-    for (const unit of slots.values()) used.add(segmentName(world.machineId, unit));
+  for (const slots of truth.points.values()) {
+    for (const unit of slots.values()) used.add(segmentName(machineId, unit));
   }
-  for (const name of world.truth.segmentNames) {
+  for (const name of truth.segmentNames) {
     const [tenure, number] = [Number(name.slice(-27, -11)), Number(name.slice(-10))];
-    if (used.has(name) || world.truth.open.some((each) => each.tenure === tenure && number > each.watermark)) continue;
+    if (used.has(name) || truth.open.some((each) => each.tenure === tenure && number > each.watermark)) continue;
     throw new Violation('garbage kept', name);
   }
 }

@@ -17,6 +17,8 @@ export type ViolationKind =
   | 'dead count'
   | 'summary'
   | 'reader lost a segment'
+  | 'copy lost a segment'
+  | 'not locked'
   | 'garbage kept'
   // An actor or the judge met what the product itself refuses.
   | 'chain refused'
@@ -60,6 +62,18 @@ export interface OpenTenure {
   readonly watermark: number;
 }
 
+/** A `lock` entry that was written without locking anything says no more than this. */
+export const emptyLockMs = 5;
+
+/** What only the store knows. */
+export interface StoreFacts {
+  now(): number;
+  /** Until when an object is locked; 0: it is not. */
+  lockedUntil(name: string): number;
+  /** Of the root key: what was put more recently is kept, whoever pruned it. */
+  readonly floorMs: number;
+}
+
 export class Truth implements MemoryWatch {
   readonly entries: ChainEntry[] = [];
   /** Published and not pruned, ascending. */
@@ -72,10 +86,18 @@ export class Truth implements MemoryWatch {
   readonly #repositoryId: Uint8Array;
   readonly #machineId: Uint8Array;
   readonly #found: (violation: Violation) => void;
+  readonly #facts: StoreFacts;
+  readonly #publishedAt = new Map<number, number>();
   #begin: ChainEntry | null = null;
   #open: readonly OpenTenure[] = [];
 
-  constructor(repositoryId: Uint8Array, machineId: Uint8Array, found: (violation: Violation) => void) {
+  constructor(
+    repositoryId: Uint8Array,
+    machineId: Uint8Array,
+    facts: StoreFacts,
+    found: (violation: Violation) => void,
+  ) {
+    this.#facts = facts;
     this.#repositoryId = repositoryId;
     this.#machineId = machineId;
     this.#found = found;
@@ -92,7 +114,8 @@ export class Truth implements MemoryWatch {
 
   deleted(name: string): void {
     this.#segments.delete(name);
-    for (const [seq, slots] of this.points) {
+    for (const [seq, slots] of this.published) {
+      if (!this.points.has(seq) && !this.#isUnderTheFloor(seq)) continue;
       const hurt = [...slots.values()].find((unit) => segmentName(this.#machineId, unit) === name);
       if (hurt !== undefined) this.#report('segment lost', `${segmentKey(hurt)} of point ${seq} was deleted`);
     }
@@ -100,6 +123,19 @@ export class Truth implements MemoryWatch {
 
   has(unit: Unit): boolean {
     return this.#segments.get(segmentName(this.#machineId, unit))?.sha256 === unit.sha256;
+  }
+
+  #isUnderTheFloor(seq: number): boolean {
+    const { floorMs, now } = this.#facts;
+    return floorMs > 0 && (this.#publishedAt.get(seq) ?? 0) > now() - floorMs;
+  }
+
+  /** Points that are retained after entry `head`. */
+  pointsAt(head: number): ReadonlyMap<number, Slots> {
+    const points = new Map([...this.published].filter(([seq]) => seq <= head));
+    for (const { seq, body } of this.entries)
+      if (body.type === 'prune' && seq <= head) for (const point of body.points) points.delete(point);
+    return points;
   }
 
   /** The tenure in force, and those that it adopted and may still use. */
@@ -123,6 +159,7 @@ export class Truth implements MemoryWatch {
       this.#open = [{ tenure: entry.tenure, watermark: entry.body.watermark }];
       this.#publishes(entry, entry.body.sealedManifest);
     }
+    if (entry.body.type === 'lock') for (const seq of this.points.keys()) this.#checkLocked(seq, entry.body.untilMs);
     if (entry.body.type === 'prune') for (const seq of entry.body.points) this.points.delete(seq);
   }
 
@@ -139,7 +176,18 @@ export class Truth implements MemoryWatch {
     this.attempts.add(attempt);
     this.points.set(entry.seq, slots);
     this.published.set(entry.seq, slots);
+    this.#publishedAt.set(entry.seq, this.#facts.now());
+    if (entry.body.type === 'publish') this.#checkLocked(entry.seq, entry.body.immutableUntilMs);
     for (const unit of slots.values()) this.#checkUnit(entry.seq, unit);
+  }
+
+  #checkLocked(seq: number, untilMs: number): void {
+    if (untilMs <= emptyLockMs) return;
+    for (const unit of this.points.get(seq)?.values() ?? []) {
+      const locked = this.#facts.lockedUntil(segmentName(this.#machineId, unit));
+      if (locked < untilMs)
+        this.#report('not locked', `${segmentKey(unit)} of point ${seq} until ${locked}, and not until ${untilMs}`);
+    }
   }
 
   #checkUnit(seq: number, unit: Unit): void {

@@ -12,11 +12,20 @@ export interface Edit {
 
 export interface Variant extends AsyncDisposable {
   readonly simulate: typeof import('./simulate.ts').simulate;
+  readonly simulateOn: typeof import('./simulate-on-store.ts').simulateOn;
 }
 
 const root = join(import.meta.dirname, '../..');
 /** Everything that a simulation loads, so that the copy shares no module with the original. */
-const parts = ['replica', 'crypto', 'storage-targets', 'test/fakes', 'test/protocol', 'test/random.ts'];
+const parts = [
+  'agent/protect/lock-points.ts',
+  'replica',
+  'crypto',
+  'storage-targets',
+  'test/fakes',
+  'test/protocol',
+  'test/random.ts',
+];
 
 /** Loads the simulation over a copy of the product whose text was changed. */
 export async function loadVariant(edits: readonly Edit[]): Promise<Variant> {
@@ -28,8 +37,15 @@ export async function loadVariant(edits: readonly Edit[]): Promise<Variant> {
   symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'));
   for (const edit of edits) applyEdit(folder, edit);
   const module: typeof import('./simulate.ts') = await import(join(folder, 'test/protocol/simulate.ts'));
+  const onStore: typeof import('./simulate-on-store.ts') = await import(
+    join(folder, 'test/protocol/simulate-on-store.ts')
+  );
   const kept = made.move();
-  return { simulate: module.simulate, [Symbol.asyncDispose]: () => kept.disposeAsync() };
+  return {
+    simulate: module.simulate,
+    simulateOn: onStore.simulateOn,
+    [Symbol.asyncDispose]: () => kept.disposeAsync(),
+  };
 }
 
 function applyEdit(folder: string, { file, find, replace }: Edit): void {

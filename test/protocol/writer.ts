@@ -1,3 +1,4 @@
+import { lockIfDue } from '../../agent/protect/lock-points.ts';
 import { sha256 } from '../../crypto/suite.ts';
 import { type Chain, checkKnownHead, readPoint } from '../../replica/chain.ts';
 import type { Birth } from '../../replica/control.ts';
@@ -8,6 +9,7 @@ import { Fenced } from '../../replica/put-once.ts';
 import { type PublishFields, Tenure, type TenureOptions } from '../../replica/tenure.ts';
 import { UnitCount } from '../../replica/unit-count.ts';
 import { ObjectNotFound } from '../../storage-targets/errors.ts';
+import type { Retention } from '../../storage-targets/with-retention.ts';
 import { encodeManifest, parseManifest, type Slots, type Unit } from './truth.ts';
 import type { AgentState, World } from './world.ts';
 
@@ -23,6 +25,8 @@ interface Run {
   readonly world: World;
   readonly tenure: Tenure;
   readonly name: string;
+  readonly agent: AgentState;
+  readonly retention: Retention | null;
   base: Slots;
   /** Durable and not yet published: of an adopted tenure. */
   adoptable: readonly Birth[];
@@ -39,10 +43,11 @@ export async function runAgent(
 ): Promise<void> {
   if (chain !== null && agent.confirmed !== null) await checkKnownHead(repo, chain, agent.confirmed, never);
   const base = chain === null ? new Map() : await readBase(world, repo, chain);
-  const tenure = await begin(world, repo, chain, agent);
+  const retention = world.retention?.() ?? null;
+  const locking = { ...repo, target: world.lockingTarget(repo.target, retention) };
+  const tenure = await begin(world, locking, chain, agent);
   const run: Run = {
-    world,
-    tenure,
+    ...{ world, tenure, agent, retention },
     name: `${name}/${world.unique()}`,
     base,
     adoptable: await findAdoptable(world, tenure),
@@ -125,11 +130,12 @@ async function publishOnce(run: Run): Promise<void> {
   const next = rewrite(run, usable);
   const count = countUnits(run.base, next, usable);
   const attempt = `${run.name}-${world.unique()}`;
+  await lock(run, count.births());
   await publishAs(run, attempt, {
     epoch: tenure.state.epoch,
     births: count.births(),
     deaths: count.deaths(),
-    immutableUntilMs: 0,
+    immutableUntilMs: run.retention === null ? 0 : tenure.state.lockUntilMs,
     sealManifest: () => encodeManifest(attempt, next),
   });
   if (early) await putAll(run, fresh);
@@ -138,6 +144,19 @@ async function publishOnce(run: Run): Promise<void> {
   const unused = usable.filter((birth) => !count.births().includes(birth));
   run.adoptable = world.does('adopts after its first publish') ? unused.filter((b) => b.tenure !== tenure.id) : [];
   run.leftovers = world.does('uses segments below its watermark') ? unused.filter((b) => b.tenure === tenure.id) : [];
+}
+
+async function lock({ world, tenure, agent, retention }: Run, births: readonly Birth[]): Promise<void> {
+  const memory = {
+    lockedUntilMs: () => agent.lockedUntilMs,
+    keepLock: (_: string, untilMs: number) => {
+      agent.lockedUntilMs = untilMs;
+      world.counters.locks++;
+    },
+  };
+  const failure = await lockIfDue(retention, tenure, births, memory, never);
+  // Something was pruned and swept meanwhile: the point is published without, and the next run locks.
+  if (failure !== null && !(failure instanceof ObjectNotFound)) throw failure;
 }
 
 async function publishAs({ world, tenure, name }: Run, attempt: string, fields: PublishFields): Promise<void> {

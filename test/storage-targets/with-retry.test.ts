@@ -61,7 +61,16 @@ describe('retry', () => {
       },
     );
     await put(target, 'a', 'content');
-    expect(clock.slept).toEqual([100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000, 10_000, 10_000]);
+    expect(clock.slept).toEqual([125, 250, 500, 1000, 2000, 4000, 8000, 12_500, 12_500, 12_500, 12_500]);
+  });
+
+  it('outlasts six seconds without an answer, however the dice fall', async () => {
+    const target = retrying(
+      (_, before) => (before < 7 ? { how: 'refuse', error: new StoreUnavailable('gone') } : null),
+      { random: () => 0 },
+    );
+    await put(target, 'a', 'content');
+    expect(clock.slept.reduce((sum, ms) => sum + ms)).toBeGreaterThan(6_000);
   });
 
   it('waits as long as a throttling store asks, but not for ever', async () => {

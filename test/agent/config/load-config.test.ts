@@ -26,6 +26,7 @@ describe('a valid configuration', () => {
       rootFingerprint: null,
       keys: { provider: 'local-key', file: join(folder, 'keys/wrap.key') },
       access: 'full',
+      groups: [],
       state: '/var/lib/failkit',
       sources: [],
       machines: [
@@ -42,6 +43,8 @@ describe('a valid configuration', () => {
           changeAlarm: { enabled: true, fromBytes: 512 * 2 ** 20 },
           compaction: { share: 0.25, bytesPerRunMax: 2 ** 30 },
           retention: null,
+          group: null,
+          retentionFrom: 'all',
         },
       ],
       segmentBytes: 8_388_608,

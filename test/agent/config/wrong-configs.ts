@@ -25,7 +25,7 @@ export const wrongConfigs: readonly WrongConfig[] = [
   appended(
     'a key that resembles nothing',
     'colour: red',
-    ':7: colour: unknown key: known here are repository, rootFingerprint, keys, access, state, sources, machines, segmentMiB, compression, limits, spotCheck, changeAlarm, compaction, retention, logging',
+    ':7: colour: unknown key: known here are repository, rootFingerprint, keys, access, state, sources, machines, segmentMiB, compression, limits, spotCheck, changeAlarm, compaction, retention, groups, logging',
   ),
   appended(
     'a misspelt key further in',
@@ -51,6 +51,26 @@ export const wrongConfigs: readonly WrongConfig[] = [
     'a value near an allowed one',
     'access: writeonly',
     ':7: access: must be one of full, write-only: did you mean write-only?',
+  ),
+  appended(
+    'a group of a machine that is not there',
+    'groups: [{ name: dbs, machines: [web-2], retention: { last: 1 } }]',
+    ':7: groups[0].machines[0]: there is no machine web-2: did you mean web-1?',
+  ),
+  appended(
+    'a machine in two groups',
+    'groups: [{ name: dbs, machines: [web-1], retention: { last: 1 } },\n  { name: webs, machines: [web-1], retention: { last: 1 } }]',
+    ':8: groups[1].machines[0]: web-1 is in group dbs: a machine is in one',
+  ),
+  appended(
+    'a group twice',
+    'groups: [{ name: dbs, machines: [web-1], retention: { last: 1 } },\n  { name: dbs, machines: [web-1], retention: { last: 1 } }]',
+    ':8: groups[1].name: is the name of another group: dbs',
+  ),
+  appended(
+    'a group without a retention',
+    'groups: [{ name: dbs, machines: [web-1] }]',
+    ':7: groups[0].retention: is missing',
   ),
   appended('the same key twice', 'keys: {}', ':7: the same key stands here twice'),
   appended('a tab for indentation', 'limits:\n\tworkers: 2', ':8: a tab may not indent: use blanks'),

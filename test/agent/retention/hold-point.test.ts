@@ -54,7 +54,7 @@ const hold = async (target = openMemoryTarget(store), point = first()): Promise<
 };
 
 function context(): Parameters<typeof holdPoint>[2] {
-  const config = { logging: { file: 'log' } } as Config;
+  const config = { repository: { target: 'filesystem' }, logging: { file: 'log' } } as Config;
   const logger = { warn: (_: object, what: string) => warnings.push(what) } as unknown as Logger;
   return { signal: never, config: () => config, logger: () => logger };
 }

@@ -2,7 +2,15 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { loadConfig } from '../../../agent/config/load-config.ts';
+import { openAgentKey, openPinnedRepository } from '../../../agent/wire.ts';
+import type { Chain } from '../../../replica/chain.ts';
+import { listMachineIds, openRepository } from '../../../replica/open-repository.ts';
+import { prunePoints } from '../../../replica/prune.ts';
+import { openFilesystemTarget } from '../../../storage-targets/filesystem.ts';
 import { failkitHere, type InProcess } from '../in-process.ts';
+
+const noStop = new AbortController().signal;
 
 /** What an operator does about old points and the space that they take. */
 
@@ -24,7 +32,7 @@ beforeAll(async () => {
 });
 afterAll(() => rmSync(folder, { recursive: true }));
 
-function configure(retention: string): void {
+function configure(retention: string, ofWeb = ''): void {
   writeFileSync(
     join(folder, 'failkit.yaml'),
     `repository: { target: filesystem, directory: bucket }
@@ -32,7 +40,7 @@ keys: { provider: local-key, file: local.key }
 state: state
 ${retention}
 machines:
-  - { name: web, source: { type: image, disks: [{ label: root, path: web.raw }] }, whenChanging: mark-inconsistent }
+  - { name: web, source: { type: image, disks: [{ label: root, path: web.raw }] }, whenChanging: mark-inconsistent${ofWeb} }
   - { name: db, source: { type: image, disks: [{ label: root, path: db.raw }] } }
 `,
   );
@@ -116,6 +124,28 @@ it('a point that is held no longer goes with the next prune, and the agent goes 
   expect(await restored(now[0] ?? 0)).toEqual(contents[4]);
 });
 
+it('a group has a retention of its own, which the one of a machine precedes', async () => {
+  const dryRun = async (...args: readonly string[]) => {
+    const { machines } = JSON.parse(await run('prune', '--dry-run', '--json', ...args));
+    return machines.map(({ machine, group, retention }: Record<string, unknown>) => ({ machine, group, retention }));
+  };
+  const group = 'groups: [{ name: dbs, machines: [web], retention: { last: 1, withinDays: 0.5 } }]';
+  configure(`retention: { last: 2 }\n${group}`);
+  const ofGroup = { machine: 'web', group: 'dbs', retention: { from: 'group', last: 1, withinDays: 0.5 } };
+  expect(await dryRun('web')).toEqual([ofGroup]);
+  expect(await dryRun('--group', 'dbs')).toEqual([ofGroup]);
+  expect(await run('prune', '--group', 'dbs', '--dry-run')).toContain('retention of group dbs: last 1, withinDays 0.5');
+  const refusal = async (...args: readonly string[]) => (await failkit('prune', ...args)).stderr;
+  expect(await refusal('--group', 'db')).toContain('the configuration has no group db: did you mean dbs?');
+  expect(await refusal('db', '--group', 'dbs')).toContain('machine db is not in group dbs');
+  configure(group, ', retention: { last: 4 }');
+  expect(await dryRun('--group', 'dbs')).toEqual([
+    { machine: 'web', group: 'dbs', retention: { from: 'machine', last: 4 } },
+  ]);
+  configure('retention: { last: 2 }');
+  expect(await dryRun('web')).toEqual([{ machine: 'web', group: null, retention: { from: 'all', last: 2 } }]);
+});
+
 it('the root key keeps young points from being pruned, and sweeps from believing a prune', async () => {
   const root = join(folder, 'kit', 'root.key');
   expect(await run('root', 'floor', '--root-key', root, '30')).toBe('retention floor: 30 days\n');
@@ -126,6 +156,51 @@ it('the root key keeps young points from being pruned, and sweeps from believing
     exitCode: 2,
     stderr: expect.stringContaining('"many" is no number of days'),
   });
+});
+
+it('a thief of the agent key prunes everything, and what is under the floor is listed, restored and held all the same', async () => {
+  const before = await retained();
+  const config = loadConfig(join(folder, 'failkit.yaml'), {});
+  const [agent, target] = [
+    await openAgentKey(config),
+    await openFilesystemTarget({ directory: join(folder, 'bucket') }),
+  ];
+  const repo = await openPinnedRepository(config, target, openRepository, noStop);
+  const choose = async ({ state }: Chain) => [...state.points.keys()].slice(0, -1);
+  for await (const machineId of listMachineIds(target, noStop))
+    await prunePoints(repo, machineId, { agent, now: Date.now, choose }, noStop);
+  await run('sweep');
+
+  const listed = await run('points', 'web');
+  const lines = listed.split('\n').filter((line) => line.includes("pruned, kept by the root key's floor until"));
+  expect(lines.length).toBe(before.length - 1);
+  const { machines } = JSON.parse(await run('points', '--json'));
+  expect(machines[0].points.map(({ point }: { readonly point: number }) => point)).toEqual(before);
+  expect(machines[0].points[0].pruned).toEqual({ keptBy: 'floor', until: expect.stringMatching(/^20\d\d-/) });
+  expect(machines[0].points.at(-1).pruned).toBeUndefined();
+  for (const point of before) {
+    const whole = await restored(point);
+    expect([4, 5, 3].some((i) => contents[i]?.equals(whole))).toBe(true);
+  }
+  expect(await run('verify', '--level', 'full', '--point', String(before[0]))).toContain(`points whole: ${before[0]}`);
+  expect(await run('pin', 'add', 'web', '--point', String(before[0]))).toContain(`point ${before[0]} of web is held`);
+
+  // Without the floor the pin holds that one, and the other goes.
+  await run('root', 'floor', '--root-key', join(folder, 'kit', 'root.key'), '0');
+  await run('sweep');
+  expect(await retained()).toEqual([before[0], before.at(-1)]);
+  expect(contents[4]?.equals(await restored(before[0] ?? 0))).toBe(true);
+  const { exitCode, stderr } = await failkit(
+    'restore',
+    'web',
+    '--point',
+    String(before[1]),
+    '--to',
+    join(folder, 'gone'),
+  );
+  expect(exitCode).toBeGreaterThan(0);
+  expect(stderr).toContain(`has no recovery point ${before[1]}`);
+  await run('pin', 'remove', 'web', String(before[0]));
 });
 
 it('what can not be meant is refused', async () => {
