@@ -172,7 +172,8 @@ const scenarios: readonly Scenario[] = [
       const began = performance.now();
       await restores();
       expect([wasHit('drip'), wasHit('hang')]).toEqual([2, 1]);
-      expect(performance.now() - began).toBeLessThan(150_000);
+      // Each of them would hold it for a quarter of an hour.
+      expect(performance.now() - began).toBeLessThan(300_000);
     },
   ],
   [
