@@ -3,6 +3,8 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node';
 /** Files that take more than about half a minute, the longest first: one that began last would run alone at the end. */
 const longest = [
   'faults/kill-sweep.slow',
+  'life/thirty-days.slow',
+  'life/thirty-days-locked.slow',
   'tamper/tamper-sweep.slow',
   'end-to-end/qmp-machine.peer',
   'drill/drill.peer',
