@@ -20,7 +20,7 @@ const policy: RetentionPolicy = { last: 0, hourly: 24, daily: 7, weekly: 4, mont
 const storedPerNeededMax = 1.5;
 const mebibyte = 2 ** 20;
 /** What the process holds besides the bytes of the bucket may grow by so much from the sixth day to the last… */
-const heldGrowthMax = 16 * mebibyte;
+const heldGrowthMax = 24 * mebibyte;
 /** …and by this for each object that the bucket has more then: its double keeps 0.7 KiB beside the bytes, the guests a log of all writes. */
 const heldPerObjectMax = 2048;
 
