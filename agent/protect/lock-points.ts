@@ -1,8 +1,13 @@
+import { openChain } from '../../replica/chain.ts';
 import type { Birth } from '../../replica/control.ts';
 import { lockReplica } from '../../replica/lock-replica.ts';
 import type { Tenure } from '../../replica/tenure.ts';
+import { ObjectNotFound } from '../../storage-targets/errors.ts';
 import type { Retention } from '../../storage-targets/with-retention.ts';
 import type { MachineState } from '../state/machine-state.ts';
+
+/** Each time somebody pruned meanwhile, and swept what was to be locked. */
+const attemptsMax = 5;
 
 /** The point was published, but what it needs is not locked for as long as the configuration says. */
 export class ImmutabilityNotExtended extends Error {
@@ -40,15 +45,35 @@ export async function lockIfDue(
 async function lockUntil(
   retention: Retention,
   lockedUntilMs: number,
-  { repo: { target }, state, machineId }: Tenure,
+  tenure: Tenure,
   births: readonly Birth[],
   signal: AbortSignal,
 ): Promise<Date | null> {
+  const { target } = tenure.repo;
   if (await retention.covers(lockedUntilMs, target, signal)) return null;
   if (!(await retention.covers((await retention.until(target, signal)).getTime(), target, signal))) retention.renew();
   const until = await retention.until(target, signal);
-  await lockReplica(target, { machineId, state, births }, until, signal);
+  await lockAll(tenure, births, until, signal);
   return until;
+}
+
+async function lockAll(
+  { repo, machineId, state, head }: Tenure,
+  births: readonly Birth[],
+  until: Date,
+  signal: AbortSignal,
+): Promise<void> {
+  let known = { state, head };
+  for (let attempt = 1; ; attempt++) {
+    try {
+      await lockReplica(repo.target, { machineId, state: known.state, births }, until, signal);
+      return;
+    } catch (error) {
+      const now = error instanceof ObjectNotFound ? await openChain(repo, machineId, signal) : null;
+      if (now === null || now.head.seq === known.head.seq || attempt === attemptsMax) throw error;
+      known = now;
+    }
+  }
 }
 
 export function notExtended(point: number, untilMs: number, cause: unknown): ImmutabilityNotExtended {

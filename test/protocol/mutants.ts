@@ -285,9 +285,7 @@ export const mutants: readonly Mutant[] = [
   {
     rule: 'lock',
     name: 'a lock entry comes without any lock',
-    edits: [
-      { file: locks, find: '  await lockReplica(target, { machineId, state, births }, until, signal);\n', replace: '' },
-    ],
+    edits: [{ file: locks, find: '  await lockAll(tenure, births, until, signal);\n', replace: '' }],
     shows: ['not locked'],
   },
   {

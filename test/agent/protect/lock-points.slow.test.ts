@@ -1,8 +1,11 @@
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { rootFingerprint } from '../../../crypto/root-fingerprint.ts';
 import { openChain } from '../../../replica/chain.ts';
+import { findGarbage } from '../../../replica/garbage.ts';
 import { openRepository } from '../../../replica/open-repository.ts';
 import { isPinName } from '../../../replica/pins.ts';
+import { prunePoints } from '../../../replica/prune.ts';
+import { sweep } from '../../../replica/sweep.ts';
 import { AccessDenied, Immutable } from '../../../storage-targets/errors.ts';
 import { Retention, withRetention } from '../../../storage-targets/with-retention.ts';
 import { type MemoryGate, MemoryStore, openMemoryTarget } from '../../fakes/memory-target.ts';
@@ -37,6 +40,8 @@ class LockedSite implements AsyncDisposable {
   /** Whether the newest point uses what an interrupted run had put. */
   adopted = false;
   mayExtend = true;
+  /** Takes place before the next object is locked again. */
+  meanwhile: (() => Promise<void>) | null = null;
   /** The run that begins its tenure then ends with an error. */
   breaksAfterBegin = false;
 
@@ -62,6 +67,11 @@ class LockedSite implements AsyncDisposable {
       if (kind === 'put' && name.includes('/chain/')) entries++;
       if (this.breaksAfterBegin && entries > 1) throw new AccessDenied('memory: no entry is taken');
       if (kind === 'extendRetention') this.extended++;
+      const meanwhile = kind === 'extendRetention' ? this.meanwhile : null;
+      if (meanwhile !== null) {
+        this.meanwhile = null;
+        await meanwhile();
+      }
       if (kind === 'extendRetention' && !this.mayExtend)
         throw new AccessDenied('memory: s3:PutObjectRetention is missing');
       return { kind: 'done' };
@@ -74,6 +84,24 @@ class LockedSite implements AsyncDisposable {
     this.adopted = adopted;
     using reader = await this.#rig.open([this.#rig.provider], openMemoryTarget(this.store));
     this.known.set(point, { content, untilMs: reader.replica.chain.state.lockUntilMs });
+  }
+
+  /** Nobody does anything for so long. */
+  wait(days: number): void {
+    this.#nowMs += days * dayMs;
+  }
+
+  /** By another host: the newest point that there is stays. Returns how many segments have gone. */
+  async pruneAndSweep(): Promise<number> {
+    const target = openMemoryTarget(this.store);
+    const repo = await openRepository(target, rootFingerprint(this.#rig.root.publicKey), never);
+    const choose = async ({ state }: { readonly state: { readonly points: ReadonlyMap<number, unknown> } }) =>
+      [...state.points.keys()].sort((a, b) => a - b).slice(0, -1);
+    const pruner = { agent: this.#rig.agent, now: () => this.#nowMs, choose };
+    await prunePoints(repo, this.#rig.machineId, pruner, never);
+    const before = this.store.names.length;
+    await sweep(target, findGarbage(repo, this.#rig.machineId, never), never);
+    return before - this.store.names.length;
   }
 
   /** An entry by the agent's key, which somebody stole. */
@@ -172,6 +200,20 @@ it('where they can not be locked for longer, the point is published all the same
   });
   site.mayExtend = true;
   await site.liveOneDay();
+  const [newest] = [...site.known.values()].slice(-1);
+  expect(newest?.untilMs).toBe(site.nowMs + (periodDays + 10) * dayMs);
+}, 60_000);
+
+it('points that somebody prunes while a run locks are no reason not to lock the others', async () => {
+  await using site = await LockedSite.create();
+  for (let day = 0; day < 18; day++) await site.liveOneDay();
+  site.wait(60);
+  let swept = 0;
+  site.meanwhile = async () => {
+    swept = await site.pruneAndSweep();
+  };
+  await site.liveOneDay();
+  expect(swept).toBeGreaterThan(0);
   const [newest] = [...site.known.values()].slice(-1);
   expect(newest?.untilMs).toBe(site.nowMs + (periodDays + 10) * dayMs);
 }, 60_000);
