@@ -1,15 +1,18 @@
 import { expect, it } from 'vitest';
+import { Coverage, withCoverage } from '../../../agent/progress/coverage.ts';
+import { withReadRate } from '../../../agent/with-read-rate.ts';
 import { SnapshotIncomplete } from '../../../hypervisors/errors.ts';
 import type { HypervisorConnection } from '../../../hypervisors/hypervisor.ts';
+import { Bandwidth } from '../../../storage-targets/bandwidth.ts';
 import { ModelMachine } from '../../fakes/model-machine.ts';
 import { filled } from '../../law/guest.ts';
 import { ReplicaRig } from '../../rig/replica-rig.ts';
 
 const capacityBytes = 3 * 2 ** 20;
 
-/** A hypervisor that must know before the snapshot, and then copies nothing of a disk but what changed since. */
+/** A hypervisor that must know before the snapshot, and then copies nothing of a disk but what changed since: no other read is answered. */
 function changesOnly(machine: ModelMachine): HypervisorConnection {
-  return {
+  const connection: HypervisorConnection = {
     listMachines: (signal) => machine.listMachines(signal),
     async snapshot(ref, options, signal) {
       const taken = await machine.snapshot(ref, options, signal);
@@ -19,12 +22,20 @@ function changesOnly(machine: ModelMachine): HypervisorConnection {
           if (since === null) throw new SnapshotIncomplete(`disk ${disk.label}: more is needed`);
           return disk.changedExtents(since, either);
         };
-        return { ...disk, changesOnly: true as const, changedExtents };
+        const read: typeof disk.read = async (offset, into, either) => {
+          for await (const named of disk.changedExtents(options.since?.get(disk.label) ?? null, either))
+            if (offset < named.offset + named.length && named.offset < offset + into.length)
+              return await disk.read(offset, into, either);
+          throw new SnapshotIncomplete(`disk ${disk.label}: nothing changed at ${offset}`);
+        };
+        return { ...disk, changesOnly: true as const, changedExtents, read };
       });
       return { ...taken, disks, [Symbol.asyncDispose]: () => taken[Symbol.asyncDispose]() };
     },
     [Symbol.asyncDispose]: () => machine[Symbol.asyncDispose](),
   };
+  // As a command has it, with its progress and its read limit around it.
+  return withCoverage(withReadRate(connection, new Bandwidth(null)), new Coverage());
 }
 
 it('a disk that is needed whole after all is read whole in the same run', async () => {
