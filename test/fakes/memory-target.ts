@@ -207,7 +207,7 @@ function ignoreRefusal(work: () => void): void {
   try {
     work();
   } catch (error) {
-    if (!(error instanceof ObjectExists)) throw error;
+    if (!(error instanceof ObjectExists || error instanceof Immutable)) throw error;
   }
 }
 

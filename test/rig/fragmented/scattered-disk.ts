@@ -55,6 +55,8 @@ export class ScatteredDisk implements HypervisorConnection {
         return Promise.resolve();
       },
       direct: null,
+      // The digests of what does not change are made up: no other block can be compared with the map.
+      changesOnly: true,
     };
   }
 }
