@@ -71,9 +71,11 @@ export async function copyMachine(
   lockUntil: Date | null,
   signal: AbortSignal,
 ): Promise<CopiedMachine> {
+  // Asked first: somebody else may copy at the same time, and then the destination is soon longer than what was found here.
+  const there = await newestNumber(to, chainPrefix(machineId), signal);
   let chain = await openKnownChain(from, machineId, signal);
+  if (there !== null) await requirePrefix(there, chain, from, to, signal);
   for (let attempt = 1; ; attempt++) {
-    await requirePrefix(chain, from, to, signal);
     try {
       await copySegments(chain, from.target, to, progress, signal);
       break;
@@ -101,13 +103,12 @@ async function openKnownChain(from: OpenRepository, machineId: Uint8Array, signa
 
 /** What the destination has of the chain has to be the beginning of the source's. */
 async function requirePrefix(
+  there: number,
   { machineId, head }: Chain,
   from: OpenRepository,
   to: StorageTarget,
   signal: AbortSignal,
 ): Promise<void> {
-  const there = await newestNumber(to, chainPrefix(machineId), signal);
-  if (there === null) return;
   if (there > head.seq)
     throw new ReplicaRolledBack(
       `machine ${toHex(machineId)}: ${to.description} has entry ${there}, and ${from.target.description} ends with ${head.seq}: the copy was written to, or an old state of the source was put back`,

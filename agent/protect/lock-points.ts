@@ -1,4 +1,5 @@
 import { openChain } from '../../replica/chain.ts';
+import { ChainState } from '../../replica/chain-state.ts';
 import type { Birth } from '../../replica/control.ts';
 import { lockReplica } from '../../replica/lock-replica.ts';
 import type { Tenure } from '../../replica/tenure.ts';
@@ -50,11 +51,32 @@ async function lockUntil(
   signal: AbortSignal,
 ): Promise<Date | null> {
   const { target } = tenure.repo;
-  if (await retention.covers(lockedUntilMs, target, signal)) return null;
+  if (await retention.covers(lockedUntilMs, target, signal)) {
+    await keepUp(retention, tenure, births, signal);
+    return null;
+  }
   if (!(await retention.covers((await retention.until(target, signal)).getTime(), target, signal))) retention.renew();
   const until = await retention.until(target, signal);
   await lockAll(tenure, births, until, signal);
   return until;
+}
+
+/**
+ * What is new is locked for less than the chain says where another host began a generation since this process did, or had put it. It is
+ * made up for from this host's own period, never by what the chain says: a thief of the key may have said any day.
+ */
+async function keepUp(
+  retention: Retention,
+  { repo: { target }, state, machineId, id }: Tenure,
+  births: readonly Birth[],
+  signal: AbortSignal,
+): Promise<void> {
+  const isEnough = async (): Promise<boolean> => (await retention.until(target, signal)).getTime() >= state.lockUntilMs;
+  if ((await isEnough()) && births.every(({ tenure }) => tenure === id)) return;
+  if (!(await isEnough())) retention.renew();
+  if (!(await isEnough())) return;
+  const until = await retention.until(target, signal);
+  await lockReplica(target, { machineId, state: new ChainState(), births }, until, signal);
 }
 
 async function lockAll(
