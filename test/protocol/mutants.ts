@@ -320,8 +320,9 @@ export const mutants: readonly Mutant[] = [
     edits: [
       {
         file: copying,
-        find: '    await requirePrefix(chain, from, to, signal);\n',
-        replace: '    await requirePrefix(chain, from, to, signal);\n    await copyEntries(chain, from, to, signal);\n',
+        find: '      await copySegments(chain, from.target, to, progress, signal);\n',
+        replace:
+          '      await copyEntries(chain, from, to, signal);\n      await copySegments(chain, from.target, to, progress, signal);\n',
       },
     ],
     shows: ['copy lost a segment'],
