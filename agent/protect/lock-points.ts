@@ -31,15 +31,18 @@ export async function lockIfDue(
   const place = tenure.repo.target.description;
   // Not what the chain says alone: whoever stole the agent's key may have said it, and locked nothing.
   const locked = Math.min(tenure.state.lockUntilMs, state.lockedUntilMs(place));
-  const until = await lockUntil(retention, locked, tenure, births, signal).catch((error: unknown) => {
+  const failed = (error: unknown): { readonly failure: unknown } => {
     signal.throwIfAborted();
     return { failure: error };
-  });
+  };
+  const until = await lockUntil(retention, locked, tenure, births, signal).catch(failed);
   if (until === null) return null;
   if ('failure' in until) return until.failure;
   await tenure.lock(until.getTime(), signal);
   state.keepLock(place, until.getTime());
-  return null;
+  // Another host may have said a later day just before.
+  const kept = await keepUp(retention, tenure, births, signal).catch(failed);
+  return kept?.failure ?? null;
 }
 
 /** Null where what was locked last is enough. */
