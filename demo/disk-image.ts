@@ -1,3 +1,4 @@
+import { hiddenBytesIn, packages } from './real-files.ts';
 /** A disk that is filled and changed as real ones are, without root and without mounting anything. */
 export interface DiskImage {
   readonly path: string;
@@ -28,7 +29,10 @@ export interface KnownContent {
   readonly noise: Uint8Array;
 }
 
-export const imageBytes = 640 * 2 ** 20;
+const mebibyte = 2 ** 20;
+/** With room for the caches that tests leave below `node_modules`. */
+export const imageBytes =
+  640 * mebibyte + 64 * mebibyte * Math.max(0, Math.ceil((hiddenBytesIn(packages) - 16 * mebibyte) / (64 * mebibyte)));
 /** Every so many-th small file is rewritten, … */
 export const rewriteEvery = 40;
 /** … and every so many-th of those is removed. */

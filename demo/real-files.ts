@@ -1,4 +1,4 @@
-import { readdirSync, statSync } from 'node:fs';
+import { lstatSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 
 /** The files of the clone itself, which fill the image: programs, sources, texts, as any server has. */
@@ -23,4 +23,15 @@ export function filesBelow(folder: string): readonly RealFile[] {
     .filter((path) => /^[A-Za-z0-9@._/+-]+$/.test(path) && !/(^|\/)\./.test(path))
     .sort()
     .map((path) => ({ path, bytes: statSync(join(folder, path)).size }));
+}
+
+/** What hidden folders hold directly below: caches of other tools, which a copy of the whole folder takes along. */
+export function hiddenBytesIn(folder: string): number {
+  const hidden = readdirSync(folder, { withFileTypes: true }).filter(
+    (entry) => entry.isDirectory() && entry.name.startsWith('.'),
+  );
+  const files = hidden.flatMap(({ name }) =>
+    readdirSync(join(folder, name), { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile()),
+  );
+  return files.reduce((sum, { parentPath, name }) => sum + (lstatSync(join(parentPath, name)).size + 4095), 0);
 }
