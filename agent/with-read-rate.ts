@@ -15,7 +15,7 @@ function limitedDisk(disk: BlockSource, rate: Bandwidth): BlockSource {
     label: disk.label,
     capacityBytes: disk.capacityBytes,
     referencePoint: disk.referencePoint,
-    ...(disk.changesOnly === true && { changesOnly: true }),
+    changesOnly: disk.changesOnly,
     changedExtents: (since, signal) => disk.changedExtents(since, signal),
     async read(offset, into, signal) {
       let at = 0;

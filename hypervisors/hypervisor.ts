@@ -84,7 +84,7 @@ export interface BlockSource {
    * The snapshot holds nothing of the disk but what `changedExtents` yields for the reference point it was taken with: other reads and a
    * full listing fail with SnapshotIncomplete. Who needs more leaves the disk out of `since` at the next snapshot.
    */
-  readonly changesOnly?: true;
+  readonly changesOnly: boolean;
 }
 
 export interface DirectReads {

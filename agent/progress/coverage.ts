@@ -97,7 +97,7 @@ function observedDisk(source: BlockSource, seen: DiskCoverage): BlockSource {
     label: source.label,
     capacityBytes: source.capacityBytes,
     referencePoint: source.referencePoint,
-    ...(source.changesOnly === true && { changesOnly: true }),
+    changesOnly: source.changesOnly,
     async *changedExtents(since, signal) {
       const full = since === null;
       seen.beginList();

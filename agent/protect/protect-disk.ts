@@ -109,7 +109,7 @@ export async function protectDisk(
   });
   const { blockSize } = plan.geometry;
   const cutting = { blockSize, blockCount: blockCountOf(plan.geometry), full: plan.full };
-  const named = plan.full || plan.source.changesOnly === true ? null : new NamedBlocks(plan.geometry);
+  const named = plan.full || plan.source.changesOnly ? null : new NamedBlocks(plan.geometry);
   const listed = stretches(plan.extents, cutting);
   const { touch, resend } = plan.compaction;
   const checked = withMarks(named?.noting(listed) ?? listed, plan.checks, blockKind.verify, cutting);

@@ -411,7 +411,7 @@ async function protectOnce(
 
 /** A full listing meets all there is, and a source that holds nothing but changes has no other blocks to read. */
 function toCompact({ source, since, geometry }: DiskDecision, { compaction }: DiskParts): DiskCompaction {
-  if (since === null || source.changesOnly === true) return nothingToCompact;
+  if (since === null || source.changesOnly) return nothingToCompact;
   return compaction.disks.get(toHex(geometry.diskId)) ?? nothingToCompact;
 }
 

@@ -59,9 +59,8 @@ export function planSpotCheck(
   if (decision.since === null || disk.blockCount === 0) return afterWholeDisk(decision, lap, nowMs);
   const known = lap !== null && isLapOf(lap, disk) ? { ...lap, label: disk.label } : newLap(disk, nowMs);
   const wanted = limits.everyMs !== 0;
-  if (wanted && decision.source.changesOnly === true) requireRecentLap(known, nowMs, limits);
-  if (!wanted || decision.source.changesOnly === true)
-    return { ranges: [], blocks: 0, known, next: afterNoShare(known, nowMs) };
+  if (wanted && decision.source.changesOnly) requireRecentLap(known, nowMs, limits);
+  if (!wanted || decision.source.changesOnly) return { ranges: [], blocks: 0, known, next: afterNoShare(known, nowMs) };
   const budgetBytes = (limits.bytesPerRunMax * decision.geometry.capacityBytes) / Math.max(1, capacityBytes);
   const pace = { everyMs: limits.everyMs, blocksMax: Math.ceil(budgetBytes / decision.geometry.blockSize) };
   const share = shareOf(known, nowMs, pace);

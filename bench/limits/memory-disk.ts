@@ -67,6 +67,7 @@ export class MemoryDisk {
       },
       read: async (offset, into) => this.read(offset, into),
       direct: null,
+      changesOnly: false,
     };
     const snapshot: MachineSnapshot = {
       ...{ takenAt: new Date(), disks: [source], excluded: [], attachments: [], frozenMs: null },

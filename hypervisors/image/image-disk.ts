@@ -26,6 +26,7 @@ export function blockSourceOf(image: OpenImage): BlockSource {
       locate: async (offset, length) => [{ at: offset, length, fd: image.handle.fd, offset }],
       noteRead: () => undefined,
     },
+    changesOnly: false,
   };
 }
 

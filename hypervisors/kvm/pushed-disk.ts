@@ -54,6 +54,7 @@ export class PushedDisk {
       changedExtents: (since, signal) => this.#changedExtents(since, signal),
       read: (offset, into, signal) => this.#read(offset, into, signal),
       direct: null,
+      changesOnly: false,
     };
   }
 

@@ -24,6 +24,7 @@ export function nbdBlockSource(source: NbdSource): BlockSource {
       since === null ? allExtents(source, signal) : dirtyExtents(source, since, signal),
     read: (offset, into, signal) => disk.read(offset, into, signal),
     direct: null,
+    changesOnly: false,
   };
 }
 

@@ -3,7 +3,7 @@ import { capacityOf, diskRuns, readDisk } from './chain-reader.ts';
 import type { ImageChain } from './image-chain.ts';
 
 /** How a disk that a chain holds is read: by `read`, or by worker threads themselves where all of it lies in files of this host. */
-export function readsOf(chain: ImageChain): Pick<BlockSource, 'capacityBytes' | 'read' | 'direct'> {
+export function readsOf(chain: ImageChain): Pick<BlockSource, 'capacityBytes' | 'read' | 'direct' | 'changesOnly'> {
   const capacityBytes = capacityOf(chain);
   return {
     capacityBytes,
@@ -17,6 +17,7 @@ export function readsOf(chain: ImageChain): Pick<BlockSource, 'capacityBytes' | 
       locate: (offset, length, signal) => locate(chain, offset, Math.min(length, capacityBytes - offset), signal),
       noteRead: () => undefined,
     },
+    changesOnly: false,
   };
 }
 

@@ -49,6 +49,7 @@ export function vsphereBlockSource(frozen: FrozenDisk): BlockSource {
       await held.reader.read(offset, into, signal);
     },
     direct: null,
+    changesOnly: false,
   };
 }
 

@@ -130,6 +130,7 @@ function sourceOf(disk: FrozenDisk): BlockSource {
       content.read(offset, into);
     },
     direct: null,
+    changesOnly: false,
   };
 }
 

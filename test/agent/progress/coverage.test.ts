@@ -17,6 +17,7 @@ function machineOf(...disks: { capacityBytes: number; extents: readonly Extent[]
     },
     read: async () => undefined,
     direct: null,
+    changesOnly: false,
   }));
   return {
     async *listMachines() {
