@@ -1,4 +1,5 @@
 import { digestBytes } from '../../crypto/suite.ts';
+import { allAtOnce } from '../../hypervisors/all-at-once.ts';
 import type { BlockSource, Extent } from '../../hypervisors/hypervisor.ts';
 import { type BlockMap, blockCountOf, type MapGeometry } from '../../replica/block-map.ts';
 import { sameBytes, toHex } from '../../replica/encoding.ts';
@@ -270,7 +271,7 @@ async function squeezeAll(
   signal: AbortSignal,
 ): Promise<readonly Worked[]> {
   // At most 16 stretches: one after the other, each would wait for its answer alone.
-  const tasks: readonly SqueezeTask[] = await Promise.all(
+  const tasks: readonly SqueezeTask[] = await allAtOnce(
     prepared.map(async ({ stretch, task }) => {
       const file = await locate(stretch, task, plan, signal);
       if (file === null) await readBlocks(stretch, plan, task.bytes, signal);
