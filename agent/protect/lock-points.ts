@@ -65,8 +65,8 @@ async function lockUntil(
 }
 
 /**
- * What is new is locked for less than the chain says where another host began a generation since this process did, or had put it. It is
- * made up for from this host's own period, never by what the chain says: a thief of the key may have said any day.
+ * Where another host began a generation since this process did, what this run put is locked for less than the chain says; so may be what it
+ * adopts. It is made up for from this host's own period, never by what the chain says: a thief of the key may have said any day.
  */
 async function keepUp(
   retention: Retention,
@@ -74,11 +74,11 @@ async function keepUp(
   births: readonly Birth[],
   signal: AbortSignal,
 ): Promise<void> {
-  const isEnough = async (): Promise<boolean> => (await retention.until(target, signal)).getTime() >= state.lockUntilMs;
-  if ((await isEnough()) && births.every(({ tenure }) => tenure === id)) return;
-  if (!(await isEnough())) retention.renew();
-  if (!(await isEnough())) return;
+  const isBehind = (await retention.until(target, signal)).getTime() < state.lockUntilMs;
+  if (!isBehind && births.every(({ tenure }) => tenure === id)) return;
+  if (isBehind) retention.renew();
   const until = await retention.until(target, signal);
+  if (until.getTime() < state.lockUntilMs) return;
   await lockReplica(target, { machineId, state: new ChainState(), births }, until, signal);
 }
 

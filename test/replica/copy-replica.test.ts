@@ -148,3 +148,20 @@ it('a copy that was written to is never overwritten, nor another repository', as
   const foreign = new SmallRepository().store;
   await expect(copyTo(foreign)).rejects.toMatchObject({ code: 'REPLICA_FORKED' });
 });
+
+it('is no rollback of the source where somebody else copies a longer chain in the meantime', async () => {
+  const to = new MemoryStore();
+  await copyTo(to);
+  let isFirst = true;
+  const from: MemoryGate = async ({ kind, name }) => {
+    // The chain was listed; before its entries are read, another copier is done with one point more.
+    if (kind !== 'get' || !name.includes('/chain/') || !isFirst) return { kind: 'done' };
+    isFirst = false;
+    await publishOne();
+    await copyTo(to);
+    return { kind: 'done' };
+  };
+  await copyTo(to, undefined, from);
+  expect(to.names).toEqual(store.names);
+  expect(await pointsOf(to)).toBe(71);
+});

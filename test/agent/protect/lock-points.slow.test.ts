@@ -57,7 +57,7 @@ class LockedSite implements AsyncDisposable {
   }
 
   /** A day passes; a block changes, and a point is published. `hostClockMs`: how far the host's clock is off. */
-  async liveOneDay(hostClockMs = 0): Promise<void> {
+  async liveOneDay({ hostClockMs = 0, retention = new Retention(periodDays) } = {}): Promise<void> {
     this.#day++;
     this.#nowMs += dayMs;
     this.#rig.now = () => this.#nowMs + hostClockMs;
@@ -76,7 +76,6 @@ class LockedSite implements AsyncDisposable {
         throw new AccessDenied('memory: s3:PutObjectRetention is missing');
       return { kind: 'done' };
     };
-    const retention = new Retention(periodDays);
     const target = withRetention(openMemoryTarget(this.store, gate), retention, isPinName);
     const content = new Uint8Array(capacityBytes);
     this.#disk.content.read(0, content);
@@ -84,6 +83,19 @@ class LockedSite implements AsyncDisposable {
     this.adopted = adopted;
     using reader = await this.#rig.open([this.#rig.provider], openMemoryTarget(this.store));
     this.known.set(point, { content, untilMs: reader.replica.chain.state.lockUntilMs });
+  }
+
+  /** Asked for now, kept by a process that goes on. */
+  async retentionOfNow(): Promise<Retention> {
+    const retention = new Retention(periodDays);
+    await retention.until(openMemoryTarget(this.store), never);
+    return retention;
+  }
+
+  /** Of the segments that were put since then, the first day on which one can be deleted. */
+  lockedSince(before: readonly string[]): number {
+    const names = this.store.names.filter((name) => name.includes('/segments/') && !before.includes(name));
+    return Math.min(...names.map((name) => this.store.read(name).retainUntil?.getTime() ?? 0));
   }
 
   /** Nobody does anything for so long. */
@@ -218,6 +230,28 @@ it('points that somebody prunes while a run locks are no reason not to lock the 
   expect(newest?.untilMs).toBe(site.nowMs + (periodDays + 10) * dayMs);
 }, 60_000);
 
+it.each([
+  ['before this run', false],
+  ['while this run locks', true],
+])(
+  'what a process puts that began its generation earlier is locked for as long as another host says %s',
+  async (_, meanwhile) => {
+    await using site = await LockedSite.create();
+    const retention = await site.retentionOfNow();
+    if (!meanwhile) await site.liveOneDay({ retention });
+    site.wait(5);
+    const saidMs = site.nowMs + (periodDays + 10) * dayMs;
+    if (meanwhile) site.meanwhile = () => site.claimLock(saidMs);
+    else await site.claimLock(saidMs);
+    const before = [...site.store.names];
+    await site.liveOneDay({ retention });
+    const [newest] = [...site.known.values()].slice(-1);
+    expect(newest?.untilMs).toBeGreaterThanOrEqual(saidMs);
+    expect(site.lockedSince(before)).toBeGreaterThanOrEqual(saidMs);
+  },
+  60_000,
+);
+
 it('a thief of the key who writes that all is locked for ages, and locks nothing, keeps no run from locking', async () => {
   await using site = await LockedSite.create();
   await site.liveOneDay();
@@ -230,7 +264,7 @@ it('a thief of the key who writes that all is locked for ages, and locks nothing
 
 it("dates are the store's: a host whose clock is ten years off locks nothing for ten years", async () => {
   await using site = await LockedSite.create();
-  await site.liveOneDay(10 * 365 * dayMs);
+  await site.liveOneDay({ hostClockMs: 10 * 365 * dayMs });
   const [{ untilMs } = { untilMs: 0 }] = [...site.known.values()];
   expect(untilMs).toBe(site.nowMs + (periodDays + 10) * dayMs);
   const { removed } = await site.attackedAt(untilMs);
