@@ -12,6 +12,8 @@ export interface GcsRetention extends AsyncDisposable {
   /** As fake-gcs-server's own, but reached through the stub. */
   readonly peer: GcsPeer;
   createBucket(options?: BucketOptions): Promise<string>;
+  /** Names of the objects that have an earlier generation. */
+  noncurrentOf(bucket: string): readonly string[];
 }
 
 interface BucketOptions {
@@ -84,6 +86,7 @@ export async function startGcsRetention(fakeGcs: GcsPeer): Promise<GcsRetention>
       buckets.set(id, { retention: true, ...options, retained: new Map(), noncurrent: [], look, read });
       return id;
     },
+    noncurrentOf: (bucket) => buckets.get(bucket)?.noncurrent.map(({ name }) => name) ?? [],
     [Symbol.asyncDispose]: async () => {
       await proxy[Symbol.asyncDispose]();
       closeAgents(agents);

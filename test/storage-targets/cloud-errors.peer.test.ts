@@ -208,10 +208,6 @@ describe.skipIf(needs)(needs ?? 'errors of Azure Blob storage and Google Cloud S
     }
   });
 
-  it.skip(
-    'GCS: with versioning on, a delete leaves no generation behind (needs a server that deletes single generations)',
-  );
-
   it.each(both)('%s: bytes that change on their way are refused by the store, and leave nothing', async (name) => {
     const { target, wire } = await overWire(name);
     await using _ = target;

@@ -47,6 +47,15 @@ describe.skipIf(needs !== null)(needs ?? 'Google Cloud Storage at fake-gcs-serve
         openGcsTarget(gcsOptions(stub.peer, await stub.createBucket({ retention: objectLock, versioning }))),
     });
 
+  it('with versioning on, a delete leaves no generation behind (stub of the documented answers)', async () => {
+    const bucket = await stub.createBucket({ retention: false, versioning: true });
+    await using target = await openGcsTarget(gcsOptions(stub.peer, bucket));
+    for (const name of ['one', 'two']) await put(target, name);
+    await target.delete(['one', 'two'], never);
+    expect((await caught(target.head('one', never))).code).toBe('OBJECT_NOT_FOUND');
+    expect(stub.noncurrentOf(bucket)).toEqual([]);
+  });
+
   describe('object retention from outside (stub of the documented answers)', () => {
     const rule = (type: string, condition: object) => ({ lifecycle: { rule: [{ action: { type }, condition }] } });
 
