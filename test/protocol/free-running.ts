@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { StoreUnavailable } from '../../storage-targets/errors.ts';
 import type { StorageTarget } from '../../storage-targets/storage-target.ts';
-import type { MemoryGate, MemoryOperation, MemoryOutcome } from '../fakes/memory-target.ts';
+import type { MemoryGate, MemoryOperation } from '../fakes/memory-target.ts';
 import type { Random } from '../random.ts';
-import type { Actor } from './scheduler.ts';
+import { type Actor, anyOutcome } from './scheduler.ts';
 
 /** Actors that really run at one time, against a real store: the order is the store's, and no seed brings it back. */
 
@@ -41,7 +41,7 @@ export class FreeRunning {
         return await new Promise(() => undefined);
       }
       if (this.#random.chance(pauseProbability)) await sleep(this.#random.below(pauseMsMax));
-      return this.#outcomeOf(operation);
+      return anyOutcome(operation, this.#random, (carryOut) => this.#hold(this.#late(carryOut)));
     };
     this.#hold(Promise.race([this.#begin({ name, gate }, life), crash.promise]));
   }
@@ -64,16 +64,6 @@ export class FreeRunning {
   #hold(life: Promise<void>): void {
     const held = life.finally(() => this.#lives.delete(held));
     this.#lives.add(held);
-  }
-
-  #outcomeOf({ kind }: MemoryOperation): MemoryOutcome {
-    const fate = this.#random.next();
-    if (kind !== 'put' && kind !== 'delete') return { kind: fate < 0.003 ? 'lost' : 'done' };
-    if (fate < 0.01) return { kind: 'lost' };
-    if (fate < 0.03) return { kind: 'unanswered' };
-    if (fate < 0.05) return { kind: 'repeated' };
-    if (fate < 0.065) return { kind: 'late', later: (carryOut) => this.#hold(this.#late(carryOut)) };
-    return { kind: 'done' };
   }
 
   async #late(carryOut: () => void | Promise<void>): Promise<void> {

@@ -89,20 +89,10 @@ export class Scheduler {
     for (let i = 0; i < burst && actor.waiting.length > 0 && !this.#stopped; i++) {
       this.#step++;
       const [next] = actor.waiting.splice(this.#random.below(actor.waiting.length), 1);
-      next?.resume(this.#outcomeOf(next.operation));
+      next?.resume(anyOutcome(next.operation, this.#random, (carryOut) => this.#late.push(carryOut)));
       await settled();
       this.#carryOutLate();
     }
-  }
-
-  #outcomeOf({ kind }: MemoryOperation): MemoryOutcome {
-    const fate = this.#random.next();
-    if (kind !== 'put' && kind !== 'delete') return { kind: fate < 0.003 ? 'lost' : 'done' };
-    if (fate < 0.01) return { kind: 'lost' };
-    if (fate < 0.03) return { kind: 'unanswered' };
-    if (fate < 0.05) return { kind: 'repeated' };
-    if (fate < 0.065) return { kind: 'late', later: (carryOut) => this.#late.push(carryOut) };
-    return { kind: 'done' };
   }
 
   /** A request that was given up may still be under way in the network. */
@@ -116,4 +106,19 @@ export class Scheduler {
 /** Everything that could go on without another storage operation has gone on. */
 function settled(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
+}
+
+/** What becomes of a request, by chance; `late` keeps what is to be carried out when nobody waits for it any more. */
+export function anyOutcome(
+  { kind }: MemoryOperation,
+  random: Random,
+  late: (carryOut: () => void | Promise<void>) => void,
+): MemoryOutcome {
+  const fate = random.next();
+  if (kind !== 'put' && kind !== 'delete') return { kind: fate < 0.003 ? 'lost' : 'done' };
+  if (fate < 0.01) return { kind: 'lost' };
+  if (fate < 0.03) return { kind: 'unanswered' };
+  if (fate < 0.05) return { kind: 'repeated' };
+  if (fate < 0.065) return { kind: 'late', later: late };
+  return { kind: 'done' };
 }

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { CompactionLimits } from '../../../agent/protect/compaction.ts';
 import type { PublishedPoint } from '../../../agent/protect/protect-machine.ts';
 import { MachineState } from '../../../agent/state/machine-state.ts';
@@ -11,11 +11,11 @@ import { segmentIdOf, segmentKey } from '../../../replica/names.ts';
 import { openRepository } from '../../../replica/open-repository.ts';
 import { prunePoints } from '../../../replica/prune.ts';
 import { sweep } from '../../../replica/sweep.ts';
-import { type MemoryGate, type MemoryOutcome, MemoryStore, openMemoryTarget } from '../../fakes/memory-target.ts';
+import { type MemoryGate, type MemoryOutcome, type MemoryStore, openMemoryTarget } from '../../fakes/memory-target.ts';
 import { type ModelDisk, plainStyle } from '../../fakes/model-disk.ts';
-import { ModelMachine } from '../../fakes/model-machine.ts';
-import { ReplicaRig, type RigOptions, wrapOnly } from '../../rig/replica-rig.ts';
-import { RigWorkers } from '../../rig/rig-workers.ts';
+import type { ModelMachine } from '../../fakes/model-machine.ts';
+import { memorySite, workersOfFile } from '../../rig/memory-site.ts';
+import { type ReplicaRig, type RigOptions, wrapOnly } from '../../rig/replica-rig.ts';
 
 const block = 65_536;
 const blocks = 200;
@@ -24,7 +24,7 @@ const never = new AbortController().signal;
 const generous: CompactionLimits = { share: 10, bytesPerRunMax: 2 ** 30 };
 const off: CompactionLimits = { share: 0, bytesPerRunMax: 2 ** 30 };
 
-let workers: RigWorkers;
+const workers = workersOfFile();
 let store: MemoryStore;
 let rig: ReplicaRig;
 let machine: ModelMachine;
@@ -33,20 +33,12 @@ let nowMs: number;
 /** Content at each point. */
 let known: Map<number, Uint8Array>;
 
-beforeAll(() => {
-  workers = new RigWorkers();
-});
-afterAll(() => workers[Symbol.asyncDispose]());
 beforeEach(() => begin(true));
 afterEach(() => rig[Symbol.asyncDispose]());
 
 async function begin(tracks: boolean): Promise<void> {
-  store = new MemoryStore();
-  rig = await ReplicaRig.create(openMemoryTarget(store), { workers, inMemory: true });
-  machine = new ModelMachine();
   nowMs = Date.UTC(2026, 2, 1, 19, 30);
-  rig.now = () => nowMs;
-  machine.now = () => nowMs;
+  ({ store, rig, machine } = await memorySite(workers(), () => nowMs));
   disk = machine.addDisk('system', blocks * block - 700, { ...plainStyle, tracks });
   disk.write(0, randomBytes(150 * block));
   machine.attachments.set('nvram', randomBytes(9_000));

@@ -1,28 +1,22 @@
 import { join } from 'node:path';
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import { rootFingerprint } from '../../../crypto/root-fingerprint.ts';
 import { openChain } from '../../../replica/chain.ts';
 import { summaryInterval } from '../../../replica/chain-entry.ts';
 import { openRepository } from '../../../replica/open-repository.ts';
 import { Fenced } from '../../../replica/put-once.ts';
-import { type MemoryGate, MemoryStore, openMemoryTarget } from '../../fakes/memory-target.ts';
-import { ModelMachine } from '../../fakes/model-machine.ts';
+import { type MemoryGate, type MemoryStore, openMemoryTarget } from '../../fakes/memory-target.ts';
+import type { ModelMachine } from '../../fakes/model-machine.ts';
 import { appendEntry } from '../../protocol/append-entry.ts';
-import { ReplicaRig } from '../../rig/replica-rig.ts';
-import { RigWorkers } from '../../rig/rig-workers.ts';
+import { memorySite, workersOfFile } from '../../rig/memory-site.ts';
+import type { ReplicaRig } from '../../rig/replica-rig.ts';
 
-let workers: RigWorkers;
+const workers = workersOfFile();
 let store: MemoryStore;
 let rig: ReplicaRig;
 let machine: ModelMachine;
-beforeAll(() => {
-  workers = new RigWorkers();
-});
-afterAll(() => workers[Symbol.asyncDispose]());
 beforeEach(async () => {
-  store = new MemoryStore();
-  rig = await ReplicaRig.create(openMemoryTarget(store), { workers, inMemory: true });
-  machine = new ModelMachine();
+  ({ store, rig, machine } = await memorySite(workers()));
   machine.addDisk('root', 200_000).write(0, new Uint8Array(100_000).fill(1));
   return () => rig[Symbol.asyncDispose]();
 });

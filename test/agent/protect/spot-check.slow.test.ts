@@ -1,41 +1,32 @@
 import { randomBytes } from 'node:crypto';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { PublishedPoint } from '../../../agent/protect/protect-machine.ts';
 import { MachineState } from '../../../agent/state/machine-state.ts';
 import { type Lap, shareOf, unverifiedMs, verifiedToMs } from '../../../agent/vigilance/lap.ts';
 import type { TrackRecord } from '../../../agent/vigilance/track-record.ts';
 import { StoreUnavailable } from '../../../storage-targets/errors.ts';
-import { type MemoryOutcome, MemoryStore, openMemoryTarget } from '../../fakes/memory-target.ts';
+import { type MemoryOutcome, type MemoryStore, openMemoryTarget } from '../../fakes/memory-target.ts';
 import type { ModelDisk } from '../../fakes/model-disk.ts';
-import { ModelMachine } from '../../fakes/model-machine.ts';
-import { ReplicaRig, type RigOptions } from '../../rig/replica-rig.ts';
-import { RigWorkers } from '../../rig/rig-workers.ts';
+import type { ModelMachine } from '../../fakes/model-machine.ts';
+import { memorySite, workersOfFile } from '../../rig/memory-site.ts';
+import type { ReplicaRig, RigOptions } from '../../rig/replica-rig.ts';
 
 const block = 65_536;
 const blocks = 300;
 const dayMs = 24 * 3_600_000;
 const everyMs = 30 * dayMs;
 
-let workers: RigWorkers;
+const workers = workersOfFile();
 let store: MemoryStore;
 let rig: ReplicaRig;
 let machine: ModelMachine;
 let disk: ModelDisk;
 let nowMs: number;
 
-beforeAll(() => {
-  workers = new RigWorkers();
-});
-afterAll(() => workers[Symbol.asyncDispose]());
-
 /** A disk with data in its first hundred blocks and at its end, the last one cut short. */
 beforeEach(async () => {
-  store = new MemoryStore();
-  rig = await ReplicaRig.create(openMemoryTarget(store), { workers, inMemory: true });
-  machine = new ModelMachine();
   nowMs = Date.UTC(2026, 2, 1);
-  rig.now = () => nowMs;
-  machine.now = () => nowMs;
+  ({ store, rig, machine } = await memorySite(workers(), () => nowMs));
   disk = machine.addDisk('system', blocks * block - 700);
   disk.write(0, randomBytes(100 * block));
   disk.write((blocks - 2) * block, randomBytes(2 * block - 700));

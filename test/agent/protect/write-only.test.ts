@@ -1,25 +1,19 @@
 import { rmSync } from 'node:fs';
-import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { beforeEach, describe, expect, it } from 'vitest';
 import type { PublishedPoint } from '../../../agent/protect/protect-machine.ts';
 import { MachineState } from '../../../agent/state/machine-state.ts';
-import { MemoryStore, openMemoryTarget } from '../../fakes/memory-target.ts';
-import { ModelMachine } from '../../fakes/model-machine.ts';
+import { type MemoryStore, openMemoryTarget } from '../../fakes/memory-target.ts';
+import type { ModelMachine } from '../../fakes/model-machine.ts';
 import { filled } from '../../law/guest.ts';
-import { ReplicaRig, type RigOptions, wrapOnly } from '../../rig/replica-rig.ts';
-import { RigWorkers } from '../../rig/rig-workers.ts';
+import { memorySite, workersOfFile } from '../../rig/memory-site.ts';
+import { type ReplicaRig, type RigOptions, wrapOnly } from '../../rig/replica-rig.ts';
 
-let workers: RigWorkers;
+const workers = workersOfFile();
 let store: MemoryStore;
 let rig: ReplicaRig;
 let machine: ModelMachine;
-beforeAll(() => {
-  workers = new RigWorkers();
-});
-afterAll(() => workers[Symbol.asyncDispose]());
 beforeEach(async () => {
-  store = new MemoryStore();
-  rig = await ReplicaRig.create(openMemoryTarget(store), { workers, inMemory: true });
-  machine = new ModelMachine();
+  ({ store, rig, machine } = await memorySite(workers()));
   machine.addDisk('root', 6_000_000).write(0, filled(5_000_000, 1, true));
   machine.addDisk('data', 200_000).write(0, filled(100_000, 2, true));
   machine.attachments.set('nvram', filled(5_000, 3, true));
