@@ -136,6 +136,31 @@ export class BlockMap {
     return path;
   }
 
+  /** The first leaf from `leafIndex` on that maps anything; null: there is none. */
+  async leafFrom(leafIndex: number, signal: AbortSignal): Promise<number | null> {
+    const block = leafIndex * leafBlocks;
+    if (this.root === null || block >= pageSpan(this.level)) return null;
+    return await this.#leafFrom(this.root, this.level, 0, block, signal);
+  }
+
+  async #leafFrom(
+    ref: PageRef,
+    level: number,
+    firstBlock: number,
+    block: number,
+    signal: AbortSignal,
+  ): Promise<number | null> {
+    if (level === 0) return firstBlock / leafBlocks;
+    const page = await this.page(ref, level, firstBlock, signal);
+    const span = pageSpan(level - 1);
+    for (const child of 'children' in page ? page.children : []) {
+      const first = firstBlock + child.child * span;
+      const found = first + span > block ? await this.#leafFrom(child, level - 1, first, block, signal) : null;
+      if (found !== null) return found;
+    }
+    return null;
+  }
+
   /** All runs of the disk in ascending order. Children of a page are fetched together. */
   async *runs(signal: AbortSignal): AsyncGenerator<Run> {
     for await (const { page } of this.pages(signal)) {

@@ -22,6 +22,7 @@ import type { SharedKeys } from './shared-keys.ts';
 import { SpotCheckMismatch } from './spot-check.ts';
 import { outcome, type Squeezed, type SqueezedRecord, type SqueezeTask, type StretchFile, squeeze } from './squeeze.ts';
 import { blockKind, inBatches, isToRead, type Stretch, stretchBytes, stretches, withMarks } from './stretch.ts';
+import { zerosThatCount } from './zeros-that-count.ts';
 
 /** changed extents → blocks → digest, compare → runs → compress → segments, and the disk's next map. */
 
@@ -111,7 +112,8 @@ export async function protectDisk(
   const { blockSize } = plan.geometry;
   const cutting = { blockSize, blockCount: blockCountOf(plan.geometry), full: plan.full };
   const named = plan.full || plan.source.changesOnly ? null : new NamedBlocks(plan.geometry);
-  const listed = stretches(plan.extents, cutting);
+  const extents = plan.full ? plan.extents : zerosThatCount(plan.extents, plan.old, signal);
+  const listed = stretches(extents, cutting);
   const { touch, resend } = plan.compaction;
   const checked = withMarks(named?.noting(listed) ?? listed, plan.checks, blockKind.verify, cutting);
   const touched = withMarks(checked, touch, blockKind.verify, cutting);

@@ -96,6 +96,23 @@ const puts: History = {
   ),
 };
 
+/** The guest gives back blocks of a full leaf, of the next one, and of the last; then all of it. */
+const trimmed: History = {
+  disks: [{ bytes: 160 * block, style }],
+  steps: [
+    write(0, 70 * block, 1),
+    write(9_000, 10 * block, 2),
+    run,
+    { do: 'discard', disk: 0, at: 0, length: 20 * block },
+    run,
+    { do: 'discard', disk: 0, at: 4_100, length: 3 * block },
+    { do: 'discard', disk: 0, at: 9_100, length: 3 * block },
+    run,
+    { do: 'discard', disk: 0, at: 0, length: 160 * block },
+    run,
+  ],
+};
+
 /** Smaller, and as large as before, between two runs; then what stands at the end is new, and tracking names it. */
 const shrunkUnseen: History = {
   disks: [{ bytes: 160 * block, style }],
@@ -124,6 +141,7 @@ export const rareHistories: readonly History[] = [
   ...[4, 8, 12].map(changedMeanwhile),
   newHosts,
   trackingLost,
+  trimmed,
   shrunkUnseen,
   puts,
 ];

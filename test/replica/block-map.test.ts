@@ -65,6 +65,17 @@ async function expectPicture(point: MapPoint, history: MapHistory): Promise<void
   expect(seen.size).toBe(point.picture.size);
 }
 
+/** From anywhere the next leaf is found, and from the end all of them. */
+async function expectLeavesFound(point: MapPoint, history: MapHistory): Promise<void> {
+  const map = reopened(point, history.segments);
+  const leaves = [...new Set([...point.picture.keys()].map((block) => Math.floor(block / 64)))].sort((a, b) => a - b);
+  for (const from of [0, ...leaves, ...leaves.map((leaf) => leaf + 1), 2 ** 30])
+    expect(await map.leafFrom(from, signal)).toBe(leaves.find((leaf) => leaf >= from) ?? null);
+  const backwards: number[] = [];
+  for await (const { firstBlock } of map.leavesFromTheEnd(signal)) backwards.push(firstBlock / 64);
+  expect(backwards).toEqual(leaves.toReversed());
+}
+
 /** Each page's bytes are what encoding its content gives, and none is empty or outside the disk. */
 async function expectCanonical(point: MapPoint, history: MapHistory): Promise<void> {
   const map = reopened(point, history.segments);
@@ -109,6 +120,7 @@ describe('a block map', () => {
           expect(history.newest.unborn).toEqual([]);
           await expectCounts(before, history.newest, known, history);
           await expectCanonical(history.newest, history);
+          await expectLeavesFound(history.newest, history);
         }
         for (const point of history.points) await expectPicture(point, history);
         const all = perSegment(await reachableUnits(history.newest, history.segments));
