@@ -1,5 +1,6 @@
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { qemuImg } from '../peers/guest.ts';
 import type { Outcome } from './failkit-process.ts';
 
@@ -7,6 +8,20 @@ export interface ObservedRun {
   readonly outcome: Outcome;
   /** Of each disk by its label: a raw copy that another program made at the instant of the snapshot. Empty when the run took none. */
   readonly oracle: ReadonlyMap<string, string>;
+}
+
+const pointTimeoutMs = 120_000;
+
+/** Whether the run took its snapshot, as soon as it has. A run of few blocks may be over before anybody looked. */
+export async function madeBeforeItEnds(made: () => Promise<boolean>, ended: Promise<unknown>): Promise<boolean> {
+  const over = ended.then(() => 'over' as const);
+  const until = performance.now() + pointTimeoutMs;
+  for (;;) {
+    if (await made()) return true;
+    const state = await Promise.race([over, sleep(10)]);
+    if (state === 'over') return made();
+    if (performance.now() > until) return false;
+  }
 }
 
 /** Restores a point of the machine `web`. Labels of disks that differ from the oracle's; the copies are removed. */

@@ -1,15 +1,12 @@
 /** A host with a real libvirt, one machine that never stops writing, and an agent that protects it. */
 import { chmod, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { stringify } from 'yaml';
 import { makeDataDisk, makeGuestDisk, qemuImg } from '../peers/guest.ts';
 import { startWriter } from '../peers/guest-writer.ts';
 import { type DomainDisk, defineDomain, type LibvirtGuest, type LibvirtPeer, startLibvirt } from '../peers/libvirt.ts';
-import type { ObservedRun } from './differing-disks.ts';
+import { madeBeforeItEnds, type ObservedRun } from './differing-disks.ts';
 import { type FailkitProcess, type Outcome, runFailkit, startFailkit } from './failkit-process.ts';
-
-const pointTimeoutMs = 120_000;
 
 export interface LibvirtSite extends AsyncDisposable {
   readonly folder: string;
@@ -112,13 +109,8 @@ export async function observeRun(site: LibvirtSite, ...args: readonly string[]):
   const run = site.start(...args);
   const oracle = new Map<string, string>();
   try {
-    const over = run.ended.then(() => 'over' as const);
-    const until = performance.now() + pointTimeoutMs;
-    for (;;) {
-      if ((await site.checkpoints()).some((name) => !before.has(name))) break;
-      const state = await Promise.race([over, sleep(50)]);
-      if (state === 'over' || performance.now() > until) return { outcome: await run.ended, oracle };
-    }
+    const made = async () => (await site.checkpoints()).some((name) => !before.has(name));
+    if (!(await madeBeforeItEnds(made, run.ended))) return { outcome: await run.ended, oracle };
     for (const { label, path, format } of disks) {
       const copy = join(site.folder, `oracle-${before.size}-${Date.now()}-${label}.raw`);
       await qemuImg(['convert', '-U', '-f', format, '-O', 'raw', path, copy]);

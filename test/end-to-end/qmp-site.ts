@@ -2,16 +2,14 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { stringify } from 'yaml';
 import { listDisks } from '../../hypervisors/kvm/qemu-disks.ts';
 import { QmpClient } from '../../hypervisors/kvm/qmp-client.ts';
 import { bootGuest, type Guest, type GuestDisk, makeDataDisk, makeGuestDisk, qemuImg } from '../peers/guest.ts';
 import { startWriter } from '../peers/guest-writer.ts';
-import type { ObservedRun } from './differing-disks.ts';
+import { madeBeforeItEnds, type ObservedRun } from './differing-disks.ts';
 import { type FailkitProcess, type Outcome, runFailkit, startFailkit } from './failkit-process.ts';
 
-const pointTimeoutMs = 120_000;
 const never = new AbortController().signal;
 const labels = ['devdisk0', 'devdisk1'];
 
@@ -133,12 +131,8 @@ export async function observeRun(site: QmpSite, run: () => FailkitProcess): Prom
   const { ended } = run();
   let oracle: ReadonlyMap<string, string> = new Map();
   try {
-    const until = performance.now() + pointTimeoutMs;
-    for (;;) {
-      if ((await pointsOf()).filter((name) => !before.has(name)).length === labels.length) break;
-      const state = await Promise.race([ended.then(() => 'over' as const), sleep(50)]);
-      if (state === 'over' || performance.now() > until) return { outcome: await ended, oracle };
-    }
+    const made = async () => (await pointsOf()).filter((name) => !before.has(name)).length === labels.length;
+    if (!(await madeBeforeItEnds(made, ended))) return { outcome: await ended, oracle };
     oracle = await site.copyDisks();
   } finally {
     await site.monitor.run('cont', {}, never);
