@@ -43,7 +43,7 @@ export async function syncRound(arena: Arena, round: number): Promise<readonly S
     ['sync of 1 %', changedShare],
     ['sync of 2 %', 2 * changedShare],
   ] as const) {
-    const changed = await changeBlocks(qcow2, arena.image, share, join(folder, step));
+    const changed = await changeBlocks(qcow2, arena.image, share, join(folder, `share-${share}`));
     await take(step, () => syncTracked(run), changed);
   }
   const to = stand.newFolder();
