@@ -26,6 +26,7 @@ export interface SqueezeTask {
   readonly bytes: Uint8Array;
   readonly file: StretchFile | null;
   readonly blockSize: number;
+  /** None is `untouched`. */
   readonly kinds: Uint8Array;
   /** Digests in the newest point, 16 bytes a block; `known` says where there is one. */
   readonly knownDigests: Uint8Array;
@@ -53,7 +54,6 @@ export interface StretchFile {
  * compaction stores it again, which makes it `changed`.
  */
 export const outcome = {
-  untouched: 0,
   zero: 1,
   unchanged: 2,
   journaled: 3,
@@ -144,7 +144,6 @@ function readFully({ pieces, offset }: StretchFile, at: number, into: Uint8Array
 }
 
 function judgeBlock(task: SqueezeTask, key: KeyObject, i: number, block: Uint8Array, digests: Uint8Array): number {
-  if (task.kinds[i] === blockKind.untouched) return outcome.untouched;
   if (task.kinds[i] === blockKind.verify) return verifyBlock(task, key, i, block);
   const mustMatch = task.kinds[i] === blockKind.resend;
   if (task.kinds[i] === blockKind.zero || (!mustMatch && isZero(block))) return outcome.zero;

@@ -16,7 +16,7 @@ export function isToRead(kind: number | undefined): boolean {
   return kind === blockKind.read || kind === blockKind.verify || kind === blockKind.resend;
 }
 
-/** Stretches of few blocks are worked on together, up to as many bytes: a message to a thread takes as long as a block or two. */
+/** Stretches of few blocks are worked on together, up to so many bytes: a message to a thread takes as long as a block or two. */
 const batchBytesMax = 2 ** 20;
 
 /** Consecutive blocks inside one leaf. */
@@ -131,7 +131,7 @@ function marker(ranges: readonly BlockRange[], kind: number): (stretch: Stretch)
   };
 }
 
-/** The same stretches, without what is untouched at either end, and a few small ones at a time. */
+/** What is touched of the same stretches, and a few small ones at a time. */
 export async function* inBatches(
   wanted: AsyncIterable<Stretch>,
   { blockSize }: StretchOptions,
@@ -139,21 +139,28 @@ export async function* inBatches(
   let batch: Stretch[] = [];
   let bytes = 0;
   for await (const whole of wanted) {
-    const stretch = withoutUntouchedEnds(whole);
-    const own = stretch.kinds.length * blockSize;
-    if (batch.length > 0 && bytes + own > batchBytesMax) {
-      yield batch;
-      batch = [];
-      bytes = 0;
+    for (const stretch of touchedParts(whole)) {
+      const own = stretch.kinds.length * blockSize;
+      if (batch.length > 0 && bytes + own > batchBytesMax) {
+        yield batch;
+        batch = [];
+        bytes = 0;
+      }
+      batch.push(stretch);
+      bytes += own;
     }
-    batch.push(stretch);
-    bytes += own;
   }
   if (batch.length > 0) yield batch;
 }
 
-function withoutUntouchedEnds({ firstBlock, kinds }: Stretch): Stretch {
-  const isTouched = (kind: number): boolean => kind !== blockKind.untouched;
-  const first = kinds.findIndex(isTouched);
-  return { firstBlock: firstBlock + first, kinds: kinds.subarray(first, kinds.findLastIndex(isTouched) + 1) };
+/** Without what is untouched between them: it would take as much room as what is read. */
+function* touchedParts({ firstBlock, kinds }: Stretch): Generator<Stretch> {
+  const isTouched = (kind: number | undefined): boolean => kind !== undefined && kind !== blockKind.untouched;
+  for (let first = 0; first < kinds.length; first++) {
+    let end = first;
+    while (isTouched(kinds[end])) end++;
+    if (end === first) continue;
+    yield { firstBlock: firstBlock + first, kinds: kinds.subarray(first, end) };
+    first = end;
+  }
 }

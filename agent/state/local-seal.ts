@@ -1,4 +1,11 @@
-import { createCipheriv, createDecipheriv, randomBytes, randomFillSync } from 'node:crypto';
+import {
+  createCipheriv,
+  createDecipheriv,
+  createSecretKey,
+  type KeyObject,
+  randomBytes,
+  randomFillSync,
+} from 'node:crypto';
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { createDurableFile } from '../durable-files.ts';
 import { StateUnusable } from './errors.ts';
@@ -14,11 +21,12 @@ const othersMayRead = 0o077;
 const noncesAtOnce = 256;
 
 export class LocalSeal {
-  readonly #key: Uint8Array;
+  /** From plain bytes Node would make one for each page, which takes as long as sealing it. */
+  readonly #key: KeyObject;
   readonly #nonces = new Uint8Array(noncesAtOnce * nonceBytes);
   #noncesLeft = 0;
 
-  private constructor(key: Uint8Array) {
+  private constructor(key: KeyObject) {
     this.#key = key;
   }
 
@@ -31,7 +39,7 @@ export class LocalSeal {
     const key = readFileSync(file);
     if (key.length !== keyBytes)
       throw new StateUnusable(`${file} is no key file of ${keyBytes} bytes: remove it and the folder's state with it`);
-    return new LocalSeal(key);
+    return new LocalSeal(createSecretKey(key));
   }
 
   /** `binding` says what the bytes are; they open under the same one only. */

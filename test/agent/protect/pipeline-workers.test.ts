@@ -8,7 +8,7 @@ describe('the worker threads of a run', () => {
     'yield to what else the host does, and nobody else does (needs Linux)',
     async () => {
       const own = getPriority();
-    const before = await threadsOfNiceness(10);
+      const before = await threadsOfNiceness(10);
       await using workers = new PipelineWorkers(1);
       await workers.squeeze([], new AbortController().signal);
       expect((await threadsOfNiceness(10)) - before).toBe(1);

@@ -106,7 +106,7 @@ describe('squeezing a stretch of a file', () => {
   it('gives what the same bytes in memory give, and takes nothing from what it was not to read', () => {
     const { task, content } = stretchOf();
     const last = Uint8Array.from(content.at(-1) ?? []).fill(0, blockSize - 100);
-    const kinds = Uint8Array.from(task.kinds).fill(blockKind.untouched, 2, 3);
+    const kinds = Uint8Array.from(task.kinds).fill(blockKind.zero, 2, 3);
     task.bytes.set(last, 5 * blockSize);
     const inMemory = squeezed({ ...task, kinds, bytes: Uint8Array.from(task.bytes) });
     const fd = fileOf(content);
@@ -118,7 +118,7 @@ describe('squeezing a stretch of a file', () => {
     expect(fromFile.outcomes).toEqual(inMemory.outcomes);
     expect(fromFile.digests).toEqual(inMemory.digests);
     expect(fromFile.records).toEqual(inMemory.records);
-    expect(fromFile.outcomes[2]).toBe(outcome.untouched);
+    expect(fromFile.outcomes[2]).toBe(outcome.zero);
   });
 
   it.each(['ends early', 'is closed'])('says so when the file %s, and leaves the reason to its owner', (how) => {
