@@ -1,6 +1,6 @@
 import type { MachineState } from './machine-state.ts';
 import { property, readObjects } from './vim25/properties.ts';
-import { childOf, childText, integerOf } from './vim25/soap-xml.ts';
+import { childOf, childText, roomOf } from './vim25/soap-xml.ts';
 import type { VimSession } from './vim25/vim-session.ts';
 import { VsphereDatastoreFull, VsphereDenied } from './vsphere-errors.ts';
 import type { VsphereSite } from './vsphere-site.ts';
@@ -22,7 +22,7 @@ export async function narrowDatastores(
   try {
     for await (const store of readObjects(session, datastores, ['summary'], signal)) {
       const summary = property(store, 'summary');
-      const freeBytes = integerOf(childOf(summary, 'freeSpace'));
+      const freeBytes = roomOf(childOf(summary, 'freeSpace'));
       if (freeBytes !== null && freeBytes < freeBytesMin)
         narrow.push({ name: childText(summary, 'name') ?? store.ref.id, freeBytes });
     }

@@ -1,6 +1,6 @@
 import { type Place, pathTo, refAt } from '../inventory.ts';
 import { listed, type ManagedObject, property, readInventory, readObject } from '../vim25/properties.ts';
-import { booleanOf, childOf, childText, integerOf, type Reference, referenceOf, textOf } from '../vim25/soap-xml.ts';
+import { booleanOf, childOf, childText, type Reference, referenceOf, roomOf, textOf } from '../vim25/soap-xml.ts';
 import type { VimSession } from '../vim25/vim-session.ts';
 import { VspherePlaceInvalid } from '../vsphere-errors.ts';
 
@@ -133,7 +133,7 @@ function usable(where: string, datastore: ManagedObject): VspherePlace['datastor
     throw refuse(
       `is of the kind ${type}, which takes no flat files: name one of VMFS or NFS, and move the machine later`,
     );
-  return { ref: datastore.ref, name, freeBytes: integerOf(childOf(summary, 'freeSpace')) ?? 0 };
+  return { ref: datastore.ref, name, freeBytes: roomOf(childOf(summary, 'freeSpace')) ?? 0 };
 }
 
 function poolOf(

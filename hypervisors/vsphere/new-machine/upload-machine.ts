@@ -9,10 +9,10 @@ import {
   booleanTag,
   childOf,
   childText,
-  integerOf,
   type Reference,
   referenceOf,
   referenceTag,
+  roomOf,
   tag,
 } from '../vim25/soap-xml.ts';
 import { runTask } from '../vim25/tasks.ts';
@@ -196,7 +196,7 @@ export class MachineUpload implements Disposable {
 
   async #freeBytes(signal: AbortSignal): Promise<number> {
     const store = await readObject(this.#session, this.#place.datastore.ref, ['summary'], signal);
-    return integerOf(childOf(property(store, 'summary'), 'freeSpace')) ?? 0;
+    return roomOf(childOf(property(store, 'summary'), 'freeSpace')) ?? 0;
   }
 
   /** A folder of this name is of an earlier try at the same point. */

@@ -35,8 +35,8 @@ export function listed(value: Element | null): readonly Element[] {
   return [...(value?.children ?? [])];
 }
 
-/** Objects of one answer; the rest is fetched while the first are looked at. */
-const pageObjectsMax = 100;
+/** Of one answer: a machine with all its devices and settings takes a megabyte of memory while it is looked at. */
+const pageObjectsMax = 25;
 /** A server that never ends its list is not believed. */
 const pagesMax = 10_000;
 

@@ -84,6 +84,14 @@ export function integerOf(element: Element | null): number | null {
   return Number(value);
 }
 
+/** Of room that is left. File systems on the network may say 8 EiB, which no double holds: then it is the most that one does. */
+export function roomOf(element: Element | null): number | null {
+  const text = textOf(element)?.trim() ?? '';
+  return /^\d{1,19}$/.test(text) && BigInt(text) > Number.MAX_SAFE_INTEGER
+    ? Number.MAX_SAFE_INTEGER
+    : integerOf(element);
+}
+
 export function booleanOf(element: Element | null): boolean | null {
   const text = textOf(element)?.trim() ?? null;
   if (text === null) return null;

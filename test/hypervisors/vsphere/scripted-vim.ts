@@ -1,10 +1,12 @@
 /** An HTTPS server that answers as it is told: for what no vCenter would say, and for answers in the shapes that real ones have. */
+import { X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import type { ServerResponse } from 'node:http';
 import { createServer, type Server } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
+import { thumbprintOf } from '../../../hypervisors/vsphere/vim25/trusted-agent.ts';
 import { type LoopbackCertificate, makeCertificate } from '../../peers/tls-certificate.ts';
 
 export interface Asked {
@@ -32,6 +34,10 @@ export interface ScriptedVim extends AsyncDisposable {
 
 export function fixture(name: string): string {
   return readFileSync(join(import.meta.dirname, 'fixtures', name), 'utf8');
+}
+
+export function pinOf({ certFile }: Pick<LoopbackCertificate, 'certFile'>): string {
+  return thumbprintOf(new X509Certificate(readFileSync(certFile)));
 }
 
 export async function startScriptedVim(): Promise<ScriptedVim> {

@@ -9,6 +9,7 @@ import {
   parseSoapXml,
   referenceOf,
   referenceTag,
+  roomOf,
   tag,
   textOf,
   typedTag,
@@ -73,6 +74,10 @@ describe('what is answered', () => {
     expect(integerOf(read('9007199254740991'))).toBe(Number.MAX_SAFE_INTEGER);
     for (const text of ['9007199254740992', '9223372036854775807', '-9223372036854775808', '52e10', '1.0', '0x1F', ''])
       expect(() => integerOf(read(text)), text).toThrow(VsphereAnswerInvalid);
+    expect(roomOf(read('9223372036854775807'))).toBe(Number.MAX_SAFE_INTEGER);
+    expect(roomOf(read('1023'))).toBe(1023);
+    for (const text of ['-1e9', '52e10', '', 'many'])
+      expect(() => roomOf(read(text)), text).toThrow(VsphereAnswerInvalid);
     expect([booleanOf(read('1')), booleanOf(read('false'))]).toEqual([true, false]);
     expect(() => booleanOf(read('yes'))).toThrow(VsphereAnswerInvalid);
   });

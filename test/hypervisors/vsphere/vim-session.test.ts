@@ -8,7 +8,7 @@ import { missingPrivileges, toCaptureNvram } from '../../../hypervisors/vsphere/
 import { narrowDatastores } from '../../../hypervisors/vsphere/require-room.ts';
 import { readObject } from '../../../hypervisors/vsphere/vim25/properties.ts';
 import { waitForTask } from '../../../hypervisors/vsphere/vim25/tasks.ts';
-import { type ServerTrust, thumbprintOf } from '../../../hypervisors/vsphere/vim25/trusted-agent.ts';
+import type { ServerTrust } from '../../../hypervisors/vsphere/vim25/trusted-agent.ts';
 import { VimSession } from '../../../hypervisors/vsphere/vim25/vim-session.ts';
 import {
   VsphereAnswerInvalid,
@@ -27,6 +27,7 @@ import {
   type Asked,
   fixture,
   letInAs,
+  pinOf,
   responseOf,
   type ScriptedVim,
   startScriptedVim,
@@ -66,10 +67,6 @@ function open(changed: Changed = {}): VimSession {
     ...(changed.keepAliveMs !== undefined && { keepAliveMs: changed.keepAliveMs }),
     ...(changed.answerBytesMax !== undefined && { answerBytesMax: changed.answerBytesMax }),
   });
-}
-
-function pinOf({ certFile }: { readonly certFile: string }): string {
-  return thumbprintOf(new X509Certificate(readFileSync(certFile)));
 }
 
 const ask = (session: VimSession, options = {}) => session.call('CurrentTime', instance, [], never, options);
@@ -321,7 +318,7 @@ describe('the room on datastores', () => {
     await using session = open();
     return await narrowDatastores(session, { datastores }, 1000, never);
   };
-  const summary = (freeSpace: number): string =>
+  const summary = (freeSpace: number | bigint): string =>
     responseOf(
       'RetrievePropertiesEx',
       `<returnval><objects><obj type="Datastore">datastore-1</obj><propSet><name>summary</name><val xsi:type="DatastoreSummary"><name>vmfs-1</name><freeSpace>${freeSpace}</freeSpace></val></propSet></objects></returnval>`,
@@ -330,6 +327,11 @@ describe('the room on datastores', () => {
   it('is looked at where the account may see it', async () => {
     vim.answer('RetrievePropertiesEx', summary(999), summary(1000));
     expect(await narrow()).toEqual([{ name: 'vmfs-1', freeBytes: 999 }]);
+    expect(await narrow()).toEqual([]);
+  });
+
+  it('may be more than a number can hold, as file systems on the network say', async () => {
+    vim.answer('RetrievePropertiesEx', summary(9_223_372_036_853_727_232n));
     expect(await narrow()).toEqual([]);
   });
 
