@@ -1,11 +1,11 @@
 import { fine, hopeless, type MachineFinding, worrying } from '../kvm/machine-finding.ts';
 import { closedPorts, hostsOfDisks } from './disk-hosts.ts';
 import { type MachineState, readMachine } from './machine-state.ts';
-import { missingPrivileges, privilegesFor, toCaptureNvram } from './privileges.ts';
+import { missingPrivileges, onDatastores, privilegesFor } from './privileges.ts';
 import { narrowDatastores } from './require-room.ts';
 import type { VimSession } from './vim25/vim-session.ts';
 import type { VsphereMachine } from './vsphere-machine.ts';
-import { chooseDisks, enterSite, machineRefusal, snapshotPrefix, type VsphereSite } from './vsphere-site.ts';
+import { chooseDisks, enterSite, runRefusal, snapshotPrefix, type VsphereSite } from './vsphere-site.ts';
 
 /** What stands in the way of a snapshot, or will. Asks only, and leaves the machine as it is. */
 export interface ExaminedMachine {
@@ -26,16 +26,16 @@ export async function examineMachine(
     ...examineState(machine, state),
     ...examineDisks(machine, state),
     ...(await examinePrivileges(site, state, signal)),
-    ...(await examineNvram(site, state, signal)),
+    ...(await examineDatastores(site, state, signal)),
     ...(await examineRoom(site, state, signal)),
-    ...(await examineHosts(session, state, signal)),
+    ...(machine.reads === 'vddk' ? await examineHosts(site, state, signal) : []),
   ];
   return { findings, disks: chosen };
 }
 
 function examineState(machine: VsphereMachine, state: MachineState): readonly MachineFinding[] {
   const findings: MachineFinding[] = [];
-  const refusal = machineRefusal(state);
+  const refusal = runRefusal(machine, state);
   if (refusal !== null) findings.push(hopeless(refusal, 'protect it in another way'));
   if (state.tracking === 'on') findings.push(fine('tracks its changes'));
   if (state.tracking === 'off' && machine.tracking === 'enable')
@@ -52,15 +52,7 @@ function examineState(machine: VsphereMachine, state: MachineState): readonly Ma
     );
   if (state.needsConsolidation)
     findings.push(worrying(null, 'its disks need consolidation', 'nothing to do: the next run has it done'));
-  const others = state.snapshots.filter(({ name }) => !name.startsWith(snapshotPrefix(machine)));
-  if (others.length > 0)
-    findings.push(
-      worrying(
-        null,
-        `it has snapshots of somebody else (${others.map(({ name }) => name).join(', ')}): disks grow, and tracking may not begin`,
-        'remove them when nobody needs them any more',
-      ),
-    );
+  findings.push(...examineSnapshots(machine, state));
   if (state.powerState === 'poweredOn' && state.tools !== 'guestToolsRunning')
     findings.push(worrying(null, 'VMware Tools do not run in it: points are crash-consistent', 'install VMware Tools'));
   if (state.hasTpm)
@@ -68,6 +60,15 @@ function examineState(machine: VsphereMachine, state: MachineState): readonly Ma
       worrying(null, 'it has a virtual TPM, whose content is not captured', 'keep recovery keys elsewhere'),
     );
   return findings;
+}
+
+function examineSnapshots(machine: VsphereMachine, { snapshots }: MachineState): readonly MachineFinding[] {
+  const others = snapshots.filter(({ name }) => !name.startsWith(snapshotPrefix(machine)));
+  if (others.length === 0) return [];
+  const has = `it has snapshots of somebody else (${others.map(({ name }) => name).join(', ')})`;
+  return machine.reads === 'datastore'
+    ? [hopeless(`${has}: a disk that stands on one can't be read from its datastore`, 'remove them, or read by vddk')]
+    : [worrying(null, `${has}: disks grow, and tracking may not begin`, 'remove them when nobody needs them any more')];
 }
 
 function examineDisks(machine: VsphereMachine, state: MachineState): readonly MachineFinding[] {
@@ -95,22 +96,26 @@ async function examinePrivileges(
   return [hopeless(`the account lacks ${missing.join(', ')}`, 'give it the role of docs/operations/vsphere.md')];
 }
 
-async function examineNvram(
-  { session }: VsphereSite,
+/** Files of a datastore are read where disks are, and for UEFI variables. */
+async function examineDatastores(
+  { session, machine }: VsphereSite,
   { firmware, datastores }: MachineState,
   signal: AbortSignal,
 ): Promise<readonly MachineFinding[]> {
-  if (firmware !== 'efi') return [];
+  if (firmware !== 'efi' && machine.reads === 'vddk') return [];
   for (const ref of datastores) {
-    const missing = await missingPrivileges({ session, ref }, toCaptureNvram, signal);
+    const missing = await missingPrivileges({ session, ref }, onDatastores, signal);
     if (missing === null || missing.length === 0) continue;
-    return [
-      worrying(
-        null,
-        `its UEFI variables are not captured: the account lacks ${missing.join(', ')} on a datastore of it`,
-        'give these on the datastore, or have a restored machine boot by the default path',
-      ),
-    ];
+    const lacks = `the account lacks ${missing.join(', ')} on a datastore of it`;
+    return machine.reads === 'datastore'
+      ? [hopeless(`its disks can't be read: ${lacks}`, 'give these on the datastore, or read by vddk')]
+      : [
+          worrying(
+            null,
+            `its UEFI variables are not captured: ${lacks}`,
+            'give these on the datastore, or have a restored machine boot by the default path',
+          ),
+        ];
   }
   return [];
 }
@@ -130,11 +135,13 @@ async function examineRoom(
 }
 
 async function examineHosts(
-  session: VimSession,
+  { session, machine }: VsphereSite,
   state: MachineState,
   signal: AbortSignal,
 ): Promise<readonly MachineFinding[]> {
-  const hosts = await hostsOfDisks(session, state, signal);
+  const { about } = await session.content(signal);
+  // A single host calls itself localhost, or by a name that only it knows.
+  const hosts = about.isVirtualCenter ? await hostsOfDisks(session, state, signal) : [machine.server.address.host];
   const closed = await closedPorts(hosts, signal);
   if (closed.length === 0) return [fine(`all hosts that have its datastores can be reached (${hosts.join(', ')})`)];
   return closed.map(({ host, port, why }) =>

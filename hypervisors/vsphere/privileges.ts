@@ -32,8 +32,8 @@ export function privilegesFor({ tracking }: VsphereMachine, state: MachineState)
   ];
 }
 
-/** On the datastores: UEFI variables are a file there. */
-export const toCaptureNvram: readonly string[] = ['Datastore.Browse', 'Datastore.FileManagement'];
+/** UEFI variables are a file there, and so are disks that are not read by VDDK. */
+export const onDatastores: readonly string[] = ['Datastore.Browse', 'Datastore.FileManagement'];
 
 /** On `ref`. Those that the account lacks; null where the server does not tell. */
 export async function missingPrivileges(

@@ -57,7 +57,20 @@ export function machineRefusal(state: MachineState): string | null {
 /** https://knowledge.broadcom.com/external/article/318825 */
 const snapshotDepthMax = 32;
 
-export function refuseUnusable({ name }: VsphereMachine, state: MachineState): void {
-  const refusal = machineRefusal(state);
-  if (refusal !== null) throw new MachineUnusable(`machine ${name}: ${refusal}`);
+/** Why a run as it is configured can't have the machine; null: nothing is in the way. */
+export function runRefusal(machine: VsphereMachine, state: MachineState): string | null {
+  return machineRefusal(state) ?? sealedRefusal(machine, state);
+}
+
+/** A datastore hands out what lies on it, and the keys of that are vSphere's: no restore could open it. VDDK gives it in clear. */
+function sealedRefusal(machine: VsphereMachine, { disks }: MachineState): string | null {
+  const sealed = chooseDisks(machine, disks).chosen.find(({ encrypted }) => encrypted);
+  return machine.reads === 'vddk' || sealed === undefined
+    ? null
+    : `its disk ${sealed.label} is encrypted by vSphere, and its datastore hands out nothing else: set reads to vddk`;
+}
+
+export function refuseUnusable(machine: VsphereMachine, state: MachineState): void {
+  const refusal = runRefusal(machine, state);
+  if (refusal !== null) throw new MachineUnusable(`machine ${machine.name}: ${refusal}`);
 }

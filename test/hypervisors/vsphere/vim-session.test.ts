@@ -4,7 +4,7 @@ import { inspect } from 'node:util';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { changedAreas } from '../../../hypervisors/vsphere/changed-areas.ts';
 import { listInventory } from '../../../hypervisors/vsphere/inventory.ts';
-import { missingPrivileges, toCaptureNvram } from '../../../hypervisors/vsphere/privileges.ts';
+import { missingPrivileges, onDatastores } from '../../../hypervisors/vsphere/privileges.ts';
 import { narrowDatastores } from '../../../hypervisors/vsphere/require-room.ts';
 import { readObject } from '../../../hypervisors/vsphere/vim25/properties.ts';
 import { waitForTask } from '../../../hypervisors/vsphere/vim25/tasks.ts';
@@ -309,7 +309,7 @@ it('an account lacks every privilege on what it may not even see', async () => {
   vim.answer('HasPrivilegeOnEntities', fixture('no-permission.xml'));
   await using session = open();
   const ref = { type: 'Datastore', id: 'datastore-1' };
-  expect(await missingPrivileges({ session, ref }, toCaptureNvram, never)).toEqual(toCaptureNvram);
+  expect(await missingPrivileges({ session, ref }, onDatastores, never)).toEqual(onDatastores);
 });
 
 describe('the room on datastores', () => {

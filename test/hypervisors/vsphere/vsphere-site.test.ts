@@ -2,7 +2,9 @@
 import { describe, expect, it } from 'vitest';
 import type { VsphereDisk } from '../../../hypervisors/vsphere/machine-disks.ts';
 import type { MachineSnapshotEntry, MachineState } from '../../../hypervisors/vsphere/machine-state.ts';
-import { chooseDisks, machineRefusal } from '../../../hypervisors/vsphere/vsphere-site.ts';
+import { MachineUnusable } from '../../../hypervisors/vsphere/vsphere-errors.ts';
+import type { VsphereMachine } from '../../../hypervisors/vsphere/vsphere-machine.ts';
+import { chooseDisks, machineRefusal, refuseUnusable } from '../../../hypervisors/vsphere/vsphere-site.ts';
 
 const ref = { type: 'VirtualMachine', id: 'vm-1' };
 const snapshot = (depth: number): MachineSnapshotEntry => ({
@@ -29,13 +31,29 @@ describe('a machine', () => {
   });
 });
 
+const disk = (label: string, changed: Partial<VsphereDisk> = {}): VsphereDisk => ({
+  ...{ label, key: 1, capacityBytes: 1, file: '[ds] d.vmdk', identity: null, changeId: null, encrypted: false },
+  ...{ refusal: null, ...changed },
+});
+
+it('an encrypted disk is read in clear, or not at all: what lies on its datastore no restore could open', () => {
+  const refuse = (reads: VsphereMachine['reads'], excludedDisks: readonly string[] = []) =>
+    refuseUnusable(
+      {
+        ...{ name: 'web', server: {} as VsphereMachine['server'], at: { path: 'x' }, excludedDisks, reads },
+        ...{ tracking: 'enable', datastoreFreeBytesMin: 0, tag: '0badc0de' },
+      },
+      state({ encrypted: true, disks: [disk('scsi0:0'), disk('scsi0:1', { encrypted: true })] }),
+    );
+  expect(() => refuse('datastore')).toThrow(MachineUnusable);
+  expect(() => refuse('datastore')).toThrow(/machine web: its disk scsi0:1 is encrypted by vSphere/);
+  refuse('vddk');
+  refuse('datastore', ['scsi0:1']);
+});
+
 it('disks that are excluded and those that vSphere leaves out are told apart', () => {
-  const disk = (label: string, refusal: string | null): VsphereDisk => ({
-    ...{ label, key: 1, capacityBytes: 1, file: '[ds] d.vmdk', identity: null, changeId: null, encrypted: false },
-    refusal,
-  });
   const machine = { excludedDisks: ['scsi0:1'] };
-  const disks = [disk('scsi0:0', null), disk('scsi0:1', null), disk('scsi0:2', 'it is independent')];
+  const disks = [disk('scsi0:0'), disk('scsi0:1'), disk('scsi0:2', { refusal: 'it is independent' })];
   const { chosen, excluded } = chooseDisks(machine, disks);
   expect(chosen.map(({ label }) => label)).toEqual(['scsi0:0']);
   expect(excluded).toEqual([
