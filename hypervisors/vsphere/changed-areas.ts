@@ -20,6 +20,8 @@ export interface Area {
   readonly length: number;
 }
 
+/** A host looks through the whole record of a large disk before it answers, and a busy one takes minutes for that. */
+const answerTimeoutMs = 10 * 60 * 1000;
 /** Far above what a disk of 64 TiB takes. */
 const windowsMax = 1_000_000;
 
@@ -42,7 +44,8 @@ export async function* changedAreas(
       tag('startOffset', String(at)),
       tag('changeId', changeId),
     ];
-    const response = await session.call('QueryChangedDiskAreas', machine, parameters, signal, { repeatable: true });
+    const options = { repeatable: true, timeoutMs: answerTimeoutMs };
+    const response = await session.call('QueryChangedDiskAreas', machine, parameters, signal, options);
     const info = returnedBy(response, session.where);
     const start = integerOf(childOf(info, 'startOffset'));
     const length = integerOf(childOf(info, 'length'));

@@ -3,7 +3,7 @@ import { type MachineState, readMachine } from './machine-state.ts';
 import { makeWay } from './make-way.ts';
 import { booleanTag, tag } from './vim25/soap-xml.ts';
 import { runTask } from './vim25/tasks.ts';
-import { VsphereRefused } from './vsphere-errors.ts';
+import { isUnheard, VsphereRefused } from './vsphere-errors.ts';
 import { snapshotPrefix, type VsphereSite } from './vsphere-site.ts';
 
 /** Changed block tracking is a setting that a machine takes over when it stands still for a moment. */
@@ -36,7 +36,12 @@ export async function enableTracking(
       booleanTag('memory', false),
       booleanTag('quiesce', false),
     ];
-    await runTask(session, 'CreateSnapshot_Task', ref, parameters, snapshotTimeoutMs, signal);
+    try {
+      await runTask(session, 'CreateSnapshot_Task', ref, parameters, snapshotTimeoutMs, signal);
+    } catch (error) {
+      // Taken or not, it goes; where it was not, the next one has no change id, and all is read once more.
+      if (!isUnheard(error)) throw error;
+    }
     return await makeWay(site, signal);
   }
   return await readMachine(session, ref, signal);

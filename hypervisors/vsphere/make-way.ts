@@ -2,7 +2,14 @@ import { type MachineSnapshotEntry, type MachineState, readMachine } from './mac
 import { pause } from './pause.ts';
 import { booleanTag, childText, type Reference } from './vim25/soap-xml.ts';
 import { readTask, runTask, waitForTask } from './vim25/tasks.ts';
-import { isFault, VsphereBusy, VsphereRefused, VsphereSnapshotStuck, VsphereTimedOut } from './vsphere-errors.ts';
+import {
+  isFault,
+  VsphereBusy,
+  VsphereDenied,
+  VsphereRefused,
+  VsphereSnapshotStuck,
+  VsphereTimedOut,
+} from './vsphere-errors.ts';
 import { snapshotPrefix, type VsphereSite } from './vsphere-site.ts';
 
 /** What a killed run left behind goes, what still runs is waited for, and nobody else's snapshot is touched. */
@@ -38,7 +45,7 @@ export async function makeWay(site: VsphereSite, signal: AbortSignal): Promise<M
 }
 
 /** A task that a run of ours began, or somebody else's: what it does has to be over before the machine is looked at. */
-async function waitForOthers({ session, ref, machine }: VsphereSite, signal: AbortSignal): Promise<void> {
+export async function waitForOthers({ session, ref, machine }: VsphereSite, signal: AbortSignal): Promise<void> {
   const { runningTasks } = await readMachine(session, ref, signal);
   for (const task of await stillRunning(runningTasks)) {
     try {
@@ -49,7 +56,7 @@ async function waitForOthers({ session, ref, machine }: VsphereSite, signal: Abo
           `machine ${machine.name}: vSphere is still at ${task.what}: run again when that has ended`,
         );
       // How it ended is for whoever began it.
-      if (!(error instanceof VsphereRefused)) throw error;
+      if (!(error instanceof VsphereRefused || error instanceof VsphereDenied)) throw error;
     }
   }
 

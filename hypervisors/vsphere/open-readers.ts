@@ -60,10 +60,13 @@ export class OpenReaders implements AsyncDisposable {
     this.#entries.delete(key);
     const before = this.#closing;
     this.#closing = (async () => {
-      await before;
-      // Whoever asked for it was told why it did not open.
-      const reader = await entry?.opening.catch(() => null);
-      await reader?.[Symbol.asyncDispose]();
+      try {
+        await before;
+      } finally {
+        // Whoever asked for it was told why it did not open.
+        const reader = await entry?.opening.catch(() => null);
+        await reader?.[Symbol.asyncDispose]();
+      }
     })();
   }
 }

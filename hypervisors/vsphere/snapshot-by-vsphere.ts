@@ -20,10 +20,11 @@ import { childOf, childrenOf, type Reference, textOf } from './vim25/soap-xml.ts
 import type { VimSession } from './vim25/vim-session.ts';
 import { vsphereBlockSource } from './vsphere-disk-source.ts';
 import {
+  isFault,
+  isUnheard,
   VsphereAnswerInvalid,
   VsphereSnapshotGone,
-  VsphereTimedOut,
-  VsphereUnreachable,
+  VsphereSnapshotStuck,
   VsphereUntrusted,
 } from './vsphere-errors.ts';
 import type { VsphereMachine } from './vsphere-machine.ts';
@@ -86,9 +87,15 @@ async function cleanUp(site: VsphereSite): Promise<void> {
       await makeWay(site, limit);
       return;
     } catch (error) {
+      // A machine that was deleted meanwhile has no snapshots any more.
+      if (isFault(error, 'ManagedObjectNotFound')) return;
+      if (limit.aborted)
+        throw new VsphereSnapshotStuck(
+          `machine ${site.machine.name}: its snapshot was not gone after ${cleanUpTimeoutMs / 3_600_000} hours: the next run goes on with it`,
+          { cause: error },
+        );
       const pauseMs = restartPausesMs[attempt];
-      const mayPass = error instanceof VsphereUnreachable || error instanceof VsphereTimedOut;
-      if (!mayPass || pauseMs === undefined) throw error;
+      if (!isUnheard(error) || pauseMs === undefined) throw error;
       await pause(pauseMs, limit);
     }
   }

@@ -2,10 +2,10 @@ import { randomBytes } from 'node:crypto';
 import { QuiesceUnavailable } from '../errors.ts';
 import type { SnapshotOptions } from '../hypervisor.ts';
 import { type MachineSnapshotEntry, type MachineState, readMachine } from './machine-state.ts';
-import { makeWay } from './make-way.ts';
+import { makeWay, waitForOthers } from './make-way.ts';
 import { booleanTag, tag } from './vim25/soap-xml.ts';
 import { runTask } from './vim25/tasks.ts';
-import { VsphereAnswerInvalid, VsphereRefused, VsphereTimedOut, VsphereUnreachable } from './vsphere-errors.ts';
+import { isUnheard, VsphereAnswerInvalid, VsphereRefused } from './vsphere-errors.ts';
 import { snapshotPrefix, type VsphereSite } from './vsphere-site.ts';
 
 /** The instant of a recovery point: one snapshot of all disks, quiesced where that can be had. */
@@ -61,8 +61,9 @@ async function create(site: VsphereSite, quiesce: boolean, signal: AbortSignal):
   try {
     await runTask(session, 'CreateSnapshot_Task', ref, parameters, snapshotTimeoutMs, signal);
   } catch (error) {
-    // Nobody heard how it ended. It is never asked for twice: it may be there.
-    if (!(error instanceof VsphereUnreachable || error instanceof VsphereTimedOut)) throw error;
+    // It is never asked for twice: it may be there, or still on its way.
+    if (!isUnheard(error)) throw error;
+    await waitForOthers(site, signal);
     const entry = await find(site, name, signal);
     if (entry === null) throw error;
     return { takenAt, entry };

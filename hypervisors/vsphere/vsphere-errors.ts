@@ -75,6 +75,12 @@ export class VsphereSnapshotStuck extends Error {
 export function isFault(error: unknown, ...types: readonly string[]): error is VsphereRefused {
   return error instanceof VsphereRefused && types.includes(error.detail.fault);
 }
+
+/** Nobody heard how it ended: what was asked for may have happened, or happens still. */
+export function isUnheard(error: unknown): error is VsphereUnreachable | VsphereTimedOut {
+  return error instanceof VsphereUnreachable || error instanceof VsphereTimedOut;
+}
+
 /** vSphere takes no snapshots of this machine, whatever is asked. */
 export class MachineUnusable extends Error {
   readonly code = 'MACHINE_UNUSABLE';

@@ -27,8 +27,8 @@ export class Messages {
 
   add(text: string): void {
     const lines = (this.#rest + text).split('\n');
-    // A line without an end would otherwise grow for ever.
-    this.#rest = (lines.pop() ?? '').slice(-lineCharsMax);
+    // A line without an end would otherwise grow for ever; a cut secret would not be known any more.
+    this.#rest = this.#redacted(lines.pop() ?? '').slice(-lineCharsMax);
     for (const line of lines) this.#addLine(line);
   }
 

@@ -5,10 +5,14 @@ import { rm, writeFile } from 'node:fs/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { ChangeTrackingLost, QuiesceUnavailable, SourceNotFound } from '../../../hypervisors/errors.ts';
 import type { BlockSource, MachineSnapshot, SnapshotOptions } from '../../../hypervisors/hypervisor.ts';
+import { listInventory } from '../../../hypervisors/vsphere/inventory.ts';
 import { openDisksMax } from '../../../hypervisors/vsphere/open-readers.ts';
+import { booleanTag, type Reference, tag } from '../../../hypervisors/vsphere/vim25/soap-xml.ts';
+import { runTask } from '../../../hypervisors/vsphere/vim25/tasks.ts';
+import type { VimSession } from '../../../hypervisors/vsphere/vim25/vim-session.ts';
 import { connectVsphere } from '../../../hypervisors/vsphere/vsphere-connection.ts';
 import { VsphereRefused, VsphereSnapshotGone } from '../../../hypervisors/vsphere/vsphere-errors.ts';
-import type { VsphereMachine } from '../../../hypervisors/vsphere/vsphere-machine.ts';
+import { openVimSession, type VsphereMachine } from '../../../hypervisors/vsphere/vsphere-machine.ts';
 import type { VcsimPoint } from '../../peers/vcsim.ts';
 import { labMachine, openVsphereLab, type VsphereLab, vsphereNeeds } from './vsphere-lab.ts';
 
@@ -63,11 +67,54 @@ describe.skipIf(needs !== null)(`a run at vSphere${needs === null ? '' : ` (${ne
   });
 
   it('finds the snapshot that it was never told about, and asks for no second one', async () => {
+    const machine = lab.machine({ tracking: 'leave' });
     await lab.vcsim.hurt({ method: 'CreateSnapshot_Task', how: 'lose-answer' });
     await lab.vcsim.calls();
-    await withSnapshot(async () => expect(await names()).toHaveLength(1));
+    await withSnapshot(async () => expect(await names()).toHaveLength(1), { machine });
     expect(await names()).toEqual([]);
     expect((await lab.vcsim.calls()).CreateSnapshot_Task).toBe(1);
+  });
+
+  it('waits for the snapshot that it was never told about where that is still being taken', async () => {
+    await lab.vcsim.behave({ taskDelayMs: 600 });
+    await lab.vcsim.hurt({ method: 'CreateSnapshot_Task', how: 'lose-answer' });
+    await lab.vcsim.calls();
+    const machine = lab.machine({ tracking: 'leave' });
+    await withSnapshot(async () => expect(await names()).toHaveLength(1), { machine });
+    expect(await names()).toEqual([]);
+    expect((await lab.vcsim.calls()).CreateSnapshot_Task).toBe(1);
+  });
+
+  it("waits for somebody else's snapshot, however that ends", async () => {
+    await lab.vcsim.behave({ taskDelayMs: 400 });
+    await lab.vcsim.hurt({ method: 'CreateSnapshot_Task', how: 'task', fault: 'NoPermission' });
+    await using session = openVimSession(lab.server);
+    const theirs = [tag('name', 'theirs'), tag('description', ''), booleanTag('memory', false)];
+    await session.call('CreateSnapshot_Task', await refOf(session), [...theirs, booleanTag('quiesce', false)], never);
+    await withSnapshot(async () => expect(await names()).toHaveLength(1));
+    expect(await names()).toEqual([]);
+  });
+
+  it('leaves nothing where it was never told about the snapshot that tracking begins with', async () => {
+    await using fresh = await openVsphereLab();
+    await fresh.vcsim.behave({ taskDelayMs: 300 });
+    await fresh.vcsim.hurt({ method: 'CreateSnapshot_Task', how: 'lose-answer' });
+    await using connection = connectVsphere([fresh.machine()]);
+    await using taken = await connection.snapshot({ name: 'web' }, options, never);
+    expect(taken.disks.map(({ referencePoint }) => referencePoint !== null)).toEqual([true, true]);
+    expect((await fresh.vcsim.points(labMachine)).map(({ gone }) => gone)).toEqual([true, false]);
+  });
+
+  it('has nothing to remove where the machine is deleted while it is read', async () => {
+    await using fresh = await openVsphereLab();
+    await using connection = connectVsphere([fresh.machine()]);
+    const taken = await connection.snapshot({ name: 'web' }, options, never);
+    await using session = openVimSession(fresh.server);
+    const ref = await refOf(session);
+    await runTask(session, 'PowerOffVM_Task', ref, [], 10_000, never);
+    await session.call('UnregisterVM', ref, [], never);
+    await expect(taken.settleConsistency(never)).rejects.toThrow(VsphereRefused);
+    await taken[Symbol.asyncDispose]();
   });
 
   it('removes the snapshot through a vCenter that goes away just then', async () => {
@@ -280,6 +327,12 @@ describe.skipIf(needs !== null)(`a run at vSphere${needs === null ? '' : ` (${ne
     });
   });
 });
+
+async function refOf(session: VimSession): Promise<Reference> {
+  const [listed] = (await listInventory(session, never)).filter(({ machine }) => machine.name === labMachine);
+  if (listed === undefined) throw new Error(`there is no ${labMachine}`);
+  return listed.machine.ref;
+}
 
 async function collect(disk: BlockSource, since: Uint8Array | null) {
   const extents = [];
