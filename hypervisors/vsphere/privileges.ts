@@ -18,7 +18,11 @@ const toDecrypt = 'Cryptographer.Access';
 
 /** What whoever creates a restored machine must be allowed to do, and on what; docs/operations/vsphere-restore.md makes a role of it. */
 export const toCreate = {
-  folder: ['VirtualMachine.Inventory.Create', 'VirtualMachine.Config.AddExistingDisk'],
+  folder: [
+    'VirtualMachine.Inventory.Create',
+    'VirtualMachine.Config.AddExistingDisk',
+    'VirtualMachine.Config.AdvancedConfig',
+  ],
   pool: ['Resource.AssignVMToPool'],
   datastore: ['Datastore.AllocateSpace', 'Datastore.Browse', 'Datastore.FileManagement'],
   network: ['Network.Assign'],

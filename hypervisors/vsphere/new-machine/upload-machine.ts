@@ -19,11 +19,11 @@ import { runTask } from '../vim25/tasks.ts';
 import type { VimSession } from '../vim25/vim-session.ts';
 import {
   isFault,
+  isUnheard,
   VsphereAnswerInvalid,
   VsphereDenied,
   VsphereNameTaken,
   VspherePlaceInvalid,
-  VsphereTimedOut,
   VsphereUnreachable,
 } from '../vsphere-errors.ts';
 import type { VsphereServer } from '../vsphere-machine.ts';
@@ -86,21 +86,16 @@ export class MachineUpload implements Disposable {
 
   /** Before anything is restored. Throws VsphereNameTaken, VsphereDenied, DatastoreUnwritable, ConfigurationUnusable. */
   async check(signal: AbortSignal): Promise<void> {
-    const { name } = this.#machine;
     this.#spec();
-    const taken = await this.#findMachine(signal);
-    if (taken !== null)
-      throw new VsphereNameTaken(`${this.#session.where} has a machine ${name} there already: choose another --name`);
-    if ((await this.#find(this.#vmx, signal)) !== null)
-      throw new VsphereNameTaken(
-        `${nameOf(this.#vmx)} is there: this point was restored there before. Register it, remove its folder, or choose another --name`,
-      );
+    await this.#requireNew(signal);
     await this.#requirePrivileges(signal);
     await this.#requireSpace(signal);
   }
 
   /** Throws what `check` does, VsphereDenied, VsphereRefused, and what `read` throws. */
   async upload(read: ReadDisk, onDisk: (label: string) => void, signal: AbortSignal): Promise<UploadedMachine> {
+    // Again: since it was checked the disks were restored, which takes hours, and somebody's guest may have written to these files.
+    await this.#requireNew(signal);
     await this.#makeFolder(signal);
     let [uploadedBytes, keptBytes] = [0, 0];
     for (const disk of this.#machine.disks) {
@@ -159,11 +154,27 @@ export class MachineUpload implements Disposable {
     });
   }
 
+  async #requireNew(signal: AbortSignal): Promise<void> {
+    const { name } = this.#machine;
+    if ((await this.#findMachine(signal)) !== null)
+      throw new VsphereNameTaken(`${this.#session.where} has a machine ${name} there already: choose another --name`);
+    if ((await this.#find(this.#vmx, signal)) !== null)
+      throw new VsphereNameTaken(
+        `${nameOf(this.#vmx)} is there: this point was restored there before. Register it, remove its folder, or choose another --name`,
+      );
+  }
+
   async #findMachine(signal: AbortSignal): Promise<Reference | null> {
     const { searchIndex } = await this.#session.content(signal);
     const parameters = [referenceTag('entity', this.#place.folder), tag('name', this.#machine.name)];
     const response = await this.#session.call('FindChild', searchIndex, parameters, signal, { repeatable: true });
     return referenceOf(childOf(response, 'returnval'));
+  }
+
+  async #isOurs(machine: Reference | null, signal: AbortSignal): Promise<boolean> {
+    if (machine === null) return false;
+    const file = property(await readObject(this.#session, machine, ['config.files'], signal), 'config.files');
+    return childText(file, 'vmPathName') === nameOf(this.#vmx);
   }
 
   /** A server that does not tell what the account may do is asked to do it. */
@@ -258,9 +269,8 @@ export class MachineUpload implements Disposable {
     try {
       await runTask(this.#session, 'CreateVM_Task', folder, parameters, createTimeoutMs, signal);
     } catch (error) {
-      // Nobody heard how it ended. It is never asked for twice: it may be there.
-      const mayBeThere = error instanceof VsphereUnreachable || error instanceof VsphereTimedOut;
-      if (!mayBeThere || (await this.#findMachine(signal)) === null) throw error;
+      // It is never asked for twice: it may be there. Somebody else's of that name is not it.
+      if (!isUnheard(error) || !(await this.#isOurs(await this.#findMachine(signal), signal))) throw error;
     }
     if ((await this.#findMachine(signal)) === null)
       throw new VsphereAnswerInvalid(`${this.#session.where} created ${this.#machine.name}, and does not list it`);

@@ -4,8 +4,10 @@ import { readFile } from 'node:fs/promises';
 import { describe, expect, it } from 'vitest';
 import { findPlace, type PlaceNames } from '../../../hypervisors/vsphere/new-machine/find-place.ts';
 import { MachineUpload, type ReadDisk } from '../../../hypervisors/vsphere/new-machine/upload-machine.ts';
-import { parseSoapXml } from '../../../hypervisors/vsphere/vim25/soap-xml.ts';
+import { parseSoapXml, referenceTag, tag } from '../../../hypervisors/vsphere/vim25/soap-xml.ts';
+import { runTask } from '../../../hypervisors/vsphere/vim25/tasks.ts';
 import { connectVsphere } from '../../../hypervisors/vsphere/vsphere-connection.ts';
+import { VsphereNameTaken, VsphereUnreachable } from '../../../hypervisors/vsphere/vsphere-errors.ts';
 import { openVimSession } from '../../../hypervisors/vsphere/vsphere-machine.ts';
 import { openVsphereLab, type VsphereLab, vsphereNeeds } from './vsphere-lab.ts';
 
@@ -48,6 +50,31 @@ describe.skipIf(needs !== null)(`a machine that is created${needs === null ? '' 
     await expect(upload.check(never)).rejects.toThrow(/has a machine again there already/);
   });
 
+  it("is never taken for somebody else's of the same name, and overwrites none that was made meanwhile", async () => {
+    await using lab = await openVsphereLab({ esx: true });
+    const content = await lab.content();
+    const machine = { ...(await captured(lab)), name: 'again', contentName: '0badc0de' };
+    await using session = openVimSession(lab.server);
+    const place = await findPlace(session, anywhere, never);
+    using upload = new MachineUpload(session, lab.server, place, machine);
+    await upload.check(never);
+    let reads = 0;
+    const read: ReadDisk = async (label, offset, into) => {
+      if (reads++ === 0) {
+        const files = tag('files', [tag('vmPathName', '[LocalDS_0] theirs/theirs.vmx')]);
+        const config = tag('config', [tag('name', 'again'), tag('guestId', 'otherGuest'), files]);
+        const asked = [config, referenceTag('pool', place.pool)];
+        await runTask(session, 'CreateVM_Task', place.folder, asked, 10_000, never);
+        await lab.vcsim.hurt({ method: 'CreateVM_Task', how: 'lose-answer' });
+      }
+      into.set(content.get(label)?.subarray(offset, offset + into.length) ?? []);
+    };
+    await expect(upload.upload(read, () => undefined, never)).rejects.toThrow(VsphereUnreachable);
+    reads = 1;
+    await expect(upload.upload(read, () => undefined, never)).rejects.toThrow(VsphereNameTaken);
+    expect(reads).toBe(1);
+  });
+
   it('is not begun by an account that may not finish it', async () => {
     await using lab = await openVsphereLab({ esx: true });
     const machine = { ...(await captured(lab)), name: 'again', contentName: '0badc0de' };
@@ -55,6 +82,7 @@ describe.skipIf(needs !== null)(`a machine that is created${needs === null ? '' 
     using upload = new MachineUpload(session, lab.server, await findPlace(session, anywhere, never), machine);
     for (const [privilege, on] of [
       ['VirtualMachine.Inventory.Create', 'the folder'],
+      ['VirtualMachine.Config.AdvancedConfig', 'the folder'],
       ['Resource.AssignVMToPool', 'the resource pool'],
       ['Datastore.FileManagement', 'datastore LocalDS_0'],
     ] as const) {
