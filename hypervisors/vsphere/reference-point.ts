@@ -12,6 +12,8 @@ export interface VsphereReferencePoint {
   readonly server: string | null;
   /** vSphere gives a machine another one when it goes back to a snapshot, or is cloned. */
   readonly machineGeneration: string | null;
+  /** Whether there were snapshots besides ours: the machine may go back to one. */
+  readonly hadOthers: boolean;
 }
 
 const schema = z.strictObject({
@@ -22,6 +24,8 @@ const schema = z.strictObject({
   instanceUuid: z.string().nullable(),
   server: z.string().nullable(),
   machineGeneration: z.string().nullable(),
+  /** Points of earlier releases do not say. */
+  hadOthers: z.boolean().default(true),
 });
 
 export function encodeReferencePoint(point: VsphereReferencePoint): Uint8Array {
@@ -49,6 +53,8 @@ export function changeIdSince(label: string, since: Uint8Array, now: VsphereRefe
     throw lost(`its size changed from ${then.capacityBytes} to ${now.capacityBytes} bytes`);
   if (then.machineGeneration !== now.machineGeneration)
     throw lost('the machine went back to a snapshot, or is a clone (its generation id changed)');
+  if (now.machineGeneration === null && then.hadOthers)
+    throw lost('the machine had snapshots that it may have gone back to, and has no generation id that would tell');
   const [before, after] = [parseChangeId(then.changeId), parseChangeId(now.changeId)];
   if (before.tracker !== after.tracker) throw lost('changed block tracking was switched off and on, or reset, since');
   if (before.count > after.count) throw lost('its change ids run backwards: the machine went back to a snapshot');

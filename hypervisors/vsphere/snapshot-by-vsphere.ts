@@ -53,11 +53,12 @@ export async function snapshotByVsphere(
   opening.defer(() => cleanUp(site));
   const state = await enableTracking(site, before, signal);
   const { takenAt, entry } = await takeSnapshot(site, state, options.quiesce, signal);
-  const frozen = await readFrozen(site, entry.ref, signal);
+  const hadOthers = state.snapshots.length > 0;
+  const frozen = await readFrozen(site, entry.ref, hadOthers, signal);
   const { chosen, excluded } = chooseDisks(machine, frozen.disks);
   if (chosen.length === 0) throw new SourceNotFound(`machine ${machine.name} has no disk that can be read`);
   // With another snapshot below, vSphere's list of what was written may lack what is in that.
-  const listsWritten = machine.reads === 'datastore' && state.snapshots.length === 0;
+  const listsWritten = machine.reads === 'datastore' && !hadOthers;
   // Disposed before the snapshot is removed, for it was opened later.
   const readers = opening.use(new OpenReaders());
   const sources = chosen.map((disk) => {
@@ -108,7 +109,12 @@ interface Frozen {
 }
 
 /** By the snapshot's own configuration: that of the machine may have changed since. */
-async function readFrozen(site: VsphereSite, snapshot: Reference, signal: AbortSignal): Promise<Frozen> {
+async function readFrozen(
+  site: VsphereSite,
+  snapshot: Reference,
+  hadOthers: boolean,
+  signal: AbortSignal,
+): Promise<Frozen> {
   const { session, ref } = site;
   const config = property(await readObject(session, snapshot, ['config'], signal), 'config');
   if (config === null) throw new VsphereAnswerInvalid(`${session.where} says nothing of the disks of ${snapshot.id}`);
@@ -122,7 +128,10 @@ async function readFrozen(site: VsphereSite, snapshot: Reference, signal: AbortS
     pointOf: ({ changeId, identity, capacityBytes }) =>
       changeId === null
         ? null
-        : { changeId, identity, capacityBytes, instanceUuid, server: about.instanceUuid, machineGeneration },
+        : {
+            ...{ changeId, identity, capacityBytes, instanceUuid, server: about.instanceUuid, machineGeneration },
+            hadOthers,
+          },
   };
 }
 

@@ -317,6 +317,26 @@ describe.skipIf(needs !== null)(`a run at vSphere${needs === null ? '' : ` (${ne
       );
     });
 
+    it.each([false, true])(
+      'is known across snapshots that it may go back to, if that would tell: %s',
+      async (tells) => {
+        await using fresh = await openVsphereLab({ withoutGeneration: !tells });
+        await using connection = connectVsphere([fresh.machine()]);
+        const pointOf = async (since: Uint8Array | null) => {
+          await using taken = await connection.snapshot({ name: 'web' }, options, never);
+          const disk = firstOf(taken.disks[0]);
+          if (since !== null) await collect(disk, since);
+          return disk.referencePoint;
+        };
+        const before = await pointOf(null);
+        const theirs = await fresh.vcsim.addSnapshot(labMachine, 'theirs');
+        const above = await pointOf(before);
+        await fresh.vcsim.removeSnapshot(labMachine, theirs);
+        if (tells) await pointOf(above);
+        else await expect(pointOf(above)).rejects.toThrow(/had snapshots that it may have gone back to/);
+      },
+    );
+
     it('is not tracked where the policy leaves that off: everything is read', async () => {
       await using fresh = await openVsphereLab();
       await using connection = connectVsphere([fresh.machine({ tracking: 'leave' })]);

@@ -13,6 +13,7 @@ const then: VsphereReferencePoint = {
   instanceUuid: '502e1052',
   server: '0c2e5a0b',
   machineGeneration: '-7',
+  hadOthers: true,
 };
 const now = { ...then, changeId: '52 de c0 d9 b9 43 9d 10-61 d5 4c 1b e9 7b 65 63/82' };
 
@@ -35,6 +36,22 @@ describe('what changed since a reference point', () => {
     const ask = () => changeIdSince('scsi0:0', encodeReferencePoint(then), after);
     expect(ask).toThrow(ChangeTrackingLost);
     expect(ask).toThrow(`disk scsi0:0: ${why}`);
+  });
+
+  describe('of a machine without a generation id', () => {
+    const ask = (hadOthers: object) => {
+      const text = JSON.stringify({ version: 1, ...then, machineGeneration: null, hadOthers: undefined, ...hadOthers });
+      return changeIdSince('scsi0:0', new TextEncoder().encode(text), { ...now, machineGeneration: null });
+    };
+
+    it('is asked while there was no snapshot to go back to', () => {
+      expect(ask({ hadOthers: false })).toBe(then.changeId);
+    });
+
+    it('is not known where there was one, or where the point does not say', () => {
+      for (const had of [{ hadOthers: true }, {}])
+        expect(() => ask(had)).toThrow(/had snapshots that it may have gone/);
+    });
   });
 
   it('is not known where another kind of source read the last point', () => {

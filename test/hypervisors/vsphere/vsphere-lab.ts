@@ -2,8 +2,15 @@
 import { randomBytes, X509Certificate } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { open, readFile } from 'node:fs/promises';
+import { listInventory } from '../../../hypervisors/vsphere/inventory.ts';
+import { tag, typedTag } from '../../../hypervisors/vsphere/vim25/soap-xml.ts';
+import { runTask } from '../../../hypervisors/vsphere/vim25/tasks.ts';
 import { thumbprintOf } from '../../../hypervisors/vsphere/vim25/trusted-agent.ts';
-import type { VsphereMachine, VsphereServer } from '../../../hypervisors/vsphere/vsphere-machine.ts';
+import {
+  openVimSession,
+  type VsphereMachine,
+  type VsphereServer,
+} from '../../../hypervisors/vsphere/vsphere-machine.ts';
 import { startVcsim, type Vcsim, type VcsimDisk, type VcsimOptions, vcsimNeeds } from '../../peers/vcsim.ts';
 import { makeStandInVddk, type StandInVddk, standInFor, vddkNeeds } from '../../peers/vddk.ts';
 
@@ -18,6 +25,7 @@ const machines = {
   esx: { name: 'ha-host_VM0', path: 'ha-datacenter/vm/ha-host_VM0' },
 };
 const mebibyte = 1024 * 1024;
+const never = new AbortController().signal;
 
 export interface VsphereLab extends AsyncDisposable {
   readonly vcsim: Vcsim;
@@ -30,7 +38,12 @@ export interface VsphereLab extends AsyncDisposable {
   write(label: string, offset: number, bytes: Uint8Array): Promise<void>;
 }
 
-export async function openVsphereLab(options: VcsimOptions = {}): Promise<VsphereLab> {
+export interface LabOptions extends VcsimOptions {
+  /** As on old virtual hardware. */
+  readonly withoutGeneration?: boolean;
+}
+
+export async function openVsphereLab(options: LabOptions = {}): Promise<VsphereLab> {
   await using opening = new AsyncDisposableStack();
   const { name, path } = machines[options.esx === true ? 'esx' : 'vcenter'];
   const vcsim = opening.use(await startVcsim({ capacityBytes: 4 * mebibyte, ...options }));
@@ -38,6 +51,7 @@ export async function openVsphereLab(options: VcsimOptions = {}): Promise<Vspher
   const vddk = opening.use(await makeStandInVddk(standInFor(vcsim)));
   const server = serverOf(vcsim, vddk);
   const disks = () => vcsim.disks(name);
+  if (options.withoutGeneration !== true) await giveGeneration(server, name);
   const lab = {
     vcsim,
     vddk,
@@ -66,6 +80,16 @@ export async function openVsphereLab(options: VcsimOptions = {}): Promise<Vspher
     await lab.write(labelOf(label), capacityBytes - 100_000, randomBytes(100_000));
   const held = opening.move();
   return { ...lab, [Symbol.asyncDispose]: () => held.disposeAsync() };
+}
+
+/** As a real vCenter gives to each machine of newer virtual hardware; the simulator gives none. */
+async function giveGeneration(server: VsphereServer, name: string): Promise<void> {
+  await using session = openVimSession(server);
+  const [listed] = (await listInventory(session, never)).filter(({ machine }) => machine.name === name);
+  if (listed === undefined) throw new Error(`there is no ${name}`);
+  const value = tag('value', '-5412345678901234567', { 'xsi:type': 'xsd:string' });
+  const spec = tag('spec', [typedTag('extraConfig', 'OptionValue', [tag('key', 'vm.genid'), value])]);
+  await runTask(session, 'ReconfigVM_Task', listed.machine.ref, [spec], 10_000, never);
 }
 
 function serverOf({ host, port, user, password, certificate }: Vcsim, vddk: StandInVddk | null): VsphereServer {
