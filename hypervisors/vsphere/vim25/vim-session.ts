@@ -1,5 +1,6 @@
 import type { X509Certificate } from 'node:crypto';
 import type { Element } from '@xmldom/xmldom';
+import { untilAborted } from '../../until-aborted.ts';
 import {
   type FaultDetail,
   VsphereAnswerInvalid,
@@ -62,15 +63,20 @@ const apiNewest = '8.0.3.0';
 const apiFallback = '6.7';
 const cookieName = 'vmware_soap_session';
 
+interface Login {
+  readonly done: Promise<void>;
+}
+
 export class VimSession implements AsyncDisposable {
   readonly #transport: VimTransport;
   readonly #settings: SessionSettings;
   #cookie: string | null = null;
   #version: Promise<string> | null = null;
   #content: Promise<ServiceContent> | null = null;
-  /** The login in force, or under way. */
-  #login: Promise<void> | null = null;
-  #logins = 0;
+  /** In force, or under way. */
+  #login: Login | null = null;
+  /** What several callers wait for goes on when one of them gives up, and no longer than this is open. */
+  readonly #life = new AbortController();
   #keepAlive: NodeJS.Timeout | null = null;
 
   constructor(settings: SessionSettings) {
@@ -90,11 +96,11 @@ export class VimSession implements AsyncDisposable {
 
   /** Asked once: what it holds does not change while the server runs. */
   async content(signal: AbortSignal): Promise<ServiceContent> {
-    this.#content ??= this.#askContent(signal).catch((error: unknown) => {
+    this.#content ??= this.#askContent(this.#life.signal).catch((error: unknown) => {
       this.#content = null;
       throw error;
     });
-    return await this.#content;
+    return await untilAborted(this.#content, signal);
   }
 
   /**
@@ -113,7 +119,7 @@ export class VimSession implements AsyncDisposable {
     if (answer.kind === 'answer') return answer.response;
     if (answer.detail.fault !== 'NotAuthenticated') throw this.#refusal(method, answer.detail);
     // The call was not carried out, so that it may be sent again, whatever it does. Once: a second refusal has another reason.
-    if (this.#logins === login) this.#login = null;
+    if (this.#login === login) this.#login = null;
     await this.#loggedIn(signal);
     const second = await this.#send(method, self, parameters, signal, options);
     if (second.kind === 'answer') return second.response;
@@ -133,33 +139,40 @@ export class VimSession implements AsyncDisposable {
     clearInterval(this.#keepAlive ?? undefined);
     try {
       if (this.#login === null || this.#content === null) return;
+      const limit = AbortSignal.timeout(logoutTimeoutMs);
       const { sessionManager } = await this.#content;
-      const options = { timeoutMs: logoutTimeoutMs };
-      await this.#send('Logout', sessionManager, [], AbortSignal.timeout(logoutTimeoutMs), options);
+      await untilAborted(this.#login.done, limit);
+      await this.#send('Logout', sessionManager, [], limit, { timeoutMs: logoutTimeoutMs });
     } catch {
       // Nothing depends on it.
     } finally {
+      this.#life.abort();
       this.#transport[Symbol.dispose]();
     }
   }
 
   /** Returns which login it is: of several calls that are refused at once, one makes a new one. */
-  async #loggedIn(signal: AbortSignal): Promise<number> {
+  async #loggedIn(signal: AbortSignal): Promise<Login> {
     const { sessionManager } = await this.content(signal);
-    this.#login ??= this.#logIn(sessionManager, signal).catch((error: unknown) => {
-      this.#login = null;
-      throw error;
-    });
-    await this.#login;
-    return this.#logins;
+    this.#login ??= this.#beginLogin(sessionManager);
+    const login = this.#login;
+    await untilAborted(login.done, signal);
+    return login;
   }
 
-  async #logIn(sessionManager: Reference, signal: AbortSignal): Promise<void> {
+  #beginLogin(sessionManager: Reference): Login {
+    const login = { done: this.#logIn(sessionManager) };
+    login.done.catch(() => {
+      if (this.#login === login) this.#login = null;
+    });
+    return login;
+  }
+
+  async #logIn(sessionManager: Reference): Promise<void> {
     const { user, password } = this.#settings;
     this.#cookie = null;
     const credentials = [tag('userName', user), tag('password', password.reveal())];
-    const answer = await this.#send('Login', sessionManager, credentials, signal, {});
-    this.#logins += 1;
+    const answer = await this.#send('Login', sessionManager, credentials, this.#life.signal, {});
     if (answer.kind === 'answer') {
       this.#keepAlive ??= setInterval(
         () => this.#stayLoggedIn(),
@@ -218,11 +231,11 @@ export class VimSession implements AsyncDisposable {
 
   /** Without it some calls speak the oldest API that the server knows. */
   async #apiVersion(signal: AbortSignal): Promise<string> {
-    this.#version ??= this.#askVersion(signal).catch((error: unknown) => {
+    this.#version ??= this.#askVersion(this.#life.signal).catch((error: unknown) => {
       this.#version = null;
       throw error;
     });
-    return await this.#version;
+    return await untilAborted(this.#version, signal);
   }
 
   async #askVersion(signal: AbortSignal): Promise<string> {

@@ -36,7 +36,9 @@ export interface VimResponse {
   readonly cookies: readonly string[];
 }
 
-const answerBytesMaxDefault = 32 * 1024 * 1024;
+const mebibyte = 1024 * 1024;
+/** Parsed, XML takes forty times the memory: a list of 100,000 changed areas is within this. */
+const answerBytesMaxDefault = { xml: 8 * mebibyte, json: 32 * mebibyte };
 const socketsMax = 8;
 /** What says that the server is not ready, or that something in between answers for it. */
 const refusalCharsMax = 200;
@@ -44,14 +46,15 @@ const refusalCharsMax = 200;
 export class VimTransport implements Disposable {
   readonly where: string;
   readonly #address: ServerAddress;
-  readonly #answerBytesMax: number;
+  readonly #answerBytesMax: { readonly xml: number; readonly json: number };
   readonly #agent: ReturnType<typeof trustedAgent>;
   #certificate: X509Certificate | null = null;
 
-  constructor({ address, trust, proxy, answerBytesMax = answerBytesMaxDefault }: TransportSettings) {
+  constructor({ address, trust, proxy, answerBytesMax }: TransportSettings) {
     this.where = `vSphere at ${address.host}${address.port === 443 ? '' : `:${address.port}`}`;
     this.#address = address;
-    this.#answerBytesMax = answerBytesMax;
+    this.#answerBytesMax =
+      answerBytesMax === undefined ? answerBytesMaxDefault : { xml: answerBytesMax, json: answerBytesMax };
     const onTrusted = (certificate: X509Certificate): void => {
       this.#certificate = certificate;
     };
@@ -98,12 +101,12 @@ export class VimTransport implements Disposable {
 
   async #read(response: IncomingMessage, { path, answers = 'xml' }: VimRequest): Promise<VimResponse> {
     const parts: Uint8Array[] = [];
+    const bytesMax = this.#answerBytesMax[answers];
     let bytes = 0;
     for await (const part of response) {
       if (!(part instanceof Uint8Array)) continue;
       bytes += part.length;
-      if (bytes > this.#answerBytesMax)
-        throw new VsphereAnswerInvalid(`${this.where} answers with more than ${this.#answerBytesMax} bytes`);
+      if (bytes > bytesMax) throw new VsphereAnswerInvalid(`${this.where} answers with more than ${bytesMax} bytes`);
       parts.push(part);
     }
     const status = response.statusCode ?? 0;

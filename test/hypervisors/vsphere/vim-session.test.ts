@@ -107,6 +107,41 @@ describe('a session', () => {
     expect(methods().filter((method) => method === 'Login')).toHaveLength(2);
   });
 
+  it('goes on with a login that others wait for, too, when whoever began it gives up', async () => {
+    vim.answer('Login', (response) => void setTimeout(() => letInAs('late')(response), 150));
+    await using session = open();
+    await session.content(never);
+    const stop = new AbortController();
+    const reason = new Error('enough');
+    const first = session.call('CurrentTime', instance, [], stop.signal);
+    const second = ask(session);
+    setTimeout(() => stop.abort(reason), 50);
+    await expect(first).rejects.toBe(reason);
+    await second;
+    expect(methods().filter((method) => method === 'Login')).toHaveLength(1);
+  });
+
+  it('asks anew what the server is, where nobody was told', async () => {
+    vim.answer('RetrieveServiceContent', (response) => void response.destroy());
+    await using session = open();
+    await expect(session.content(never)).rejects.toThrow(VsphereUnreachable);
+    vim.answer('RetrieveServiceContent', fixture('service-content.xml'));
+    expect((await session.content(never)).about.apiVersion).toBe('8.0.2.0');
+  });
+
+  it('logs out of a login that was still under way when it was closed', async () => {
+    vim.answer('Login', (response) => void setTimeout(() => letInAs('late')(response), 100));
+    const session = open();
+    await session.content(never);
+    const stop = new AbortController();
+    const asked = session.call('CurrentTime', instance, [], stop.signal).catch(() => undefined);
+    await expect.poll(() => methods().includes('Login')).toBe(true);
+    stop.abort();
+    await asked;
+    await session[Symbol.asyncDispose]();
+    expect(vim.asked.at(-1)).toMatchObject({ method: 'Logout', cookie: 'vmware_soap_session="late"' });
+  });
+
   it('does not go on logging in where that does not help', async () => {
     await using session = open();
     vim.answer('CurrentTime', fixture('not-authenticated.xml'));
@@ -177,6 +212,23 @@ describe('the server is the one that is meant', () => {
     expect(own.asked).toHaveLength(before);
   });
 
+  it('by its certificate, which a resumed connection would not show: none is resumed', async () => {
+    await using own = await startScriptedVim();
+    own.reset();
+    own.answer('CurrentTime', time);
+    const resumed: boolean[] = [];
+    own.server.on('secureConnection', (socket) => resumed.push(socket.isSessionReused()));
+    for (const trust of [undefined, { caFile: own.certificate.caFile }]) {
+      await using session = open({ vim: own, ...(trust && { trust }) });
+      for (let i = 0; i < 3; i++) {
+        await ask(session, { repeatable: true });
+        own.server.closeAllConnections();
+      }
+    }
+    expect(resumed.length).toBeGreaterThanOrEqual(6);
+    expect(resumed).not.toContain(true);
+  });
+
   it('by the authority that is given, else by those of the system', async () => {
     await using known = open({ trust: { caFile: vim.certificate.caFile } });
     await ask(known);
@@ -215,6 +267,12 @@ describe('an answer that no vCenter gives', () => {
     vim.answer('CurrentTime', answer);
     await using session = open({ answerBytesMax: 65_536 });
     await expect(ask(session, { timeoutMs: 400 })).rejects.toThrow(kind);
+  });
+
+  it('is refused: more than there is memory for, also where nobody said how much that is', async () => {
+    vim.answer('CurrentTime', plain(200, 'text/xml', `<a>${'<b/>'.repeat(3 * 2 ** 20)}</a>`));
+    await using session = open();
+    await expect(ask(session)).rejects.toThrow(/answers with more than 8388608 bytes/);
   });
 
   it('passes the reason of an abort through', async () => {
