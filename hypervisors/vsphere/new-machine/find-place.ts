@@ -42,7 +42,7 @@ const paths = {
   StoragePod: placePaths,
   ComputeResource: [...placePaths, 'resourcePool', 'host'],
   ResourcePool: placePaths,
-  Datastore: [...placePaths, 'summary', 'host'],
+  Datastore: [...placePaths, 'summary'],
   Network: placePaths,
 };
 /** These keep objects, of which no flat file can be made. */
@@ -63,7 +63,7 @@ export async function findPlace(session: VimSession, names: PlaceNames, signal: 
     datacenter: datacenter.ref,
     datacenterPath: inventory.pathOf(datacenter),
     folder,
-    pool: poolOf(inventory, names, datastore, datacenter),
+    pool: await poolOf(session, inventory, names, { datastore, datacenter }, signal),
     datastore: usable(session.where, datastore),
     network: names.network === null ? null : await networkOf(session, inventory, names.network, datacenter, signal),
   };
@@ -136,15 +136,18 @@ function usable(where: string, datastore: ManagedObject): VspherePlace['datastor
   return { ref: datastore.ref, name, freeBytes: roomOf(childOf(summary, 'freeSpace')) ?? 0 };
 }
 
-function poolOf(
+async function poolOf(
+  session: VimSession,
   inventory: Inventory,
   { pool, datastore: asked }: PlaceNames,
-  datastore: ManagedObject,
-  datacenter: ManagedObject,
-): Reference {
+  { datastore, datacenter }: { readonly datastore: ManagedObject; readonly datacenter: ManagedObject },
+  signal: AbortSignal,
+): Promise<Reference> {
   const below = inventory.pathOf(datacenter);
   if (pool !== null) return inventory.only('resource pool', ['ResourcePool', 'VirtualApp'], pool, below).ref;
-  const mounts = listed(property(datastore, 'host')).map((mount) => referenceOf(childOf(mount, 'key'))?.id);
+  // Only of this one: every host that has it is in the list, and a large site has thousands of such pairs.
+  const { properties } = await readObject(session, datastore.ref, ['host'], signal);
+  const mounts = listed(properties.get('host') ?? null).map((mount) => referenceOf(childOf(mount, 'key'))?.id);
   const able = inventory
     .ofType('ComputeResource', 'ClusterComputeResource')
     .filter((each) => listed(property(each, 'host')).some((host) => mounts.includes(referenceOf(host)?.id)));
