@@ -49,6 +49,7 @@ export function changeIdSince(label: string, since: Uint8Array, now: VsphereRefe
   if (then.server !== now.server) throw lost('the machine moved to another vCenter');
   if (then.instanceUuid !== now.instanceUuid) throw lost('it belongs to another machine now');
   if (then.identity !== now.identity) throw lost('another disk is attached in its place');
+  if (now.identity === null) throw lost('it has no UUID, so that nobody could tell whether it is still the same disk');
   if (then.capacityBytes !== now.capacityBytes)
     throw lost(`its size changed from ${then.capacityBytes} to ${now.capacityBytes} bytes`);
   if (then.machineGeneration !== now.machineGeneration)

@@ -38,6 +38,12 @@ describe('what changed since a reference point', () => {
     expect(ask).toThrow(`disk scsi0:0: ${why}`);
   });
 
+  it('is not known of a disk that has nothing to be told by', () => {
+    const ask = () =>
+      changeIdSince('scsi0:0', encodeReferencePoint({ ...then, identity: null }), { ...now, identity: null });
+    expect(ask).toThrow(/it has no UUID/);
+  });
+
   describe('of a machine without a generation id', () => {
     const ask = (hadOthers: object) => {
       const text = JSON.stringify({ version: 1, ...then, machineGeneration: null, hadOthers: undefined, ...hadOthers });
