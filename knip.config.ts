@@ -7,6 +7,7 @@ const config: KnipConfig = {
     '{agent/protect/pipeline,restore/restore}-worker.ts!',
     'test/hypervisors/kvm/killed-agent.ts',
     'test/hypervisors/hyperv/model-worker.ts',
+    'test/hypervisors/vsphere/start-without-descriptors.ts',
     'test/end-to-end/clock-off.ts',
     'test/rig/fragmented/sync-process.ts',
     'test/faults/{inject,patch-sources}.ts',

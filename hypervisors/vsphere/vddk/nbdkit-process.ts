@@ -39,10 +39,10 @@ export class NbdkitProcess implements AsyncDisposable {
       env: { ...toolEnvironment, HOME: options.folder, TMPDIR: options.folder },
     });
     this.#child.stderr?.setEncoding('utf8').on('data', (text: string) => this.messages.add(text));
-    const pipe = this.#child.stdio[passwordFd] as Writable;
-    // It may be gone before it reads: why it is gone is what matters.
-    pipe.on('error', () => undefined);
-    pipe.end(`${password}\n`);
+    // Where this process has no descriptors left there is none; whoever reads may be gone before: why it is gone is what matters.
+    const pipe = this.#child.stdio?.[passwordFd] as Writable | undefined;
+    pipe?.on('error', () => undefined);
+    pipe?.end(`${password}\n`);
     this.#ended = new Promise((resolve) => {
       this.#child.once('error', (error) => {
         this.#end = 'code' in error && error.code === 'ENOENT' ? 'it is not installed' : error.message;

@@ -130,6 +130,12 @@ describe.skipIf(needs !== null)(needs ?? 'VDDK', () => {
     expect(processesWith(disk.file)).toEqual([]);
   });
 
+  it('says so where nbdkit is not there', async () => {
+    await using vddk = await makeStandInVddk(expected);
+    const missing = openVddkReader({ ...settingsOf(vddk), nbdkit: '/nonexistent/nbdkit' }, login, disk, never);
+    await expect(missing).rejects.toThrow(/nbdkit is gone \(it is not installed\)/);
+  });
+
   it('finds out what this host lacks before any disk is opened', async () => {
     await using vddk = await makeStandInVddk(expected);
     const settings = settingsOf(vddk);
