@@ -5,7 +5,7 @@ import { missingPrivileges, onDatastores, privilegesFor } from './privileges.ts'
 import { narrowDatastores } from './require-room.ts';
 import type { VimSession } from './vim25/vim-session.ts';
 import type { VsphereMachine } from './vsphere-machine.ts';
-import { chooseDisks, enterSite, runRefusal, snapshotPrefix, type VsphereSite } from './vsphere-site.ts';
+import { anyAgents, chooseDisks, enterSite, runRefusal, snapshotPrefix, type VsphereSite } from './vsphere-site.ts';
 
 /** What stands in the way of a snapshot, or will. Asks only, and leaves the machine as it is. */
 export interface ExaminedMachine {
@@ -66,9 +66,24 @@ function examineSnapshots(machine: VsphereMachine, { snapshots }: MachineState):
   const others = snapshots.filter(({ name }) => !name.startsWith(snapshotPrefix(machine)));
   if (others.length === 0) return [];
   const has = `it has snapshots of somebody else (${others.map(({ name }) => name).join(', ')})`;
+  // This agent's own, too, if it once had another repository, or another name for the machine.
+  const abandoned = others.some(({ name }) => anyAgents.test(name))
+    ? '; those called failkit-… are of another agent or configuration, and nobody else removes them'
+    : '';
   return machine.reads === 'datastore'
-    ? [hopeless(`${has}: a disk that stands on one can't be read from its datastore`, 'remove them, or read by vddk')]
-    : [worrying(null, `${has}: disks grow, and tracking may not begin`, 'remove them when nobody needs them any more')];
+    ? [
+        hopeless(
+          `${has}: a disk that stands on one can't be read from its datastore`,
+          `remove them, or read by vddk${abandoned}`,
+        ),
+      ]
+    : [
+        worrying(
+          null,
+          `${has}: disks grow, and tracking may not begin`,
+          `remove them when nobody needs them any more${abandoned}`,
+        ),
+      ];
 }
 
 function examineDisks(machine: VsphereMachine, state: MachineState): readonly MachineFinding[] {

@@ -25,6 +25,9 @@ export function snapshotPrefix({ tag }: VsphereMachine): string {
   return `failkit-${tag}-`;
 }
 
+/** A snapshot of any agent. */
+export const anyAgents = /^failkit-[0-9a-f]{8}-/;
+
 interface ChosenDisks {
   readonly chosen: readonly VsphereDisk[];
   readonly excluded: readonly { readonly label: string; readonly reason: string }[];

@@ -11,7 +11,8 @@ async function examined(lab: VsphereLab, changed: Partial<VsphereMachine> = {}) 
   await using session = openVimSession(lab.server);
   const { findings } = await examineMachine(session, lab.machine(changed), never);
   const at = (wanted: string) => findings.filter(({ level }) => level === wanted).map(({ what }) => what);
-  return { failed: at('failed').join('\n'), all: findings.map(({ what }) => what).join('\n') };
+  const [failed, all, fixes] = [at('failed'), findings.map(({ what }) => what), findings.map(({ fix }) => fix)];
+  return { failed: failed.join('\n'), all: all.join('\n'), fixes: fixes.join('\n') };
 }
 
 describe.skipIf(needs !== null)(`a machine is examined${needs === null ? '' : ` (${needs})`}`, () => {
@@ -46,7 +47,11 @@ describe.skipIf(needs !== null)(`a machine is examined${needs === null ? '' : ` 
     const theirs = await lab.vcsim.addSnapshot(labMachine, 'before the upgrade');
     const byVddk = await examined(lab);
     expect([byVddk.failed, byVddk.all]).toEqual(['', expect.stringMatching(/\(before the upgrade\): disks grow/)]);
+    expect(byVddk.fixes).not.toContain('failkit-');
     expect((await examined(lab, { reads: 'datastore' })).failed).toMatch(/before the upgrade\): a disk that stands/);
     await lab.vcsim.removeSnapshot(labMachine, theirs);
+    const once = await lab.vcsim.addSnapshot(labMachine, 'failkit-0badc0de-0123456789abcdef');
+    expect((await examined(lab)).fixes).toMatch(/those called failkit-… are of another agent or configuration/);
+    await lab.vcsim.removeSnapshot(labMachine, once);
   });
 });
