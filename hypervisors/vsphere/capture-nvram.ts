@@ -2,7 +2,7 @@ import type { Element } from '@xmldom/xmldom';
 import { beside, folderPath, nameOf, parseDatastoreFile } from './datastore/datastore-file.ts';
 import { findDatacenter } from './datastore/find-datacenter.ts';
 import { FolderClient } from './datastore/folder-client.ts';
-import { settingOf } from './machine-disks.ts';
+import { isEncrypted, settingOf } from './machine-disks.ts';
 import { childrenOf, childText } from './vim25/soap-xml.ts';
 import type { VsphereSite } from './vsphere-site.ts';
 
@@ -29,6 +29,9 @@ export async function captureNvram(
     machineFile.path.replace(/^.*\//, '').replace(/(\.vmx)?$/, '.nvram');
   const file = beside(machineFile, name);
   if (/[/\\]/.test(name)) return { file: name, missing: 'it lies elsewhere than the machine' };
+  // Of such a machine vSphere encrypts this file, too, whatever its disks are.
+  if (isEncrypted(config))
+    return { file: nameOf(file), missing: 'vSphere encrypts it, with keys that it gives to nobody' };
   using client = new FolderClient(session, machine.server);
   try {
     const path = folderPath(file, await findDatacenter(session, ref, signal));

@@ -59,6 +59,14 @@ function examineState(machine: VsphereMachine, state: MachineState): readonly Ma
     findings.push(
       worrying(null, 'it has a virtual TPM, whose content is not captured', 'keep recovery keys elsewhere'),
     );
+  if (state.firmware === 'efi' && state.encrypted)
+    findings.push(
+      worrying(
+        null,
+        'its UEFI variables are not captured, for vSphere encrypts them',
+        'have a restored machine boot by the default path',
+      ),
+    );
   return findings;
 }
 
@@ -114,10 +122,11 @@ async function examinePrivileges(
 /** Files of a datastore are read where disks are, and for UEFI variables. */
 async function examineDatastores(
   { session, machine }: VsphereSite,
-  { firmware, datastores }: MachineState,
+  { firmware, encrypted, datastores }: MachineState,
   signal: AbortSignal,
 ): Promise<readonly MachineFinding[]> {
-  if (firmware !== 'efi' && machine.reads === 'vddk') return [];
+  const capturesNvram = firmware === 'efi' && !encrypted;
+  if (!capturesNvram && machine.reads === 'vddk') return [];
   for (const ref of datastores) {
     const missing = await missingPrivileges({ session, ref }, onDatastores, signal);
     if (missing === null || missing.length === 0) continue;

@@ -93,6 +93,11 @@ export function hasTpm(devices: readonly Element[]): boolean {
   return devices.some((device) => typeOf(device) === 'VirtualTPM');
 }
 
+/** `config`: of the machine. With a key of its own, all its files but the disks are encrypted; each disk says so for itself. */
+export function isEncrypted(config: Element): boolean {
+  return childOf(config, 'keyId') !== null;
+}
+
 export function isOn(value: Element | null): boolean {
   return booleanOf(value) === true;
 }

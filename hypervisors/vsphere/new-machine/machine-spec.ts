@@ -1,5 +1,5 @@
 import type { Element } from '@xmldom/xmldom';
-import { disksOf, hasTpm, settingOf } from '../machine-disks.ts';
+import { disksOf, hasTpm, isEncrypted, settingOf } from '../machine-disks.ts';
 import {
   booleanTag,
   childOf,
@@ -105,7 +105,7 @@ function notCarried(config: Element, devices: readonly Element[], { nvramFile }:
   return [
     ...(isBlank ? ['its UEFI variables, which were not captured: it boots by the default path'] : []),
     ...(hasTpm(devices) ? ['its virtual TPM: add one by hand; the guest asks for its recovery key'] : []),
-    ...(childOf(config, 'keyId') !== null ? ['its encryption: what is restored is not encrypted by vSphere'] : []),
+    ...(isEncrypted(config) ? ['its encryption: what is restored is not encrypted by vSphere'] : []),
   ];
 }
 

@@ -3,6 +3,7 @@ import { DatastoreUnwritable } from '../datastore/datastore-errors.ts';
 import { beside, type DatastoreFile, folderPath, nameOf } from '../datastore/datastore-file.ts';
 import { writeDescriptor } from '../datastore/disk-descriptor.ts';
 import { FolderClient } from '../datastore/folder-client.ts';
+import { isEncrypted } from '../machine-disks.ts';
 import { missingPrivileges, toCreate } from '../privileges.ts';
 import { property, readObject } from '../vim25/properties.ts';
 import {
@@ -107,7 +108,7 @@ export class MachineUpload implements Disposable {
       await this.#uploadDisk(disk, read, signal);
       uploadedBytes += disk.capacityBytes;
     }
-    const { nvram } = this.#machine;
+    const nvram = this.#nvram;
     if (nvram !== null) await this.#put(beside(this.#vmx, this.#nvramName), nvram, signal);
     const { spec, leftOut } = this.#spec();
     await this.#create(spec, signal);
@@ -130,6 +131,12 @@ export class MachineUpload implements Disposable {
     return { datastore: this.#place.datastore.name, path: `${this.#folder}/${this.#base}.vmx` };
   }
 
+  /** What earlier releases captured of an encrypted machine is sealed: no other machine could start with it. */
+  get #nvram(): Uint8Array | null {
+    const { config, nvram } = this.#machine;
+    return isEncrypted(config) ? null : nvram;
+  }
+
   get #nvramName(): string {
     return `${this.#base}.nvram`;
   }
@@ -144,11 +151,11 @@ export class MachineUpload implements Disposable {
   }
 
   #spec() {
-    const { name, config, nvram, disks } = this.#machine;
+    const { name, config, disks } = this.#machine;
     return machineSpec(config, {
       name,
       file: nameOf(this.#vmx),
-      nvramFile: nvram === null ? null : this.#nvramName,
+      nvramFile: this.#nvram === null ? null : this.#nvramName,
       disks: disks.map((disk) => ({ ...disk, file: nameOf(this.#descriptorOf(disk)) })),
       network: this.#place.network,
     });

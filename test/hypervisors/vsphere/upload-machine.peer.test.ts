@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { describe, expect, it } from 'vitest';
 import { findPlace, type PlaceNames } from '../../../hypervisors/vsphere/new-machine/find-place.ts';
 import { MachineUpload, type ReadDisk } from '../../../hypervisors/vsphere/new-machine/upload-machine.ts';
-import { parseSoapXml, referenceTag, tag } from '../../../hypervisors/vsphere/vim25/soap-xml.ts';
+import { parseSoapXml, printXml, referenceTag, tag } from '../../../hypervisors/vsphere/vim25/soap-xml.ts';
 import { runTask } from '../../../hypervisors/vsphere/vim25/tasks.ts';
 import { connectVsphere } from '../../../hypervisors/vsphere/vsphere-connection.ts';
 import { VsphereNameTaken, VsphereUnreachable } from '../../../hypervisors/vsphere/vsphere-errors.ts';
@@ -73,6 +73,28 @@ describe.skipIf(needs !== null)(`a machine that is created${needs === null ? '' 
     reads = 1;
     await expect(upload.upload(read, () => undefined, never)).rejects.toThrow(VsphereNameTaken);
     expect(reads).toBe(1);
+  });
+
+  it('has no UEFI variables where they are sealed by vSphere, and says that it is not encrypted any more', async () => {
+    await using lab = await openVsphereLab({ esx: true });
+    const content = await lab.content();
+    const { config, disks } = await captured(lab);
+    const text = printXml(config).replace(/<\/[^>]+>\s*$/, '<keyId xmlns="urn:vim25"><keyId>52c0</keyId></keyId>$&');
+    const sealed = parseSoapXml(text, 'the configuration of an encrypted machine');
+    await using session = openVimSession(lab.server);
+    const place = await findPlace(session, anywhere, never);
+    const read: ReadDisk = async (label, offset, into) =>
+      into.set(content.get(label)?.subarray(offset, offset + into.length) ?? []);
+    const nvram = new Uint8Array(1024).fill(7);
+    for (const [name, from] of Object.entries({ sealed, open: config })) {
+      const machine = { config: from, disks, nvram, name, contentName: '0badc0de' };
+      using upload = new MachineUpload(session, lab.server, place, machine);
+      const { leftOut } = await upload.upload(read, () => undefined, never);
+      // A host makes a new one where there is none.
+      const file = await readFile(await lab.vcsim.pathOf(`[LocalDS_0] ${name}-0badc0de/${name}.nvram`));
+      const isSealed = name === 'sealed';
+      expect([file.equals(nvram), leftOut.some((each) => /^its encryption/.test(each))]).toEqual([!isSealed, isSealed]);
+    }
   });
 
   it('is not begun by an account that may not finish it', async () => {
