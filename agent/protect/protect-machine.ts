@@ -130,6 +130,9 @@ async function publishOnePoint(
   ]);
   const previous = chain === null ? null : await newestManifest(repo, chain, ring, state, options.access, signal);
   const asked = { ...options.snapshot, since: referencePointsOf(previous, wholeBecause, options, state) };
+  await using own = new AsyncDisposableStack();
+  // Threads take as long to start as most snapshots to be taken.
+  const workers = context.workers ?? own.use(new PipelineWorkers(options.workers));
   await using snapshot = await context.connection.snapshot({ name: context.machineName }, asked, signal);
   const run = { ...options, ...context };
   const { keys, begin, lost, keyServiceAway } = await openRunKeys(repo, chain, machineId, ring, state, run, signal);
@@ -148,8 +151,6 @@ async function publishOnePoint(
 
   using reader = new SegmentReader(repo, machineId, ring);
   using shared = new SharedKeys(keys);
-  await using own = new AsyncDisposableStack();
-  const workers = context.workers ?? own.use(new PipelineWorkers(options.workers));
   const tools: ReplicateTools = {
     tenure,
     keys,
