@@ -57,8 +57,8 @@ export async function snapshotByVsphere(
   const frozen = await readFrozen(site, entry.ref, hadOthers, signal);
   const { chosen, excluded } = chooseDisks(machine, frozen.disks);
   if (chosen.length === 0) throw new SourceNotFound(`machine ${machine.name} has no disk that can be read`);
-  // With another snapshot below, vSphere's list of what was written may lack what is in that.
-  const listsWritten = machine.reads === 'datastore' && !hadOthers;
+  // Where tracking began above another snapshot, vSphere's list of what was ever written may lack what is in that: ours began above none.
+  const listsWritten = machine.reads === 'datastore' && !hadOthers && before.tracking === 'off';
   // Disposed before the snapshot is removed, for it was opened later.
   const readers = opening.use(new OpenReaders());
   const sources = chosen.map((disk) => {

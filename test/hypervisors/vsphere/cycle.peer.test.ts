@@ -136,9 +136,9 @@ describe.skipIf(needs !== null)(`a run at vSphere${needs === null ? '' : ` (${ne
   });
 
   it('cleans up after a snapshot that failed, too', async () => {
+    const [point = null] = await withSnapshot(async ({ disks }) => disks.map(({ referencePoint }) => referencePoint));
     await lab.vcsim.hurt({ method: 'QueryChangedDiskAreas', how: 'fault', fault: 'NotAuthenticated', times: 2 });
-    const machine = lab.machine({ reads: 'datastore' });
-    const failed = withSnapshot(({ disks: [disk] }) => collect(firstOf(disk), null), { machine });
+    const failed = withSnapshot(({ disks: [disk] }) => collect(firstOf(disk), point));
     await expect(failed).rejects.toThrow(VsphereRefused);
     expect(await names()).toEqual([]);
   });
@@ -292,6 +292,20 @@ describe.skipIf(needs !== null)(`a run at vSphere${needs === null ? '' : ` (${ne
       await lab.vcsim.hurt({ method: 'QueryChangedDiskAreas', how: 'fault', fault });
       const asked = withSnapshot(({ disks: [disk] }) => collect(firstOf(disk), point), { machine });
       await expect(asked).rejects.toThrow(ChangeTrackingLost);
+    });
+
+    it('is more than the list of what was ever written, which is believed where tracking was just switched on', async () => {
+      await using fresh = await openVsphereLab();
+      await using connection = connectVsphere([fresh.machine({ reads: 'datastore' })]);
+      const listed = async () => {
+        await using taken = await connection.snapshot({ name: 'web' }, options, never);
+        const disk = firstOf(taken.disks[0]);
+        const extents = await collect(disk, null);
+        return [extents.reduce((sum, { length, zero }) => sum + (zero ? 0 : length), 0), disk.capacityBytes] as const;
+      };
+      const [first, capacityBytes] = await listed();
+      expect([first > 0, first < capacityBytes / 2]).toEqual([true, true]);
+      expect(await listed()).toEqual([capacityBytes, capacityBytes]);
     });
 
     it('begins later where somebody else keeps vSphere from tracking: everything is read', async () => {
