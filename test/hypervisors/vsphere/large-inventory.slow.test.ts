@@ -9,7 +9,7 @@ import { pinOf, responseOf, type ScriptedVim, startScriptedVim } from './scripte
 
 const never = new AbortController().signal;
 const [pages, perPage] = [20, 20];
-/** What answers hold of a machine takes 800 KiB once it is parsed; 100,000 machines of this are less than the agent may have. */
+/** What answers say of a machine is 65 KB as text, and many times that once it is parsed; 100,000 machines of this are less than the agent may have. */
 const bytesEachMax = 5_000;
 const warmUpBytes = 10 * 2 ** 20;
 
@@ -66,7 +66,8 @@ function machineOf(id: string): string {
   const controller = `<VirtualDevice xsi:type="ParaVirtualSCSIController"><key>1000</key><busNumber>0</busNumber></VirtualDevice>`;
   const settings = Array.from(
     { length: 100 },
-    (_, i) => `<OptionValue><key>guestinfo.${i}</key><value xsi:type="xsd:string">of ${id}: ${i}</value></OptionValue>`,
+    (_, i) =>
+      `<OptionValue><key>guestinfo.${i}</key><value xsi:type="xsd:string">of ${id}: ${i} ${'x'.repeat(500)}</value></OptionValue>`,
   );
   const set = (name: string, value: string): string => `<propSet><name>${name}</name><val>${value}</val></propSet>`;
   return `<objects><obj type="VirtualMachine">vm-${id}</obj>${set('name', `machine ${id}`)}${set('config.hardware.device', controller + disk + cards.join(''))}${set('config.extraConfig', settings.join(''))}</objects>`;
