@@ -30,9 +30,9 @@ export class VirshShell implements Disposable {
 
   constructor(uri: string, limits: AnswerLimits) {
     this.#limits = limits;
-    const env = { ...process.env, LC_ALL: 'C', TERM: 'dumb', INPUTRC: '/dev/null' };
+    const virsh = ['LC_ALL=C', 'TERM=dumb', 'INPUTRC=/dev/null', 'virsh', '--quiet', '--connect', uri];
     // A session of its own: what interrupts us at the terminal is not for it.
-    this.#child = spawn('virsh', ['--quiet', '--connect', uri], { env, stdio: 'pipe', detached: true });
+    this.#child = spawn('env', virsh, { stdio: 'pipe', detached: true });
     const { stdin, stdout, stderr } = this.#child;
     this.#child.on('error', () => this.#end());
     this.#child.on('exit', () => this.#end());
