@@ -65,7 +65,7 @@ export async function checkDefinition(options: DefineOptions, point: OpenPoint, 
     throw impossible(`${JSON.stringify(wanted)} is no name for a machine: it holds a slash or a line break`);
   checkFiles(options, point);
   if (define === undefined) return;
-  const virsh = openVirsh(define);
+  using virsh = openVirsh(define);
   const taken = await virsh.ask(['domuuid', '--domain', wanted], signal);
   if (taken !== null)
     throw new OutputExists(`libvirt at ${define} has a domain ${wanted} already: choose another --name`);
@@ -113,7 +113,8 @@ export async function defineRestored(
     await writeNew(file, definition, options);
     if (defineFile !== undefined) made.push(`definition in ${file}`);
     if (define !== undefined) {
-      await openVirsh(define).run(['define', '--file', file], signal);
+      using virsh = openVirsh(define);
+      await virsh.run(['define', '--file', file], signal);
       made.push(`defined as ${machine.name} in libvirt at ${define}: virsh -c ${define} start ${machine.name}`);
     }
   }

@@ -42,6 +42,7 @@ async function endByMonitor({ monitor, guestAgent, scratch, nbdSocket, tag }: Gu
 
 /** libvirt's job is another run's where its files are not in this run's own folder. */
 async function endByLibvirt({ uri, uuid, tag, folder }: GuardedByLibvirt): Promise<void> {
-  await endJobIn(folder, openVirsh(uri), uuid, marksOf(tag), never);
+  using virsh = openVirsh(uri);
+  await endJobIn(folder, virsh, uuid, marksOf(tag), never);
   await rm(folder, { recursive: true, force: true });
 }

@@ -2,7 +2,7 @@ import type { Element } from '@xmldom/xmldom';
 import { SourceNotFound } from '../../errors.ts';
 import type { KvmMachine } from '../kvm-machine.ts';
 import { LibvirtOutputInvalid } from './libvirt-errors.ts';
-import { quoted, type Virsh } from './virsh.ts';
+import type { Virsh } from './virsh.ts';
 import { attributeOf, childOf, childrenOf, parseXml, textOf } from './xml.ts';
 
 /** A domain as libvirt describes it while it runs. https://libvirt.org/formatdomain.html */
@@ -82,20 +82,16 @@ export interface DiskSizes {
   readonly allocatedBytes: number;
 }
 
-/** Of each disk, by its label; by one process for all of them. */
+/** Of each disk, by its label. */
 export async function sizesOf(
   virsh: Virsh,
   uuid: string,
   labels: readonly string[],
   signal: AbortSignal,
 ): Promise<(label: string) => DiskSizes> {
-  const { printed } = await virsh.runAll(
-    labels.map((label) => `domblkinfo --domain ${quoted(uuid)} --device ${quoted(label)}`),
-  );
   const sizes = new Map<string, DiskSizes>();
-  for (const [i, label] of labels.entries()) {
-    // Asked alone, what is refused says why.
-    const text = printed[i] || (await virsh.run(['domblkinfo', '--domain', uuid, '--device', label], signal));
+  for (const label of labels) {
+    const text = await virsh.run(['domblkinfo', '--domain', uuid, '--device', label], signal);
     sizes.set(label, parseSizes(text, label));
   }
   return (label) => {

@@ -29,7 +29,7 @@ export async function examineLibvirt(
   signal: AbortSignal,
 ): Promise<readonly MachineFinding[]> {
   const isLocal = placeOf(control.uri).kind === 'here';
-  const virsh = openVirsh(control.uri);
+  using virsh = openVirsh(control.uri);
   const uuid = await findDomain(virsh, machine.name, control, signal);
   const versions = await readVersions(virsh, signal);
   if (!(await runStateOf(virsh, uuid, signal)).runs)

@@ -11,7 +11,7 @@ import { endJobIn, makeWay } from './backup-job.ts';
 import { type Domain, describeDomain, runStateOf } from './domain.ts';
 import { LibvirtTimedOut, LibvirtUnreachable, MachineNotRunning } from './libvirt-errors.ts';
 import { type LibvirtPlace, placeOf } from './libvirt-place.ts';
-import { findDomain, openVirsh, type Virsh } from './virsh.ts';
+import { findDomain, type Virsh } from './virsh.ts';
 
 /** One domain, and what a run needs to work at it. */
 export interface LibvirtSite {
@@ -29,10 +29,10 @@ export interface LibvirtSite {
 export async function enterSite(
   machine: KvmMachine,
   control: LibvirtControl,
+  virsh: Virsh,
   signal: AbortSignal,
 ): Promise<LibvirtSite> {
   const place = placeOf(control.uri);
-  const virsh = openVirsh(control.uri);
   const uuid = await findDomain(virsh, machine.name, control, signal);
   const marks = marksOf(machine.tag);
   const [{ runs }, endedOurs, described] = await allAtOnce([

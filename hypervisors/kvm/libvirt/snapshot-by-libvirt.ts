@@ -24,7 +24,7 @@ export async function measureByLibvirt(
   signal: AbortSignal,
 ): Promise<Machine['disks']> {
   signal.throwIfAborted();
-  const virsh = openVirsh(control.uri);
+  using virsh = openVirsh(control.uri);
   const uuid = await findDomain(virsh, machine.name, control, signal);
   const { chosen } = chooseDisks(machine, await describeDomain(virsh, uuid, signal));
   const labels = chosen.map(({ label }) => label);
@@ -40,7 +40,7 @@ export async function snapshotByLibvirt(
 ): Promise<MachineSnapshot> {
   signal.throwIfAborted();
   await using opening = new AsyncDisposableStack();
-  const site = await enterSite(machine, control, signal);
+  const site = await enterSite(machine, control, opening.use(openVirsh(control.uri)), signal);
   const { chosen, excluded } = chooseDisks(machine, site.domain);
   refuseBusy(machine.name, chosen);
   await prepareFolder(site);

@@ -5,7 +5,8 @@ import { GuestStillFrozen } from '../guest-agent.ts';
 import type { Domain } from './domain.ts';
 import { LibvirtRefused, LibvirtTimedOut } from './libvirt-errors.ts';
 import type { LibvirtSite } from './libvirt-site.ts';
-import { quoted, type Virsh, withFiles } from './virsh.ts';
+import { type Virsh, withFiles } from './virsh.ts';
+import { quoted } from './virsh-shell.ts';
 
 /** The instant of the snapshot, inside a frozen guest where that can be had. */
 

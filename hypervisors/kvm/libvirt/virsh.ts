@@ -11,20 +11,34 @@ import {
   LibvirtUnreachable,
   VirshMissing,
 } from './libvirt-errors.ts';
+import { VirshShell } from './virsh-shell.ts';
 
 /**
- * libvirt through `virsh`, a child process for each question: libvirt's own library would have to be compiled for Node. Arguments never
- * pass through a shell. https://www.libvirt.org/manpages/virsh.html
+ * libvirt through `virsh`: libvirt's own library would have to be compiled for Node. What changes anything is a child process of its own,
+ * and so is what the one that stays for questions leaves in doubt. Arguments never pass through a shell of the system's.
+ * https://www.libvirt.org/manpages/virsh.html
  */
 
 /** libvirt itself waits 30 s for a domain that is at something else. */
 const answerTimeoutMs = 60_000;
 const outputBytesMax = 16 * 1024 * 1024;
 const messageCharsMax = 500;
+/** They change nothing, and print something when they succeed. */
+const questions: ReadonlySet<string | undefined> = new Set([
+  'backup-dumpxml',
+  'checkpoint-dumpxml',
+  'checkpoint-list',
+  'domblkinfo',
+  'domjobinfo',
+  'domstats',
+  'domuuid',
+  'dumpxml',
+  'version',
+]);
 /** Of env(1), for a program that there is not. */
 const notFoundStatus = 127;
 
-export interface Virsh {
+export interface Virsh extends Disposable {
   readonly uri: string;
   /** What it printed. Throws LibvirtRefused where libvirt answers and says no, and otherwise what libvirt-errors.ts names. */
   run(args: readonly string[], signal: AbortSignal): Promise<string>;
@@ -46,7 +60,15 @@ interface Ended {
 export function openVirsh(uri: string): Virsh {
   const call = (args: readonly string[], signal: AbortSignal | null): Promise<Ended> =>
     runTool(uri, ['--quiet', '--connect', uri, ...args], signal);
+  let shell: VirshShell | null = null;
+  const askShell = async (args: readonly string[], signal: AbortSignal): Promise<string | null> => {
+    if (!questions.has(args[0])) return null;
+    shell ??= new VirshShell(uri, { timeoutMs: answerTimeoutMs, charsMax: outputBytesMax });
+    return await shell.ask(args, signal, () => timedOut(uri));
+  };
   const ask = async (args: readonly string[], signal: AbortSignal) => {
+    const answer = await askShell(args, signal);
+    if (answer !== null) return { stdout: answer, refusal: null };
     const ended = await call(args, signal);
     if (ended.status === 0) return { stdout: ended.stdout, refusal: null };
     // One exit code is for everything: whether libvirt is there at all is a question of its own.
@@ -72,15 +94,11 @@ export function openVirsh(uri: string): Virsh {
       const printed = stdout.split(mark).map((text) => text.trim());
       return { printed: commands.map((_, i) => printed[i] ?? ''), errors: wordsOf({ stderr }) };
     },
+    [Symbol.dispose]: () => shell?.[Symbol.dispose](),
   };
 }
 
 const mark = '=failkit=';
-
-/** A word of virsh's own command line. */
-export function quoted(word: string): string {
-  return `"${word.replaceAll(/(["\\])/g, '\\$1')}"`;
-}
 
 /** `work` gets the path of a file that holds `text`, for as long as it takes. */
 export async function withFiles<T>(
@@ -146,7 +164,7 @@ async function runIntoFiles(
     child.kill('SIGKILL');
   };
   const timer = setTimeout(() => {
-    over.reject(new LibvirtTimedOut(`libvirt at ${uri} gave no answer within ${answerTimeoutMs / 1000} s`));
+    over.reject(timedOut(uri));
     kill();
   }, answerTimeoutMs);
   child.once('error', (cause) => over.reject(new VirshMissing('virsh could not be run', { cause })));
@@ -158,6 +176,10 @@ async function runIntoFiles(
     clearTimeout(timer);
     signal?.removeEventListener('abort', kill);
   }
+}
+
+function timedOut(uri: string): LibvirtTimedOut {
+  return new LibvirtTimedOut(`libvirt at ${uri} gave no answer within ${answerTimeoutMs / 1000} s`);
 }
 
 function wordsOf({ stderr }: Pick<Ended, 'stderr'>): string {

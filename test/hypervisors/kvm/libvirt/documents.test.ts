@@ -9,7 +9,7 @@ import { isOurJob } from '../../../../hypervisors/kvm/libvirt/backup-job.ts';
 import { checkpointOf, trackDisk } from '../../../../hypervisors/kvm/libvirt/disk-tracking.ts';
 import { LibvirtOutputInvalid, LibvirtUnreachable } from '../../../../hypervisors/kvm/libvirt/libvirt-errors.ts';
 import { placeOf } from '../../../../hypervisors/kvm/libvirt/libvirt-place.ts';
-import { quoted } from '../../../../hypervisors/kvm/libvirt/virsh.ts';
+import { quoted } from '../../../../hypervisors/kvm/libvirt/virsh-shell.ts';
 import { attributeOf, buildXml, childOf, parseXml, textOf } from '../../../../hypervisors/kvm/libvirt/xml.ts';
 import { marksOf } from '../../../../hypervisors/kvm/marks.ts';
 
