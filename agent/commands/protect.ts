@@ -130,7 +130,7 @@ async function protectOne(
   });
   try {
     const published = await publishPoint({ verb, machine, options, session, progress, coverage, context });
-    context.logger().info({ machine: machine.name, point: published.point, ...progress }, 'recovery point published');
+    context.logger().info({ machine: machine.name, ...loggedOf(published), ...progress }, 'recovery point published');
     logAlarms(machine.name, published, context);
     return outcome(published, null);
   } catch (error) {
@@ -139,6 +139,17 @@ async function protectOne(
     logFailure(machine.name, failure, context);
     return outcome(null, failure);
   }
+}
+
+/** What somebody asks a log for later: why a disk was read in full, and how the guest was frozen. */
+function loggedOf({ point, manifest, frozenMs }: PublishedPoint) {
+  const fullReads = manifest.disks.filter(({ fullReadReason }) => fullReadReason !== '');
+  return {
+    point,
+    consistency: manifest.consistency,
+    frozenMs,
+    fullReads: fullReads.map(({ label, fullReadReason }) => ({ disk: label, reason: fullReadReason })),
+  };
 }
 
 /** Twice what the workers are kept busy with: an upper bound may be generous. */

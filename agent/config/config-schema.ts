@@ -249,7 +249,7 @@ function kvmSource(references: References) {
         .default(null)
         .describe('With qmp: the unix socket of the guest agent. Empty: the guest is never frozen.'),
       scratch: path(references)
-        .prefault('/var/lib/failkit/scratch')
+        .prefault('/var/lib/failkit-scratch')
         .describe('Folder for what the guest overwrites during a run. QEMU must be able to write there.'),
       scratchFreeMiBMin: z
         .int()

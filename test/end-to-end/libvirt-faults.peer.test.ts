@@ -197,7 +197,7 @@ async function installKiller(folder: string) {
   const count = join(folder, 'questions');
   // The one that stays is asked by its standard input, a line for each question, and has answered soon.
   const script = `#!/bin/sh
-next() { n=$(($(cat ${count}) + 1)); echo $n >${count}; }
+next() { n=$(flock ${count}.lock sh -c 'n=$(($(cat ${count}) + 1)); echo $n >${count}; echo $n'); }
 if [ "$1 $2 $#" = "--quiet --connect 3" ]; then
   while IFS= read -r line; do
     next; printf '%s\\n' "$line"

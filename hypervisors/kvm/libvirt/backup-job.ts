@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { MachineBusy } from '../kvm-errors.ts';
 import type { Marks } from '../marks.ts';
 import { runStateOf } from './domain.ts';
-import { LibvirtTimedOut } from './libvirt-errors.ts';
+import { LibvirtRefused, LibvirtTimedOut } from './libvirt-errors.ts';
 import type { Virsh } from './virsh.ts';
 import { attributeOf, childOf, childrenOf, parseXml } from './xml.ts';
 
@@ -120,19 +120,32 @@ export async function waitUntilOver(
 /** How the last job ended: null when well. */
 export async function failureOfLastJob(virsh: Virsh, uuid: string, signal: AbortSignal): Promise<string | null> {
   const stats = await jobStats(virsh, uuid, ['--completed'], signal);
-  if (stats.get('operation') !== backupOperation) return 'libvirt does not know how it ended';
+  if (stats?.get('operation') !== backupOperation) return 'libvirt does not know how it ended';
   const reason = stats.get('errmsg') ?? null;
   return stats.get('success') === '1' && reason === null ? null : (reason ?? 'libvirt gives no reason');
 }
 
-/** Of the job that there is, of any kind; null where there is none. */
+/** Of the job that there is, of any kind; null where there is none. A domain that runs and does not tell may have one. */
 async function operationOf(virsh: Virsh, uuid: string, signal: AbortSignal): Promise<string | null> {
-  return (await jobStats(virsh, uuid, [], signal)).get('operation') ?? null;
+  const stats = await jobStats(virsh, uuid, [], signal);
+  if (stats === null && (await isRunning(virsh, uuid, signal)))
+    throw new LibvirtTimedOut(`domain ${uuid} runs, and libvirt does not tell what job it has: is its QEMU stuck?`);
+  return stats?.get('operation') ?? null;
 }
 
-/** One `key: value` a line; the keys are those of libvirt's programming interface. */
+async function isRunning(virsh: Virsh, uuid: string, signal: AbortSignal): Promise<boolean> {
+  try {
+    return (await runStateOf(virsh, uuid, signal)).runs;
+  } catch (error) {
+    if (error instanceof LibvirtRefused) return false; // there is no such domain any more
+    throw error;
+  }
+}
+
+/** One `key: value` a line; the keys are those of libvirt's programming interface. Null where it refuses to tell. */
 async function jobStats(virsh: Virsh, uuid: string, options: readonly string[], signal: AbortSignal) {
-  const text = (await virsh.ask(['domjobinfo', '--domain', uuid, '--rawstats', ...options], signal)) ?? '';
+  const text = await virsh.ask(['domjobinfo', '--domain', uuid, '--rawstats', ...options], signal);
+  if (text === null) return null;
   return new Map(
     text.split('\n').flatMap((line): [string, string][] => {
       const [key, ...value] = line.split(':');

@@ -50,10 +50,15 @@ export async function describeDomain(virsh: Virsh, uuid: string, signal: AbortSi
     uuid,
     disks,
     guestAgent: agent === undefined ? 'missing' : agentState(agent),
-    nvram: textOf(childOf(root, 'os', 'nvram')),
+    nvram: fileOf(childOf(root, 'os', 'nvram')),
     hasTpm: attributeOf(childOf(devices, 'tpm', 'backend'), 'type') === 'emulator',
     runsAs: ownerOf(root),
   };
+}
+
+/** Older libvirts have it as text, newer ones in an element of its own. */
+function fileOf(nvram: Element | null): string | null {
+  return attributeOf(childOf(nvram, 'source'), 'file') ?? textOf(nvram);
 }
 
 /** What a run takes of the domain, and what it leaves out. */

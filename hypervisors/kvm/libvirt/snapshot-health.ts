@@ -5,11 +5,12 @@ import type { Marks } from '../marks.ts';
 import { endJobIn, findJob, isJobIn } from './backup-job.ts';
 import { runStateOf } from './domain.ts';
 import type { LibvirtSite } from './libvirt-site.ts';
-import type { Virsh } from './virsh.ts';
+import { openVirsh, type Virsh } from './virsh.ts';
 
 /** Whether what is read is still the snapshot. Once it is not, nobody may go on reading. */
 
 const watchPauseMs = 5_000;
+const endPauseMs = 1_000;
 
 export class SnapshotHealth implements AsyncDisposable {
   readonly #virsh: Virsh;
@@ -33,9 +34,21 @@ export class SnapshotHealth implements AsyncDisposable {
   giveUp(failure: ScratchFull | SnapshotLost): void {
     if (this.#failure !== null) return;
     this.#failure = failure;
-    this.#ending = endJobIn(this.#folder, this.#virsh, this.#uuid, this.#marks, new AbortController().signal).catch(
-      () => undefined,
-    );
+    this.#ending = this.#end();
+  }
+
+  /** Until libvirt has done it, or the run ends, which does it once more. A virsh of its own waits for nobody's question. */
+  async #end(): Promise<void> {
+    const { signal } = this.#stopping;
+    while (!signal.aborted) {
+      try {
+        using virsh = openVirsh(this.#virsh.uri);
+        await endJobIn(this.#folder, virsh, this.#uuid, this.#marks, new AbortController().signal);
+        return;
+      } catch {
+        await sleep(endPauseMs, undefined, { signal }).catch(() => undefined);
+      }
+    }
   }
 
   /** What ended the snapshot; null while nothing did. */
@@ -63,9 +76,13 @@ export class SnapshotHealth implements AsyncDisposable {
       await this.check(signal).catch(() => undefined);
       return this.#failure ?? error;
     };
+    const requireWhole = (): void => {
+      if (this.#failure !== null) throw this.#failure;
+    };
     return {
       ...source,
       async *changedExtents(since, signal) {
+        requireWhole();
         try {
           yield* source.changedExtents(since, signal);
         } catch (error) {
@@ -73,6 +90,7 @@ export class SnapshotHealth implements AsyncDisposable {
         }
       },
       async read(offset, into, signal) {
+        requireWhole();
         await source.read(offset, into, signal).catch(async (error: unknown) => {
           throw await explain(error, signal);
         });
@@ -88,17 +106,17 @@ export class SnapshotHealth implements AsyncDisposable {
   /** The scratch folder is watched by itself; a guest that outran that watch stands still. */
   async #watch(): Promise<void> {
     const { signal } = this.#stopping;
-    try {
-      for (;;) {
+    while (!signal.aborted) {
+      try {
         await sleep(watchPauseMs, undefined, { signal });
         if (!(await runStateOf(this.#virsh, this.#uuid, signal)).stoppedByIoError) continue;
         this.giveUp(
           new ScratchFull('a write of the guest found no room: the snapshot was given up so that the guest goes on'),
         );
         return;
+      } catch {
+        // What libvirt can't answer now is asked again: it may restart while a first copy runs for hours.
       }
-    } catch {
-      // Whatever libvirt can't answer now, the check after the last read will meet again.
     }
   }
 }

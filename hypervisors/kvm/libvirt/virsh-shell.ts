@@ -30,7 +30,16 @@ export class VirshShell implements Disposable {
 
   constructor(uri: string, limits: AnswerLimits) {
     this.#limits = limits;
-    const virsh = ['LC_ALL=C', 'TERM=dumb', 'INPUTRC=/dev/null', 'virsh', '--quiet', '--connect', uri];
+    const virsh = [
+      'LC_ALL=C',
+      'TERM=dumb',
+      'INPUTRC=/dev/null',
+      ...noHistory(uri),
+      'virsh',
+      '--quiet',
+      '--connect',
+      uri,
+    ];
     // A session of its own: what interrupts us at the terminal is not for it.
     this.#child = spawn('env', virsh, { stdio: 'pipe', detached: true });
     const { stdin, stdout, stderr } = this.#child;
@@ -47,7 +56,8 @@ export class VirshShell implements Disposable {
     });
     // Between two questions it keeps nobody from ending.
     this.#child.unref();
-    for (const stream of this.#child.stdio) if (stream instanceof Socket) stream.unref();
+    // Without descriptors there are none.
+    for (const stream of this.#child.stdio ?? []) if (stream instanceof Socket) stream.unref();
   }
 
   /** Null: in doubt. Throws `late()` when no answer came in time, and the reason of the signal. */
@@ -58,26 +68,31 @@ export class VirshShell implements Disposable {
     return await answer;
   }
 
-  /** Killed, not asked to leave: it would write what we asked into its user's history. */
   [Symbol.dispose](): void {
     this.#end();
   }
 
+  /** With the ssh that it may have started. One that may not be killed ends by itself when it is asked nothing more. */
   #end(): void {
+    if (this.#isOver) return;
     this.#isOver = true;
-    this.#child.kill('SIGKILL');
+    this.#child.stdin?.destroy();
+    killSession(this.#child);
     this.#look?.();
   }
 
   async #askNow(words: readonly string[], signal: AbortSignal, late: () => Error): Promise<string | null> {
     signal.throwIfAborted();
     if (this.#isOver) return null;
-    const [begin, end] = [`${this.#mark}-${++this.#number}`, `${this.#mark}-${++this.#number}`];
+    const number = ++this.#number;
+    const mark = (which: string): string => `${this.#mark}-${number}-${which}`;
+    const [begin, end, last] = [mark('begin'), mark('end'), mark('last')];
     [this.#stdout, this.#stderr] = ['', ''];
     const { promise, resolve, reject } = Promise.withResolvers<string | null>();
     this.#look = () => {
-      const isWhole = this.#stdout.includes(end) && this.#stderr.includes(end);
-      if (isWhole) resolve(answerOf(this.#stdout, this.#stderr, begin, end));
+      const isHeard = this.#stderr.includes(last);
+      if (isHeard && !this.#stderr.includes(end)) resolve(null);
+      else if (isHeard && this.#stdout.includes(end)) resolve(answerOf(this.#stdout, this.#stderr, begin, end));
       else if (this.#isOver) resolve(null);
       // A virsh that is too old for it.
       else if (this.#stderr.includes('option --err')) this.#end();
@@ -90,9 +105,11 @@ export class VirshShell implements Disposable {
     const timer = setTimeout(giveUp, this.#limits.timeoutMs);
     signal.addEventListener('abort', giveUp);
     // readline repeats the line, where quotes make the marks look different from what is printed.
-    const [hiddenBegin, hiddenEnd] = [`"="${begin.slice(1)}`, `"="${end.slice(1)}`];
+    const echo = (printed: string): string => `"="${printed.slice(1)}`;
     const question = words.map((word, i) => (i === 0 ? word : quoted(word))).join(' ');
-    this.#child.stdin?.write(`echo ${hiddenBegin}; ${question}; echo ${hiddenEnd}; echo --err ${hiddenEnd}\n`);
+    const line = `echo ${echo(begin)}; ${question}; echo ${echo(end)}; echo --err ${echo(end)}`;
+    // Of a line that it can't parse virsh does nothing at all: the second one tells that it was read.
+    this.#child.stdin?.write(`${line}\necho --err ${echo(last)}\n`);
     try {
       return await promise;
     } finally {
@@ -100,6 +117,19 @@ export class VirshShell implements Disposable {
       clearTimeout(timer);
       signal.removeEventListener('abort', giveUp);
     }
+  }
+}
+
+/** When it ends in order, it writes what it was asked into its user's history. A libvirt of the user's own it may have to start, with his folders. */
+function noHistory(uri: string): readonly string[] {
+  return uri.includes('/session') ? [] : ['XDG_CACHE_HOME=/dev/null'];
+}
+
+function killSession({ pid }: ChildProcess): void {
+  try {
+    if (pid !== undefined) process.kill(-pid, 'SIGKILL');
+  } catch {
+    // It has ended, or is another user's.
   }
 }
 

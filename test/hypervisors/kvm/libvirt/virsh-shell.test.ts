@@ -16,6 +16,10 @@ while IFS= read -r line; do
   plain=$(printf '%s' "$line" | sed 's/"//g')
   begin=$(printf '%s' "$plain" | sed 's/^echo \\([^;]*\\);.*/\\1/')
   end=\${plain##* }
+  case "$line" in
+    *nonsense*) printf "error: unknown command: 'nonsense'\\n" >&2; continue ;;
+    'echo --err'*) printf 'error: %s\\n' "$end" >&2; continue ;;
+  esac
   printf '%s' "$begin"
   case "$line" in
     *backup-dumpxml*) yes | head -c 3000 ;;
@@ -54,8 +58,8 @@ describe('a virsh that stays', () => {
     expect(await Promise.all(answers)).toEqual(new Array(5).fill('<domain/>\n'));
   });
 
-  it.each([['domstats'], ['domuuid'], ['checkpoint-list']])(
-    'is not believed where it complains or says nothing (%s), and goes on',
+  it.each([['domstats'], ['domuuid'], ['checkpoint-list'], ['nonsense']])(
+    'is not believed where it complains, says nothing or understands nothing (%s), and goes on',
     async (question) => {
       using shell = open();
       expect(await shell.ask([question], never, late)).toBeNull();
