@@ -22,9 +22,9 @@ export class SnapshotHealth implements AsyncDisposable {
   #failure: Error | null = null;
   #ending: Promise<void> = Promise.resolve();
 
-  constructor({ virsh, domain: { uuid }, marks, folder }: LibvirtSite) {
+  constructor({ virsh, domain, marks, folder }: Pick<LibvirtSite, 'virsh' | 'domain' | 'marks' | 'folder'>) {
     this.#virsh = virsh;
-    this.#uuid = uuid;
+    this.#uuid = domain.uuid;
     this.#marks = marks;
     this.#folder = folder;
     this.#watching = this.#watch();
