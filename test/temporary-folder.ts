@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 /** What an agent that was killed in the middle had for a moment; no test can know of it. */
-const ofKilledAgents = /^failkit-(virsh|nbdkit)-/;
+const ofKilledAgents = /^failkit-(virsh|nbdkit|nbd)-/;
 /** As the system's own: virtual machines of other users find their disks in it. */
 const everybodyWrites = 0o1777;
 

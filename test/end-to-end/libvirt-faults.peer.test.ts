@@ -1,19 +1,15 @@
 /** A run at a machine of libvirt that is killed, that finds somebody else there, or no room: what the next one makes of it. */
 import { chmod, mkdir, readdir, symlink, writeFile } from 'node:fs/promises';
-import { delimiter, join } from 'node:path';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { remedyOf } from '../../agent/remedy.ts';
-import { newestWrite } from '../peers/guest-writer.ts';
 import { libvirtNeeds } from '../peers/libvirt.ts';
-import { peerFolder } from '../peers/server-process.ts';
-import { differingDisks } from './differing-disks.ts';
-import { type LibvirtSite, observeRun, openLibvirtSite } from './libvirt-site.ts';
+import { expectCleanSync, expectSuccess, expectWrites, killAtEveryQuestion } from './kill-at-questions.ts';
+import { type LibvirtSite, openLibvirtSite } from './libvirt-site.ts';
 import { mountSmallDisk, type SmallDisk } from './small-disk.ts';
 
 const needs = await libvirtNeeds();
-/** A run has fewer questions to libvirt. */
-const questionsMax = 60;
 
 describe.skipIf(needs !== null)(
   `a run at a machine of libvirt that goes wrong${needs === null ? '' : ` (${needs})`}`,
@@ -33,29 +29,9 @@ describe.skipIf(needs !== null)(
       await small?.[Symbol.asyncDispose]();
     });
 
-    async function expectOk(...args: string[]) {
-      const outcome = await site.failkit(...args);
-      expect([outcome.exitCode, outcome.stderr]).toEqual([0, expect.anything()]);
-      return outcome;
-    }
-
-    /** A sync that reads only what changed, gives the very bytes, and leaves nothing behind. */
-    async function expectRecovery(): Promise<void> {
-      const { outcome, oracle } = await observeRun(site, 'sync', 'web', '--json');
-      expect([outcome.exitCode, outcome.stderr]).toEqual([0, expect.anything()]);
-      const [published] = outcome.json<{ machines: { point: number; disks: { fullReadReason: string }[] }[] }>()
-        .machines;
-      expect(published?.disks.map(({ fullReadReason }) => fullReadReason)).toEqual(['', '']);
-      expect(await differingDisks(site, String(published?.point), oracle)).toEqual([]);
-      expect(await readdir(join(site.folder, 'scratch'))).toEqual([]);
-      expect((await site.checkpoints()).length).toBeLessThanOrEqual(2);
-    }
-
-    async function expectGuestWrites(): Promise<void> {
-      const before = await newestWrite(site.guest);
-      await site.guest.run('sleep 0.3');
-      expect(await newestWrite(site.guest)).toBeGreaterThan(before);
-    }
+    const expectOk = (...args: string[]) => expectSuccess(site, ...args);
+    const expectRecovery = () => expectCleanSync(site);
+    const expectGuestWrites = () => expectWrites(site);
 
     async function hasJob(): Promise<boolean> {
       return await site.peer.virsh('backup-dumpxml', 'web').then(
@@ -65,19 +41,7 @@ describe.skipIf(needs !== null)(
     }
 
     it('is recovered from by the next one, whenever it was killed', async () => {
-      await site.configure({ machine: { quiesce: 'prefer' } });
-      const killer = await installKiller(site.folder);
-      let killed = 0;
-      for (let question = 1; question <= questionsMax; question++) {
-        const { exitCode } = await killer.run(site, question);
-        await expectGuestWrites();
-        if (exitCode === 0) break;
-        killed++;
-      }
-      expect(killed).toBeGreaterThan(8);
-      expect(killed).toBeLessThan(questionsMax);
-      await site.configure();
-      await expectRecovery();
+      await killAtEveryQuestion(site);
     });
 
     it.for([1, 3, 5, 8])('is recovered from when it was killed while it read, %i', async (time) => {
@@ -188,34 +152,3 @@ describe.skipIf(needs !== null)(
     }
   },
 );
-
-/** A virsh that kills the agent right after the real one has answered its Nth question. */
-async function installKiller(folder: string) {
-  const bin = join(folder, 'killer');
-  await mkdir(bin);
-  const real = join(peerFolder('libvirt'), 'virsh');
-  const count = join(folder, 'questions');
-  // The one that stays is asked by its standard input, a line for each question, and has answered soon.
-  const script = `#!/bin/sh
-next() { n=$(flock ${count}.lock sh -c 'n=$(($(cat ${count}) + 1)); echo $n >${count}; echo $n'); }
-if [ "$1 $2 $#" = "--quiet --connect 3" ]; then
-  while IFS= read -r line; do
-    next; printf '%s\\n' "$line"
-    [ $n = "$KILL_AT" ] && { sleep 0.2; kill -9 $PPID; }
-  done | ${real} "$@"
-  exit
-fi
-next; ${real} "$@"; status=$?
-[ $n = "$KILL_AT" ] && kill -9 $PPID
-exit $status
-`;
-  await writeFile(join(bin, 'virsh'), script);
-  await chmod(join(bin, 'virsh'), 0o755);
-  return {
-    async run(site: LibvirtSite, question: number) {
-      await writeFile(count, '0\n');
-      const PATH = `${bin}${delimiter}${process.env.PATH}`;
-      return await site.failkitWith({ PATH, KILL_AT: String(question) }, 'sync', 'web');
-    },
-  };
-}

@@ -15,6 +15,7 @@ const longest = [
   'faults/fault-sweep.slow',
   'end-to-end/libvirt-machine.peer',
   'end-to-end/libvirt-faults.peer',
+  'end-to-end/libvirt-faults-by-push.peer',
   'end-to-end/vsphere-machine.peer',
   'hypervisors/vsphere/vsphere-cycles.peer',
   'end-to-end/libvirt-disks.peer',
