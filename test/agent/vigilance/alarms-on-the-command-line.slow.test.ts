@@ -56,7 +56,11 @@ it('the run that replicates it says so, publishes it, and is done', async () => 
   flaggedPoint = machine?.point ?? 0;
   expect(machine?.flag).toMatch(/^changed 50 % of its disks at ratio 1\.0; usual is 2\.5 % at ratio \d/);
   expect(machine?.alarms).toEqual([{ kind: 'change', what: machine?.flag }]);
-  expect(readFileSync(join(folder, 'log'), 'utf8')).toMatch(/"level":"warn".*"kind":"change".*"what":"changed 50 %/);
+  const log = readFileSync(join(folder, 'log'), 'utf8');
+  expect(log).toMatch(/"level":"warn".*"kind":"change".*"what":"changed 50 %/);
+  expect(log).toMatch(
+    /"fullReads":\[\{"disk":"[^"]+","reason":"first full copy of this disk"\}\].*recovery point published/,
+  );
 });
 
 it('status asks for attention, says what was there before, and what to do', async () => {

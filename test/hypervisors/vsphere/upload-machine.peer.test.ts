@@ -24,14 +24,23 @@ describe.skipIf(needs !== null)(`a machine that is created${needs === null ? '' 
     return { config: parseSoapXml(new TextDecoder().decode(config), 'the captured configuration'), disks, nvram: null };
   }
 
+  /** Of the captured machine, under the name `again`, where nothing is in the way yet. */
+  async function beginUpload(lab: VsphereLab) {
+    await using own = new AsyncDisposableStack();
+    const machine = { ...(await captured(lab)), name: 'again', contentName: '0badc0de' };
+    const session = own.use(openVimSession(lab.server));
+    const place = await findPlace(session, anywhere, never);
+    const upload = own.use(new MachineUpload(session, lab.server, place, machine));
+    await upload.check(never);
+    const held = own.move();
+    return { session, place, upload, [Symbol.asyncDispose]: () => held.disposeAsync() };
+  }
+
   it('has its disks at an ESXi host, without anything being said of pools and folders', async () => {
     await using lab = await openVsphereLab({ esx: true });
     const content = await lab.content();
-    const machine = { ...(await captured(lab)), name: 'again', contentName: '0badc0de' };
-    await using session = openVimSession(lab.server);
-    const place = await findPlace(session, anywhere, never);
-    using upload = new MachineUpload(session, lab.server, place, machine);
-    await upload.check(never);
+    await using begun = await beginUpload(lab);
+    const { upload } = begun;
     let reads = 0;
     const read: ReadDisk = async (label, offset, into) => {
       reads++;
@@ -53,11 +62,8 @@ describe.skipIf(needs !== null)(`a machine that is created${needs === null ? '' 
   it("is never taken for somebody else's of the same name, and overwrites none that was made meanwhile", async () => {
     await using lab = await openVsphereLab({ esx: true });
     const content = await lab.content();
-    const machine = { ...(await captured(lab)), name: 'again', contentName: '0badc0de' };
-    await using session = openVimSession(lab.server);
-    const place = await findPlace(session, anywhere, never);
-    using upload = new MachineUpload(session, lab.server, place, machine);
-    await upload.check(never);
+    await using begun = await beginUpload(lab);
+    const { session, place, upload } = begun;
     let reads = 0;
     const read: ReadDisk = async (label, offset, into) => {
       if (reads++ === 0) {

@@ -1,5 +1,5 @@
 /** A stand-in for virsh says what the real one would, or fails as it could. The real one is in the tests of whole runs. */
-import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { chmod, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -28,7 +28,8 @@ while IFS= read -r line; do
     *domuuid*) printf 'error: no such domain\\n' >&2 ;;
     *checkpoint-list*) : ;;
     *domjobinfo*) exit 1 ;;
-    *domblkinfo*) read -r nothing ;;
+    *domblkinfo*) exec sleep 300 ;;
+    *hostname*) printf '%s %s %s\\n' "$$" "$XDG_CACHE_HOME" "$LC_ALL" ;;
     *version*) printf "error: command 'echo' doesn't support option --err\\n" >&2; printf '%s' "$end"; continue ;;
   esac
   printf '%svirsh # ' "$end"
@@ -90,6 +91,17 @@ describe('a virsh that stays', () => {
     for (const name of ['wéb', 'tab\there', 'line\nbreak'])
       expect(await shell.ask(['dumpxml', name], never, late)).toBeNull();
     expect(await shell.ask(['dumpxml'], never, late)).toBe('<domain/>\n');
+  });
+
+  it('ends with its owner, whatever it is at, and keeps nothing of what it was asked', async () => {
+    const shell = open();
+    const [pid, cache, locale] = (await shell.ask(['hostname'], never, late))?.trim().split(' ') ?? [];
+    expect([cache, locale]).toEqual(['/dev/null', 'C']);
+    const stuck = shell.ask(['domblkinfo'], never, late);
+    await expect.poll(() => readFile(`/proc/${pid}/comm`, 'utf8')).toBe('sleep\n');
+    shell[Symbol.dispose]();
+    expect(await stuck).toBeNull();
+    await expect.poll(() => readFile(`/proc/${pid}/comm`, 'utf8').catch(() => 'gone')).toBe('gone');
   });
 
   it('is none where there is no virsh', async () => {
